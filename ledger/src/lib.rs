@@ -1,0 +1,36 @@
+//! Signed, ordered, provable history.
+//!
+//! Statements become [`transaction`]s, wait in the [`mempool`], are sealed into [`block`]s and are leaves of an RFC 6962
+//! log whose [`checkpoint`]s are signed; a sparse Merkle map of the [`state`] says what is true now. Anyone can check a
+//! [`proof`] offline, and [`fsck`] rebuilds everything from genesis. `docs/FORMAT.md` describes every byte. This crate
+//! knows no file system, no async runtime and no network.
+
+pub mod hash;
+pub mod codec;
+pub mod transaction;
+pub mod block;
+pub mod address;
+pub mod wallet;
+pub mod checkpoint;
+pub mod proof;
+pub mod state;
+pub mod mempool;
+pub mod store;
+pub mod chain;
+pub mod fsck;
+
+pub use address::{AddressHash, BadAddress};
+pub use block::{Block, DEFAULT_STAMP_BITS, Genesis, Header, MAX_STAMP_BITS};
+pub use chain::{History, Ledger, LedgerError, Logged, OpenError, OpenOptions, Order, Row, Space};
+pub use checkpoint::{Checkpoint, LogKey, Vkey};
+pub use codec::{Label, TreePath};
+pub use fsck::{Problem, Progress, Report, fsck_dir};
+pub use hash::{BlockHash, BucketId, Hash, TxId};
+pub use mempool::{Draft, Pending, Statement};
+pub use proof::{ConsistencyProof, InclusionProof};
+pub use state::{Bucket, BucketRecord, Counts, Entry, EntryNode, Leaf};
+pub use transaction::{
+    Authored, Body, BucketKind, Cause, Coinbase, Content, Envelope, Evidence, FileBody, FileOp, Hashes, Put,
+    Transaction, Transfer,
+};
+pub use wallet::{KeyError, PublicKey, Signature, Wallet};
