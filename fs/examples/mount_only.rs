@@ -1,0 +1,38 @@
+//! Mount a directory and print what is done in it, without any ledger:
+//! `cargo run --release -p wizefs-fs --example mount_only BACKING MOUNTPOINT`. Ends with the mount.
+
+use std::sync::Arc;
+use std::time::Duration;
+use wizefs_fs::{Bucket, BucketOptions, Durability, MemorySink, MountOptions};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args_os().skip(1);
+    let (Some(backing), Some(mountpoint)) = (args.next(), args.next()) else {
+        return Err("usage: mount_only BACKING MOUNTPOINT".into());
+    };
+    let state = std::env::temp_dir().join(format!("wizefs-mount-only-{}", std::process::id()));
+    let options = BucketOptions {
+        backing: backing.into(),
+        state: state.clone(),
+        durability: Durability::Relaxed,
+        boot_id: "example".into(),
+    };
+    let sink = Arc::new(MemorySink::default());
+    let (bucket, _) = Bucket::open(&options, sink.clone())?;
+    let options = MountOptions {
+        name: "example".into(),
+        allow_other: false,
+        read_only: false,
+        ttl: Duration::from_secs(1),
+    };
+    let mut mount = bucket.mount(mountpoint.as_ref(), &options)?;
+    println!("mounted; unmount to end");
+    mount.wait();
+    mount.unmount(false)?;
+    bucket.close()?;
+    for change in sink.changes() {
+        println!("{} {:?} {:?}", change.number, change.cause, change.op);
+    }
+    std::fs::remove_dir_all(state)?;
+    Ok(())
+}

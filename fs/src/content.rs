@@ -1,0 +1,315 @@
+//! Hashing of content in one pass, and finding which bytes differ later.
+//!
+//! BLAKE3 is computed as a tree over groups of 16 KiB (crate bao-tree); the inner hashes, the outboard, are kept beside
+//! the bucket so that damage can be narrowed to byte ranges. The root equals plain BLAKE3 of the content.
+
+use crate::change::Hashes;
+use crate::error::FsResult;
+use bao_tree::io::outboard::PostOrderOutboard;
+use bao_tree::io::sync::{outboard_post_order, valid_ranges};
+use bao_tree::{BaoTree, BlockSize, ChunkRanges};
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// Groups of 2^4 chunks of 1 KiB.
+const GROUP: BlockSize = BlockSize::from_chunk_log(4);
+/// Files of at most one group have no outboard.
+const GROUP_BYTES: u64 = 16 * 1024;
+/// Bytes read at once; between two reads a hash job can be stopped.
+const CHUNK_BYTES: usize = 1024 * 1024;
+const MAGIC: &[u8; 8] = b"wizob\0\0\x01";
+const HEADER_BYTES: u64 = 8 + 32 + 8;
+
+/// Reads a file from the start, feeds SHA-256 on the way and stops when told to.
+struct Tee<'a> {
+    file: &'a File,
+    sha256: Sha256,
+    buffer: Vec<u8>,
+    /// Unread part of the buffer.
+    rest: std::ops::Range<usize>,
+    offset: u64,
+    keep_going: &'a mut dyn FnMut() -> bool,
+}
+
+impl Read for Tee<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.rest.is_empty() {
+            if !(self.keep_going)() {
+                return Err(stopped());
+            }
+            let read = self.file.read_at(&mut self.buffer, self.offset)?;
+            self.sha256.update(&self.buffer[..read]);
+            self.offset += read as u64;
+            self.rest = 0..read;
+        }
+        let count = out.len().min(self.rest.len());
+        out[..count].copy_from_slice(&self.buffer[self.rest.start..self.rest.start + count]);
+        self.rest.start += count;
+        Ok(count)
+    }
+}
+
+/// `read_exact` retries `Interrupted`, so a stop needs a kind of its own.
+fn stopped() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "stopped")
+}
+
+/// Hash `size` bytes of `file`. `keep_going` is asked before each MiB. The inner hashes go to `outboard`.
+///
+/// Returns `None` when stopped or when the file is shorter than `size`.
+///
+/// # Errors
+/// What reading answers; an outboard that cannot be written is an error too.
+pub fn hash(
+    file: &File,
+    size: u64,
+    keep_going: &mut dyn FnMut() -> bool,
+    outboard: impl Write,
+) -> FsResult<Option<Hashes>> {
+    let capacity = usize::try_from(size.max(1)).map_or(CHUNK_BYTES, |s| s.min(CHUNK_BYTES));
+    let mut tee = Tee {
+        file,
+        sha256: Sha256::new(),
+        buffer: vec![0; capacity],
+        rest: 0..0,
+        offset: 0,
+        keep_going,
+    };
+    match outboard_post_order(&mut tee, BaoTree::new(size, GROUP), outboard) {
+        Ok(root) => Ok(Some(Hashes {
+            blake3: root.into(),
+            sha256: tee.sha256.finalize().into(),
+        })),
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::TimedOut | io::ErrorKind::UnexpectedEof
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The inner hashes of the files of a bucket, one file for each inode.
+#[derive(Debug)]
+pub struct Outboards {
+    dir: PathBuf,
+}
+
+impl Outboards {
+    /// Kept in `dir`, which is made when missing.
+    ///
+    /// # Errors
+    /// What making the directory answers.
+    pub fn new(dir: PathBuf) -> FsResult<Self> {
+        std::fs::create_dir_all(&dir)?;
+        Ok(Self { dir })
+    }
+
+    fn path(&self, ino: u64) -> PathBuf {
+        self.dir.join(format!("{ino:016x}"))
+    }
+
+    /// Hash as [`hash`] and keep the inner hashes for inode `ino`. Losing them (a full disk) costs byte ranges later, so
+    /// it does not fail the hash.
+    ///
+    /// # Errors
+    /// What reading `file` answers.
+    pub fn hash(
+        &self,
+        ino: u64,
+        file: &File,
+        size: u64,
+        keep_going: &mut dyn FnMut() -> bool,
+    ) -> FsResult<Option<Hashes>> {
+        let path = self.path(ino);
+        if size <= GROUP_BYTES {
+            let hashes = hash(file, size, keep_going, io::sink())?;
+            return Ok(hashes);
+        }
+        let temporary = path.with_extension("new");
+        let mut keep = Keep::create(&temporary);
+        let Some(hashes) = hash(file, size, keep_going, &mut keep)? else {
+            return Ok(None);
+        };
+        if let Err(error) = keep.finish(&hashes.blake3, size, &temporary, &path) {
+            tracing::warn!(path = %path.display(), %error, "inner hashes not kept");
+        }
+        Ok(Some(hashes))
+    }
+
+    /// Forget what is kept for `ino`.
+    pub fn remove(&self, ino: u64) {
+        if let Err(error) = std::fs::remove_file(self.path(ino))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(ino, %error, "inner hashes not removed");
+        }
+    }
+
+    /// The byte ranges (both ends inclusive) in which `file` differs from the content with root `expected` and
+    /// `expected_size` bytes. Without kept hashes that is the whole file.
+    ///
+    /// # Errors
+    /// What reading answers.
+    pub fn damaged_ranges(
+        &self,
+        ino: u64,
+        file: &File,
+        expected: &[u8; 32],
+        expected_size: u64,
+    ) -> FsResult<Vec<(u64, u64)>> {
+        let size = file.metadata()?.len();
+        let end = size.max(expected_size);
+        let whole = if end == 0 { vec![] } else { vec![(0, end - 1)] };
+        let Some(tree) = self.load(ino, expected, expected_size) else {
+            return Ok(whole);
+        };
+        let mut damaged = Vec::new();
+        let mut good_until = 0;
+        for valid in valid_ranges(tree, Positioned(file), &ChunkRanges::all()) {
+            let valid = valid?;
+            let (start, stop) = (
+                valid.start.0 * 1024,
+                (valid.end.0 * 1024).min(expected_size),
+            );
+            if start > good_until {
+                damaged.push((good_until, start - 1));
+            }
+            good_until = good_until.max(stop);
+        }
+        if good_until < end {
+            damaged.push((good_until, end - 1));
+        }
+        Ok(damaged)
+    }
+
+    fn load(&self, ino: u64, root: &[u8; 32], size: u64) -> Option<PostOrderOutboard<Vec<u8>>> {
+        let bytes = std::fs::read(self.path(ino)).ok()?;
+        let (header, data) = bytes.split_at_checked(HEADER_BYTES as usize)?;
+        let tree = BaoTree::new(size, GROUP);
+        let matches = &header[..8] == MAGIC
+            && header[8..40] == root[..]
+            && header[40..48] == size.to_le_bytes()[..]
+            && data.len() as u64 == tree.outboard_size();
+        matches.then(|| PostOrderOutboard {
+            root: (*root).into(),
+            tree,
+            data: data.to_vec(),
+        })
+    }
+}
+
+/// A file being written whose failure is remembered instead of reported at once.
+struct Keep(io::Result<io::BufWriter<File>>);
+
+impl Keep {
+    fn create(path: &Path) -> Self {
+        let open = || {
+            let mut file = io::BufWriter::new(File::create(path)?);
+            file.write_all(&[0; HEADER_BYTES as usize])?;
+            Ok(file)
+        };
+        Self(open())
+    }
+
+    fn finish(self, root: &[u8; 32], size: u64, temporary: &Path, path: &Path) -> io::Result<()> {
+        let done = self.0.and_then(|mut file| {
+            file.seek(SeekFrom::Start(0))?;
+            file.write_all(MAGIC)?;
+            file.write_all(root)?;
+            file.write_all(&size.to_le_bytes())?;
+            file.flush()?;
+            std::fs::rename(temporary, path)
+        });
+        done.inspect_err(|_| {
+            if let Err(error) = std::fs::remove_file(temporary) {
+                tracing::debug!(%error, "no temporary file to remove");
+            }
+        })
+    }
+}
+
+impl Write for &mut Keep {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Ok(file) = &mut self.0
+            && let Err(error) = file.write_all(bytes)
+        {
+            self.0 = Err(error);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads past the end fail as "unexpected end", which the tree takes as "not valid".
+struct Positioned<'a>(&'a File);
+
+impl positioned_io::ReadAt for Positioned<'_> {
+    fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<usize> {
+        FileExt::read_at(self.0, buf, pos)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(size: usize) -> Vec<u8> {
+        (0..size).map(|i| (i * 31 % 251) as u8).collect()
+    }
+
+    fn check(size: usize, edit: impl Fn(&mut Vec<u8>), expect: &[(u64, u64)]) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let mut bytes = content(size);
+        std::fs::write(&path, &bytes).unwrap();
+        let boards = Outboards::new(dir.path().join("outboards")).unwrap();
+        let file = File::open(&path).unwrap();
+        let hashes = boards
+            .hash(7, &file, size as u64, &mut || true)
+            .unwrap()
+            .unwrap();
+        assert_eq!(hashes.blake3, *blake3::hash(&bytes).as_bytes());
+        assert_eq!(hashes.sha256[..], Sha256::digest(&bytes)[..]);
+        edit(&mut bytes);
+        std::fs::write(&path, &bytes).unwrap();
+        let file = File::open(&path).unwrap();
+        let found = boards
+            .damaged_ranges(7, &file, &hashes.blake3, size as u64)
+            .unwrap();
+        assert_eq!(found, expect, "size {size}");
+    }
+
+    #[test]
+    fn names_the_damaged_ranges() {
+        check(0, |_| {}, &[]);
+        check(5, |b| b[2] ^= 1, &[(0, 4)]);
+        check(100_000, |b| b[50_000] ^= 1, &[(49_152, 65_535)]);
+        check(100_000, |b| b.truncate(99_999), &[(98_304, 99_999)]);
+        check(100_000, |b| b.push(0), &[(100_000, 100_000)]);
+        check(
+            3_000_000,
+            |b| (b[0], b[2_999_999]) = (9, 9),
+            &[(0, 16_383), (2_998_272, 2_999_999)],
+        );
+    }
+
+    #[test]
+    fn stops_when_told_or_when_the_file_is_short() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, content(10)).unwrap();
+        let file = File::open(&path).unwrap();
+        assert_eq!(hash(&file, 10, &mut || false, io::sink()).unwrap(), None);
+        assert_eq!(hash(&file, 11, &mut || true, io::sink()).unwrap(), None);
+    }
+}

@@ -1,0 +1,94 @@
+//! Errors of a bucket: an errno for the kernel, a sentence for people.
+
+use crate::change::SinkError;
+use crate::path::PathError;
+use rustix::io::Errno;
+use std::path::PathBuf;
+
+/// Why an operation on a bucket failed, grouped by what the caller can do.
+#[derive(Debug, thiserror::Error)]
+pub enum FsError {
+    /// A system call on the backing failed.
+    #[error("{what}: {errno}")]
+    Os {
+        /// What was tried, with the path where there is one.
+        what: String,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// A path or name is not allowed.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The ledger did not take the change.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// A file of the bucket's own state is unusable.
+    #[error("{path}: {problem}", path = path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The bucket is open elsewhere, or the file is in use.
+    #[error("{0}")]
+    Busy(String),
+    /// Stopped on request.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Result of bucket operations.
+pub type FsResult<T> = Result<T, FsError>;
+
+impl FsError {
+    /// What the kernel is told.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::Os { errno, .. } => *errno,
+            Self::Path(PathError::NameTooLong | PathError::PathTooLong) => Errno::NAMETOOLONG,
+            Self::Path(_) => Errno::INVAL,
+            Self::Sink(SinkError::NoSpace(_)) => Errno::NOSPC,
+            Self::Sink(SinkError::Broken(_)) => Errno::ROFS,
+            Self::State { .. } => Errno::IO,
+            Self::Busy(_) => Errno::BUSY,
+            Self::Interrupted => Errno::INTR,
+        }
+    }
+
+    /// A failed system call on something that has a name.
+    pub fn os(what: impl Into<String>, errno: impl Into<ErrnoLike>) -> Self {
+        Self::Os {
+            what: what.into(),
+            errno: errno.into().0,
+        }
+    }
+}
+
+/// An errno from either of the two shapes the standard library and rustix use.
+#[derive(Debug, Clone, Copy)]
+pub struct ErrnoLike(Errno);
+
+impl From<Errno> for ErrnoLike {
+    fn from(errno: Errno) -> Self {
+        Self(errno)
+    }
+}
+
+impl From<std::io::Error> for ErrnoLike {
+    fn from(error: std::io::Error) -> Self {
+        Self(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    }
+}
+
+impl From<Errno> for FsError {
+    fn from(errno: Errno) -> Self {
+        Self::os("file system call", errno)
+    }
+}
+
+impl From<std::io::Error> for FsError {
+    fn from(error: std::io::Error) -> Self {
+        Self::os("input or output", error)
+    }
+}

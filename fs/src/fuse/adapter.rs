@@ -1,0 +1,598 @@
+//! Translation between FUSE requests and [`Vfs`] calls. No decisions about files are made here.
+
+use crate::error::{FsError, FsResult};
+use crate::stat::Kind;
+use crate::vfs::{self, Attr, Caller, CopyRange, Fh, Ino, SetAttr, SetTime, Vfs};
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType,
+    Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
+};
+use rustix::fs::{FallocateFlags, XattrFlags};
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// Features asked of the kernel where it has them. Only what fuser 0.18.0 honours is in this list.
+const WANTED: [InitFlags; 7] = [
+    InitFlags::FUSE_ATOMIC_O_TRUNC,
+    InitFlags::FUSE_AUTO_INVAL_DATA,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_ASYNC_DIO,
+];
+
+/// Largest write the kernel may send, bytes; it clamps this to its own limit.
+const WRITE_BYTES_MAX: u32 = 1024 * 1024;
+
+thread_local! {
+    /// Reused by the reads of a worker thread.
+    static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A [`Vfs`] as fuser wants it.
+pub(super) struct Adapter {
+    pub(super) vfs: Arc<dyn Vfs>,
+    /// How long the kernel may trust attributes and names.
+    pub(super) ttl: Duration,
+}
+
+fn code(error: &FsError) -> Errno {
+    Errno::from_i32(error.errno().raw_os_error())
+}
+
+fn caller(req: &Request) -> Caller {
+    Caller {
+        uid: req.uid(),
+        gid: req.gid(),
+        pid: req.pid(),
+    }
+}
+
+fn time(nanos: i64) -> SystemTime {
+    let offset = Duration::from_nanos(nanos.unsigned_abs());
+    if nanos >= 0 {
+        SystemTime::UNIX_EPOCH + offset
+    } else {
+        SystemTime::UNIX_EPOCH - offset
+    }
+}
+
+fn nanos(time: SystemTime) -> i64 {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
+        Err(before) => -i64::try_from(before.duration().as_nanos()).unwrap_or(i64::MAX),
+    }
+}
+
+fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::File => FileType::RegularFile,
+        Kind::Directory => FileType::Directory,
+        Kind::Symlink => FileType::Symlink,
+        Kind::Fifo => FileType::NamedPipe,
+        Kind::Socket => FileType::Socket,
+        Kind::CharDevice => FileType::CharDevice,
+        Kind::BlockDevice => FileType::BlockDevice,
+    }
+}
+
+fn file_attr(attr: &Attr) -> FileAttr {
+    let stat = &attr.stat;
+    FileAttr {
+        ino: INodeNo(attr.ino.0),
+        size: stat.size,
+        blocks: stat.blocks,
+        atime: time(stat.atime_ns),
+        mtime: time(stat.mtime_ns),
+        ctime: time(stat.ctime_ns),
+        crtime: time(stat.btime_ns),
+        kind: file_type(stat.kind),
+        perm: stat.mode as u16,
+        nlink: stat.nlink,
+        uid: stat.uid,
+        gid: stat.gid,
+        rdev: stat.rdev as u32,
+        blksize: stat.blksize,
+        flags: 0,
+    }
+}
+
+impl Adapter {
+    fn entry(&self, result: FsResult<Attr>, reply: ReplyEntry) {
+        match result {
+            Ok(attr) => {
+                let generation = Generation(attr.generation);
+                reply.entry(&self.ttl, &file_attr(&attr), generation);
+            }
+            // An entry with inode 0 lets the kernel remember that nothing is there.
+            Err(error) => reply.error(code(&error)),
+        }
+    }
+
+    fn attr(&self, result: FsResult<Attr>, reply: ReplyAttr) {
+        match result {
+            Ok(attr) => reply.attr(&self.ttl, &file_attr(&attr)),
+            Err(error) => reply.error(code(&error)),
+        }
+    }
+}
+
+fn empty(result: FsResult<()>, reply: ReplyEmpty) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(code(&error)),
+    }
+}
+
+fn xattr(result: FsResult<Vec<u8>>, size: u32, reply: ReplyXattr) {
+    match result {
+        Ok(value) if size == 0 => reply.size(value.len() as u32),
+        Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
+        Ok(value) => reply.data(&value),
+        Err(error) => reply.error(code(&error)),
+    }
+}
+
+fn set_time(time: TimeOrNow) -> SetTime {
+    match time {
+        TimeOrNow::Now => SetTime::Now,
+        TimeOrNow::SpecificTime(at) => SetTime::At(nanos(at)),
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        for flag in WANTED {
+            if let Err(missing) = config.add_capabilities(flag) {
+                tracing::debug!(?missing, "kernel without a feature");
+            }
+        }
+        if let Err(limit) = config.set_max_write(WRITE_BYTES_MAX) {
+            tracing::debug!(limit, "smaller writes");
+        }
+        if let Err(limit) = config.set_max_background(64) {
+            tracing::debug!(limit, "fewer background requests");
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.entry(self.vfs.lookup(Ino(parent.0), name), reply);
+    }
+
+    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        self.vfs.forget(Ino(ino.0), nlookup);
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        self.attr(self.vfs.getattr(Ino(ino.0)), reply);
+    }
+
+    fn setattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let set = SetAttr {
+            mode,
+            uid,
+            gid,
+            size,
+            atime: atime.map(set_time),
+            mtime: mtime.map(set_time),
+        };
+        let fh = fh.map(|fh| Fh(fh.0));
+        self.attr(self.vfs.setattr(Ino(ino.0), fh, set, caller(req)), reply);
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.vfs.readlink(Ino(ino.0)) {
+            Ok(target) => reply.data(&target),
+            Err(error) => reply.error(code(&error)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let made = self
+            .vfs
+            .mknod(Ino(parent.0), name, mode, u64::from(rdev), caller(req));
+        self.entry(made, reply);
+    }
+
+    fn mkdir(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        self.entry(
+            self.vfs.mkdir(Ino(parent.0), name, mode, caller(req)),
+            reply,
+        );
+    }
+
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(self.vfs.unlink(Ino(parent.0), name, caller(req)), reply);
+    }
+
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(self.vfs.rmdir(Ino(parent.0), name, caller(req)), reply);
+    }
+
+    fn symlink(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        link_name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let target = target.as_os_str().as_bytes();
+        self.entry(
+            self.vfs
+                .symlink(Ino(parent.0), link_name, target, caller(req)),
+            reply,
+        );
+    }
+
+    fn rename(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
+        let (from, to) = ((Ino(parent.0), name), (Ino(newparent.0), newname));
+        empty(self.vfs.rename(from, to, flags, caller(req)), reply);
+    }
+
+    fn link(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        newparent: INodeNo,
+        newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        self.entry(
+            self.vfs
+                .link(Ino(ino.0), Ino(newparent.0), newname, caller(req)),
+            reply,
+        );
+    }
+
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        match self.vfs.open(Ino(ino.0), flags.0, caller(req)) {
+            Ok(opened) => reply.opened(FileHandle(opened.fh.0), FopenFlags::empty()),
+            Err(error) => reply.error(code(&error)),
+        }
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let size = size as usize;
+            if buffer.len() < size {
+                buffer.resize(size, 0);
+            }
+            match self.vfs.read(Fh(fh.0), offset, &mut buffer[..size]) {
+                Ok(read) => reply.data(&buffer[..read]),
+                Err(error) => reply.error(code(&error)),
+            }
+        });
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        match self.vfs.write(Fh(fh.0), offset, data) {
+            Ok(written) => reply.written(written as u32),
+            Err(error) => reply.error(code(&error)),
+        }
+    }
+
+    fn flush(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        empty(self.vfs.flush(Fh(fh.0)), reply);
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.vfs.release(Fh(fh.0));
+        reply.ok();
+    }
+
+    fn fsync(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        empty(self.vfs.fsync(Fh(fh.0), datasync), reply);
+    }
+
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.vfs.opendir(Ino(ino.0)) {
+            Ok(fh) => reply.opened(FileHandle(fh.0), FopenFlags::empty()),
+            Err(error) => reply.error(code(&error)),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let read = self.vfs.readdir(Fh(fh.0), offset, &mut |entry| {
+            let kind = entry.kind.map_or(FileType::RegularFile, file_type);
+            if reply.add(INodeNo(entry.ino), entry.next, kind, entry.name) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        match read {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(code(&error)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let read = self.vfs.readdir(Fh(fh.0), offset, &mut |entry| {
+            let looked_up = entry.name != "." && entry.name != "..";
+            let attr = if looked_up {
+                self.vfs.lookup(Ino(ino.0), entry.name)
+            } else {
+                self.vfs.getattr(Ino(ino.0))
+            };
+            // Gone since the listing was made: nothing to show.
+            let Ok(attr) = attr else {
+                return ControlFlow::Continue(());
+            };
+            let (file, generation) = (file_attr(&attr), Generation(attr.generation));
+            let number = INodeNo(if looked_up { attr.ino.0 } else { entry.ino });
+            if reply.add(number, entry.next, entry.name, &self.ttl, &file, generation) {
+                if looked_up {
+                    self.vfs.forget(attr.ino, 1);
+                }
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        });
+        match read {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(code(&error)),
+        }
+    }
+
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.vfs.releasedir(Fh(fh.0));
+        reply.ok();
+    }
+
+    fn fsyncdir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _data: bool,
+        reply: ReplyEmpty,
+    ) {
+        empty(self.vfs.fsyncdir(Fh(fh.0)), reply);
+    }
+
+    fn statfs(&self, _req: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        match self.vfs.statfs(Ino(ino.0)) {
+            Ok(s) => reply.statfs(
+                s.f_blocks,
+                s.f_bfree,
+                s.f_bavail,
+                s.f_files,
+                s.f_ffree,
+                s.f_bsize as u32,
+                s.f_namemax as u32,
+                s.f_frsize as u32,
+            ),
+            Err(error) => reply.error(code(&error)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let flags = XattrFlags::from_bits_retain(flags as u32);
+        empty(self.vfs.setxattr(Ino(ino.0), name, value, flags), reply);
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        xattr(self.vfs.getxattr(Ino(ino.0), name), size, reply);
+    }
+
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        xattr(self.vfs.listxattr(Ino(ino.0)), size, reply);
+    }
+
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(self.vfs.removexattr(Ino(ino.0), name), reply);
+    }
+
+    fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        // The kernel checks permissions itself (`default_permissions`).
+        reply.ok();
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        match self
+            .vfs
+            .create(Ino(parent.0), name, mode, flags, caller(req))
+        {
+            Ok((attr, opened)) => reply.created(
+                &self.ttl,
+                &file_attr(&attr),
+                Generation(attr.generation),
+                FileHandle(opened.fh.0),
+                FopenFlags::empty(),
+            ),
+            Err(error) => reply.error(code(&error)),
+        }
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let mode = FallocateFlags::from_bits_retain(mode as u32);
+        empty(self.vfs.fallocate(Fh(fh.0), mode, offset, length), reply);
+    }
+
+    fn lseek(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        match self.vfs.lseek(Fh(fh.0), offset, whence) {
+            Ok(at) => reply.offset(at),
+            Err(error) => reply.error(code(&error)),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        _req: &Request,
+        _ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let range = CopyRange {
+            from: (vfs::Fh(fh_in.0), offset_in),
+            to: (vfs::Fh(fh_out.0), offset_out),
+            len,
+        };
+        match self.vfs.copy_file_range(range) {
+            Ok(copied) => reply.written(copied as u32),
+            Err(error) => reply.error(code(&error)),
+        }
+    }
+}

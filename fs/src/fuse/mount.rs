@@ -1,0 +1,282 @@
+//! Mounting and unmounting. wizefs mounts and unmounts by itself: fuser 0.18.0 may unmount another file system than its own
+//! after somebody else has unmounted it.
+
+use super::adapter::Adapter;
+use super::holders::{Holder, device_of, holders};
+use crate::bucket::Bucket;
+use crate::error::{FsError, FsResult};
+use fuser::{BackgroundSession, Config, INodeNo, MountOption, Session, SessionACL};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags};
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How to mount.
+#[derive(Debug, Clone)]
+pub struct MountOptions {
+    /// Shown by `df` and `mount`: the source is `wizefs:NAME`.
+    pub name: String,
+    /// Other users may enter; the kernel checks permissions.
+    pub allow_other: bool,
+    /// Nothing can be changed.
+    pub read_only: bool,
+    /// How long the kernel may trust attributes and names without asking.
+    pub ttl: Duration,
+}
+
+/// A mounted bucket.
+pub struct Mount {
+    bucket: Arc<Bucket>,
+    mountpoint: PathBuf,
+    device: Option<u64>,
+    session: Option<BackgroundSession>,
+}
+
+impl std::fmt::Debug for Mount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mount")
+            .field("mountpoint", &self.mountpoint)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a mount is still there.
+#[derive(Debug, thiserror::Error)]
+pub enum UnmountError {
+    /// Somebody uses it.
+    #[error("in use")]
+    Busy {
+        /// Who.
+        holders: Vec<Holder>,
+    },
+    /// Another reason.
+    #[error(transparent)]
+    Failed(#[from] FsError),
+}
+
+impl Bucket {
+    /// Mount at `mountpoint`, which must be an empty directory; usable when this returns.
+    ///
+    /// # Errors
+    /// The kernel or fusermount3 refused.
+    pub fn mount(self: &Arc<Self>, mountpoint: &Path, options: &MountOptions) -> FsResult<Mount> {
+        raise_descriptor_limit();
+        let adapter = Adapter {
+            vfs: self.vfs(),
+            ttl: options.ttl,
+        };
+        let what = || format!("mount at {}", mountpoint.display());
+        let session = start(adapter, mountpoint, options).map_err(|e| FsError::os(what(), e))?;
+        let notifier = session.notifier();
+        self.on_rename(Some(Box::new(move |dir, name| {
+            // Not in the kernel's cache is as good.
+            if let Err(error) = notifier.inval_entry(INodeNo(dir.0), name) {
+                tracing::trace!(%error, "no cached name");
+            }
+        })));
+        Ok(Mount {
+            bucket: self.clone(),
+            mountpoint: mountpoint.to_owned(),
+            device: device_of(mountpoint),
+            session: Some(session),
+        })
+    }
+}
+
+fn start(
+    adapter: Adapter,
+    mountpoint: &Path,
+    options: &MountOptions,
+) -> std::io::Result<BackgroundSession> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut config = Config::default();
+    config.n_threads = Some(cores + 1);
+    config.clone_fd = true;
+    config.acl = if options.allow_other {
+        SessionACL::All
+    } else {
+        SessionACL::Owner
+    };
+    if rustix::process::geteuid().is_root() {
+        let device = mount_as_root(mountpoint, options)?;
+        let acl = config.acl;
+        let started = Session::from_fd(adapter, device, acl, config).and_then(Session::spawn);
+        return started.inspect_err(|_| {
+            if let Err(errno) = rustix::mount::unmount(mountpoint, UnmountFlags::DETACH) {
+                tracing::warn!(%errno, "half made mount left");
+            }
+        });
+    }
+    config.mount_options = vec![
+        MountOption::FSName(source(options)),
+        MountOption::Subtype("wizefs".into()),
+        MountOption::DefaultPermissions,
+        MountOption::NoAtime,
+    ];
+    if options.read_only {
+        config.mount_options.push(MountOption::RO);
+    }
+    Session::new(adapter, mountpoint, &config)?.spawn()
+}
+
+/// A comma in a source would be read as the next option.
+fn source(options: &MountOptions) -> String {
+    format!("wizefs:{}", options.name.replace(',', "_"))
+}
+
+fn mount_as_root(mountpoint: &Path, options: &MountOptions) -> std::io::Result<OwnedFd> {
+    let device = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, 0.into())?;
+    let mut data = format!(
+        "fd={},rootmode=40000,user_id={},group_id={},default_permissions",
+        device.as_raw_fd(),
+        rustix::process::getuid().as_raw(),
+        rustix::process::getgid().as_raw(),
+    );
+    if options.allow_other {
+        data.push_str(",allow_other");
+    }
+    let data = CString::new(data)?;
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
+    if options.read_only {
+        flags |= MountFlags::RDONLY;
+    }
+    rustix::mount::mount(source(options), mountpoint, "fuse.wizefs", flags, &*data)?;
+    Ok(device)
+}
+
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(errno) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%errno, "limit of open files stays");
+    }
+}
+
+impl Mount {
+    /// Where it is.
+    pub fn mountpoint(&self) -> &Path {
+        &self.mountpoint
+    }
+
+    /// The bucket that is mounted.
+    pub fn bucket(&self) -> &Arc<Bucket> {
+        &self.bucket
+    }
+
+    /// Wait until somebody unmounts it.
+    pub fn wait(&mut self) {
+        if let Some(session) = self.session.take()
+            && let Err(error) = session.join()
+        {
+            tracing::debug!(%error, "end of the session");
+        }
+    }
+
+    /// Whether somebody else has unmounted it.
+    pub fn is_gone(&self) -> bool {
+        self.session
+            .as_ref()
+            .is_none_or(|session| session.guard.is_finished())
+    }
+
+    /// Unmount. A lazy unmount hides a mount that is in use; it is served until its last user is gone.
+    ///
+    /// # Errors
+    /// [`UnmountError::Busy`]: the mount is as it was.
+    pub fn unmount(&mut self, lazy: bool) -> Result<(), UnmountError> {
+        if !self.is_gone() {
+            match unmount(&self.mountpoint, lazy) {
+                Ok(()) => {}
+                Err(Errno::BUSY) => {
+                    let holders = self
+                        .device
+                        .map_or_else(Vec::new, |dev| holders(&self.mountpoint, dev));
+                    return Err(UnmountError::Busy { holders });
+                }
+                // Not mounted any more, by somebody else.
+                Err(Errno::INVAL | Errno::NOENT) => {}
+                Err(errno) => {
+                    let what = format!("unmount {}", self.mountpoint.display());
+                    return Err(FsError::os(what, errno).into());
+                }
+            }
+        }
+        if !lazy && let Some(session) = self.session.take() {
+            // The kernel has ended the session; its threads end with it.
+            if let Err(error) = session.join() {
+                tracing::debug!(%error, "end of the session");
+            }
+        }
+        self.bucket.on_rename(None);
+        Ok(())
+    }
+}
+
+fn unmount(mountpoint: &Path, lazy: bool) -> Result<(), Errno> {
+    if rustix::process::geteuid().is_root() {
+        let flags = if lazy {
+            UnmountFlags::DETACH
+        } else {
+            UnmountFlags::empty()
+        };
+        return rustix::mount::unmount(mountpoint, flags | UnmountFlags::NOFOLLOW);
+    }
+    let mut command = std::process::Command::new("fusermount3");
+    command.arg("-u");
+    if lazy {
+        command.arg("-z");
+    }
+    match command.arg("--").arg(mountpoint).output() {
+        Ok(done) if done.status.success() => Ok(()),
+        Ok(done) if String::from_utf8_lossy(&done.stderr).contains("busy") => Err(Errno::BUSY),
+        Ok(_) => Err(Errno::INVAL),
+        Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+    }
+}
+
+/// Detach a mount of ours whose daemon is gone. Returns whether there was one at `mountpoint`.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn clear_stale_mount(mountpoint: &Path) -> FsResult<bool> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let wanted = escaped(mountpoint);
+    let ours = table
+        .lines()
+        .any(|line| line.split(' ').nth(4) == Some(&wanted) && line.contains(" - fuse.wizefs "));
+    let dead = || match std::fs::symlink_metadata(mountpoint.join(".")) {
+        Err(error) => error.raw_os_error() == Some(libc::ENOTCONN),
+        Ok(_) => false,
+    };
+    if !ours || !dead() {
+        return Ok(false);
+    }
+    unmount(mountpoint, true).map_err(|errno| {
+        FsError::os(
+            format!("detach the dead mount at {}", mountpoint.display()),
+            errno,
+        )
+    })?;
+    Ok(true)
+}
+
+/// A path as mountinfo writes it.
+pub(super) fn escaped(path: &Path) -> String {
+    let mut text = Vec::new();
+    for &byte in path.as_os_str().as_bytes() {
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\\' => text.extend(format!("\\{byte:03o}").into_bytes()),
+            _ => text.push(byte),
+        }
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}

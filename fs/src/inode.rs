@@ -1,0 +1,394 @@
+//! The inodes in use: those the kernel has looked up and those with unfinished changes.
+
+use crate::error::{FsError, FsResult};
+use crate::stat::{Kind, Stat};
+use crate::vfs::Ino;
+use parking_lot::{Condvar, Mutex, RwLock};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+/// Descriptors kept open for inodes before idle ones are closed.
+const DESCRIPTORS_MAX: usize = 16_384;
+
+/// One inode of the backing.
+#[derive(Debug)]
+pub struct Node {
+    /// Its number towards the kernel and in the table.
+    pub ino: Ino,
+    /// Device and number in the backing.
+    pub id: (u64, u64),
+    /// Birth time, nanoseconds since 1970.
+    pub btime_ns: i64,
+    /// What it is.
+    pub kind: Kind,
+    /// `O_PATH` descriptor; closed when idle and opened again through a name.
+    fd: Mutex<Option<Arc<OwnedFd>>>,
+    /// Known names. Hints: a name is checked against the backing before it is believed.
+    names: Mutex<Vec<Name>>,
+    /// Whether and how the content may be changing.
+    pub writing: Mutex<Writing>,
+    /// Signalled when hashing of this inode ends.
+    pub hashed: Condvar,
+    /// A directory known to be in the settled table, so that files put below it need not look.
+    pub recorded: AtomicBool,
+}
+
+/// A directory and a name in it.
+#[derive(Debug, Clone)]
+pub struct Name {
+    /// The directory.
+    pub parent: Arc<Node>,
+    /// The name.
+    pub name: OsString,
+}
+
+/// The write side of a regular file.
+#[derive(Debug, Default)]
+pub struct Writing {
+    /// Handles open for writing.
+    pub writers: u32,
+    /// Of these, the ones flushed since their last write: closed by the program, release on its way.
+    pub flushed: u32,
+    /// Set while content may differ from what was last reported.
+    pub dirty: Option<Box<Dirty>>,
+    /// Set while a worker hashes; raising it makes the worker give way.
+    pub hashing: Option<Arc<AtomicBool>>,
+    /// The last lease was refused: somebody not known here writes.
+    pub refused: bool,
+    /// Times the content was reported; lets a barrier see that its turn has come.
+    pub reports: u64,
+    /// When the last hash ended and how long it took: a file that changes all the time is not hashed all the time.
+    pub last_hash: Option<(Instant, Duration)>,
+}
+
+/// What is known about unreported content.
+#[derive(Debug)]
+pub struct Dirty {
+    /// Intents that end when this is reported.
+    pub intents: Vec<u64>,
+    /// Cause of the next put.
+    pub cause: crate::change::Cause,
+    /// Modification time when this began; a change of it means that something was written.
+    pub mtime_before_ns: i64,
+    /// A program set the times itself, so they say nothing about writes.
+    pub times_set: bool,
+    /// When this began, or when writers were last reported.
+    pub since: Instant,
+    /// Reported as open for writing since then.
+    pub reported_open: bool,
+    /// The owner takes the content as the own one: the report is an `accept`.
+    pub accepted: bool,
+}
+
+impl Node {
+    fn new(ino: Ino, stat: &Stat, fd: Arc<OwnedFd>) -> Self {
+        Self {
+            ino,
+            id: (stat.dev, stat.ino),
+            btime_ns: stat.btime_ns,
+            kind: stat.kind,
+            fd: Mutex::new(Some(fd)),
+            names: Mutex::new(Vec::new()),
+            writing: Mutex::new(Writing::default()),
+            hashed: Condvar::new(),
+            recorded: AtomicBool::new(false),
+        }
+    }
+
+    /// The generation number that goes with the inode number.
+    pub fn generation(&self) -> u64 {
+        self.btime_ns.unsigned_abs()
+    }
+
+    /// The `O_PATH` descriptor.
+    ///
+    /// # Errors
+    /// `ESTALE` when it was closed as idle and the file is no longer at any known name.
+    pub fn fd(&self) -> FsResult<Arc<OwnedFd>> {
+        if let Some(fd) = &*self.fd.lock() {
+            return Ok(fd.clone());
+        }
+        for name in self.names() {
+            let parent = name.parent.fd()?;
+            let Ok(fd) = open_path(&parent, &name.name) else {
+                continue;
+            };
+            let stat = Stat::of_fd(&fd)?;
+            if (stat.dev, stat.ino) == self.id && stat.btime_ns == self.btime_ns {
+                let fd = Arc::new(fd);
+                *self.fd.lock() = Some(fd.clone());
+                return Ok(fd);
+            }
+        }
+        Err(FsError::os("file changed behind the mount", Errno::STALE))
+    }
+
+    /// Attributes now.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn stat(&self) -> FsResult<Stat> {
+        Stat::of_fd(self.fd()?)
+    }
+
+    /// The known names.
+    pub fn names(&self) -> Vec<Name> {
+        self.names.lock().clone()
+    }
+
+    /// Learn a name.
+    pub fn add_name(&self, parent: &Arc<Node>, name: &OsStr) {
+        let mut names = self.names.lock();
+        if !names.iter().any(|known| known.is(parent.ino, name)) {
+            // A directory has one name only; an older one is out of date.
+            if self.kind == Kind::Directory {
+                names.clear();
+            }
+            names.push(Name {
+                parent: parent.clone(),
+                name: name.to_owned(),
+            });
+        }
+    }
+
+    /// Unlearn a name.
+    pub fn drop_name(&self, parent: Ino, name: &OsStr) {
+        self.names.lock().retain(|known| !known.is(parent, name));
+    }
+
+    fn is_idle(&self) -> bool {
+        let writing = self.writing.lock();
+        writing.dirty.is_none() && writing.writers == 0 && !self.names.lock().is_empty()
+    }
+
+    fn close_if_unused(&self) -> bool {
+        let mut fd = self.fd.lock();
+        match &*fd {
+            Some(held) if Arc::strong_count(held) == 1 => {
+                *fd = None;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Name {
+    fn is(&self, parent: Ino, name: &OsStr) -> bool {
+        self.parent.ino == parent && self.name == name
+    }
+
+    /// Whether the backing has `node` under this name now.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn holds(&self, node: &Node) -> FsResult<bool> {
+        let found = Stat::of_name_opt(self.parent.fd()?, &self.name)?;
+        Ok(found.is_some_and(|s| (s.dev, s.ino) == node.id))
+    }
+}
+
+fn open_path(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::empty())
+}
+
+#[derive(Debug)]
+struct Slot {
+    node: Weak<Node>,
+    /// Keeps the node alive while the kernel holds lookups.
+    held: Option<Arc<Node>>,
+    lookups: u64,
+}
+
+/// Inode number to [`Node`]. A node lives while the kernel, an open handle, a child or unfinished work refers to it.
+#[derive(Debug)]
+pub struct InodeTable {
+    slots: RwLock<HashMap<Ino, Slot>>,
+    root: Arc<Node>,
+    /// Devices below the backing; the first is the root's.
+    devices: RwLock<Vec<u64>>,
+    descriptors: AtomicUsize,
+    /// Slots at which those of nodes that are gone are looked for.
+    sweep_at: AtomicUsize,
+}
+
+impl InodeTable {
+    /// A table whose root is the directory `root`.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn new(root: OwnedFd) -> FsResult<Self> {
+        let stat = Stat::of_fd(&root)?;
+        let node = Arc::new(Node::new(Ino::ROOT, &stat, Arc::new(root)));
+        Ok(Self {
+            slots: RwLock::new(HashMap::new()),
+            root: node,
+            devices: RwLock::new(vec![stat.dev]),
+            descriptors: AtomicUsize::new(1),
+            sweep_at: AtomicUsize::new(1024),
+        })
+    }
+
+    /// The root directory.
+    pub fn root(&self) -> &Arc<Node> {
+        &self.root
+    }
+
+    /// The number of the file `stat` describes.
+    pub fn ino_of(&self, stat: &Stat) -> Ino {
+        if (stat.dev, stat.ino) == self.root.id {
+            return Ino::ROOT;
+        }
+        let known = self.devices.read().iter().position(|&d| d == stat.dev);
+        let device = known.unwrap_or_else(|| {
+            let mut devices = self.devices.write();
+            devices.push(stat.dev);
+            devices.len() - 1
+        });
+        // A second device (a mount inside an adopted directory) gets the high bits; 1 is the root's number.
+        let number = stat.ino ^ ((device as u64) << 48);
+        Ino(if number <= 1 {
+            u64::MAX - number
+        } else {
+            number
+        })
+    }
+
+    /// The node the kernel means.
+    ///
+    /// # Errors
+    /// `ESTALE` for a number it was never given or has given back.
+    pub fn get(&self, ino: Ino) -> FsResult<Arc<Node>> {
+        self.find(ino)
+            .ok_or_else(|| FsError::os("unknown inode", Errno::STALE))
+    }
+
+    /// The node with this number if it is in use.
+    pub fn find(&self, ino: Ino) -> Option<Arc<Node>> {
+        if ino == Ino::ROOT {
+            return Some(self.root.clone());
+        }
+        self.slots.read().get(&ino)?.node.upgrade()
+    }
+
+    /// Find `name` in `parent` without a lookup on the kernel's behalf.
+    ///
+    /// # Errors
+    /// What the kernel answers, `ENOENT` above all.
+    pub fn open_name(&self, parent: &Arc<Node>, name: &OsStr) -> FsResult<(Arc<Node>, Stat)> {
+        let fd = open_path(&*parent.fd()?, name)?;
+        let stat = Stat::of_fd(&fd)?;
+        Ok((self.adopt(parent, name, &stat, fd), stat))
+    }
+
+    /// The node for the file just opened as `fd` at `name` in `parent`.
+    pub fn adopt(&self, parent: &Arc<Node>, name: &OsStr, stat: &Stat, fd: OwnedFd) -> Arc<Node> {
+        let ino = self.ino_of(stat);
+        if ino == Ino::ROOT {
+            return self.root.clone();
+        }
+        let known = self.find(ino);
+        let node = match known.filter(|node| node.btime_ns == stat.btime_ns) {
+            Some(node) => node,
+            None => self.insert(ino, stat, fd),
+        };
+        node.add_name(parent, name);
+        node
+    }
+
+    fn insert(&self, ino: Ino, stat: &Stat, fd: OwnedFd) -> Arc<Node> {
+        let mut slots = self.slots.write();
+        let known = slots.get(&ino).and_then(|slot| slot.node.upgrade());
+        if let Some(node) = known.filter(|node| node.btime_ns == stat.btime_ns) {
+            return node;
+        }
+        let node = Arc::new(Node::new(ino, stat, Arc::new(fd)));
+        let slot = Slot {
+            node: Arc::downgrade(&node),
+            held: None,
+            lookups: 0,
+        };
+        slots.insert(ino, slot);
+        if slots.len() >= self.sweep_at.load(Ordering::Relaxed) {
+            slots.retain(|_, slot| slot.node.strong_count() > 0);
+            self.sweep_at
+                .store(slots.len() * 2 + 1024, Ordering::Relaxed);
+        }
+        let open = self.descriptors.fetch_add(1, Ordering::Relaxed);
+        if open >= DESCRIPTORS_MAX {
+            self.close_idle(&mut slots);
+        }
+        node
+    }
+
+    /// Close the descriptors of idle nodes and drop the slots of nodes that are gone.
+    fn close_idle(&self, slots: &mut HashMap<Ino, Slot>) {
+        slots.retain(|_, slot| slot.node.strong_count() > 0);
+        let mut open = 0;
+        for slot in slots.values() {
+            let Some(node) = slot.node.upgrade() else {
+                continue;
+            };
+            // Directories stay open: every name below them is reached through theirs.
+            let closed = node.kind != Kind::Directory && node.is_idle() && node.close_if_unused();
+            open += usize::from(!closed);
+        }
+        self.descriptors.store(open, Ordering::Relaxed);
+    }
+
+    /// The kernel holds one more lookup of `node`.
+    pub fn hold(&self, node: &Arc<Node>) {
+        if node.ino == Ino::ROOT {
+            return;
+        }
+        let mut slots = self.slots.write();
+        let slot = slots.entry(node.ino).or_insert_with(|| Slot {
+            node: Arc::downgrade(node),
+            held: None,
+            lookups: 0,
+        });
+        slot.lookups += 1;
+        slot.held = Some(node.clone());
+    }
+
+    /// The kernel gives lookups back.
+    pub fn forget(&self, ino: Ino, lookups: u64) {
+        let mut released = None;
+        {
+            let mut slots = self.slots.write();
+            let Some(slot) = slots.get_mut(&ino) else {
+                return;
+            };
+            slot.lookups = slot.lookups.saturating_sub(lookups);
+            if slot.lookups == 0 {
+                released = slot.held.take();
+                if released
+                    .as_ref()
+                    .is_some_and(|node| Arc::strong_count(node) == 1)
+                {
+                    slots.remove(&ino);
+                    self.descriptors.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+        }
+        // Dropped outside the lock: a node may be the last to hold a chain of parents.
+        drop(released);
+    }
+
+    /// Nodes in use, for status and tests.
+    pub fn len(&self) -> usize {
+        self.slots.read().len()
+    }
+
+    /// Whether only the root is in use.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

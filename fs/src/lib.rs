@@ -1,0 +1,40 @@
+//! Buckets as file systems.
+//!
+//! A bucket is a backing (a directory here; archives later) served as an ordinary folder through FUSE. What programs do in
+//! it becomes a gapless stream of numbered [`change::Change`]s, handed to a [`change::ChangeSink`]. This crate knows no
+//! ledger, no async runtime and no network.
+//!
+//! Read in this order: [`vfs`] (what a file system must do), [`loopback`] (the first one), [`change`] (what is
+//! reported), [`intent`] and [`settle`] (how nothing is missed), [`bucket`] (the whole, with a name), [`fuse`] (the kernel).
+
+pub mod bucket;
+pub mod change;
+pub mod content;
+pub mod error;
+pub mod fuse;
+pub mod handle;
+pub mod import;
+pub mod inode;
+pub mod intent;
+pub mod lease;
+pub mod loopback;
+pub mod memory;
+pub mod path;
+pub mod recorder;
+pub mod recover;
+pub mod settle;
+pub mod stat;
+pub mod stream;
+pub mod table;
+pub mod vfs;
+
+pub use bucket::{Bucket, BucketOptions, Durability, Stored, SyncReport};
+pub use change::{
+    Cause, Change, ChangeSink, Content, Evidence, Hashes, Op, Put, Row, RowVisitor, SinkError,
+};
+pub use error::FsError;
+pub use fuse::{Holder, Mount, MountOptions, UnmountError, clear_stale_mount};
+pub use import::ImportProgress;
+pub use memory::MemorySink;
+pub use path::{BucketPath, PathError};
+pub use recover::Recovery;

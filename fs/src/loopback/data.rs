@@ -1,0 +1,105 @@
+//! Writing, flushing and syncing of open files.
+
+use super::LoopbackFs;
+use crate::bucket::{Durability, NODE};
+use crate::error::FsResult;
+use crate::handle::FileHandle;
+use crate::settle::Outcome;
+use crate::vfs::{CopyRange, Fh};
+use rustix::fs::FallocateFlags;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering;
+
+impl LoopbackFs {
+    pub(super) fn write_at(&self, fh: Fh, offset: u64, data: &[u8]) -> FsResult<usize> {
+        let handle = self.files.get(fh)?;
+        self.written_again(&handle)?;
+        handle.file.write_all_at(data, offset)?;
+        Ok(data.len())
+    }
+
+    /// A handle that was flushed writes again: a duplicate descriptor, or a mapping after `close`.
+    fn written_again(&self, handle: &FileHandle) -> FsResult<()> {
+        if !handle.flushed.load(Ordering::Acquire) || !handle.flushed.swap(false, Ordering::AcqRel)
+        {
+            return Ok(());
+        }
+        // Counts this handle once more as a writer, which notes an intent if the content was reported meanwhile.
+        self.recorder.begin_write(&handle.node, false, NODE)?;
+        self.recorder.end_write(&handle.node, true);
+        Ok(())
+    }
+
+    /// A `close(2)`, of which a file has as many as descriptors.
+    pub(super) fn flushed(&self, handle: &FileHandle) -> FsResult<()> {
+        if !handle.writable {
+            return Ok(());
+        }
+        if !handle.flushed.swap(true, Ordering::AcqRel) {
+            handle.node.writing.lock().flushed += 1;
+        }
+        match self.recorder.durability {
+            Durability::Relaxed => Ok(()),
+            Durability::Close | Durability::Strict => self.record_now(handle),
+        }
+    }
+
+    pub(super) fn sync_file(&self, fh: Fh, data_only: bool) -> FsResult<()> {
+        let handle = self.files.get(fh)?;
+        if data_only {
+            handle.file.sync_data()?;
+        } else {
+            handle.file.sync_all()?;
+        }
+        if handle.writable {
+            self.recorder.intents.sync()?;
+            if self.recorder.durability == Durability::Strict {
+                self.record_now(&handle)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Have the content on the ledger before returning; an `open-writers` put if others still write.
+    fn record_now(&self, handle: &FileHandle) -> FsResult<()> {
+        let outcome = loop {
+            match self.recorder.settle(&handle.node, true)? {
+                Outcome::Changed => continue,
+                outcome => break outcome,
+            }
+        };
+        if !matches!(outcome, Outcome::Done(_)) {
+            self.recorder.report_open(&handle.node)?;
+        }
+        let number = self.recorder.stream.last();
+        self.recorder.stream.wait(number)
+    }
+
+    pub(super) fn allocate(
+        &self,
+        fh: Fh,
+        mode: FallocateFlags,
+        offset: u64,
+        len: u64,
+    ) -> FsResult<()> {
+        let handle = self.files.get(fh)?;
+        self.written_again(&handle)?;
+        Ok(rustix::fs::fallocate(&handle.file, mode, offset, len)?)
+    }
+
+    pub(super) fn copy(&self, range: CopyRange) -> FsResult<usize> {
+        let (from, mut from_at) = (self.files.get(range.from.0)?, range.from.1);
+        let (to, mut to_at) = (self.files.get(range.to.0)?, range.to.1);
+        self.written_again(&to)?;
+        let len = usize::try_from(range.len)
+            .unwrap_or(usize::MAX)
+            .min(i32::MAX as usize);
+        Ok(rustix::fs::copy_file_range(
+            &from.file,
+            Some(&mut from_at),
+            &to.file,
+            Some(&mut to_at),
+            len,
+        )?)
+    }
+}

@@ -1,0 +1,378 @@
+//! LoopbackFS: a directory as a bucket. Every operation goes by inode and directory descriptor, never by a path string.
+
+mod attributes;
+mod data;
+mod names;
+
+use crate::error::{FsError, FsResult};
+use crate::handle::{DirHandle, FileHandle, HandleTable, Listed};
+use crate::inode::Node;
+use crate::lease::{proc_path, reopen};
+use crate::recorder::Recorder;
+use crate::stat::{Kind, Stat};
+use crate::vfs::{Attr, Caller, CopyRange, Dirent, Fh, Ino, Opened, ReadFs, SetAttr, StatFs};
+use rustix::fs::{Dir, FallocateFlags, FileType, OFlags, RenameFlags, XattrFlags};
+use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::ops::ControlFlow;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Flags of a program's `open` that make sense on the backing. `O_CREAT` and friends are ours; `O_DIRECT` would put the
+/// backing's alignment on buffers that are ours too.
+const PASSED_FLAGS: i32 = libc::O_ACCMODE
+    | libc::O_APPEND
+    | libc::O_TRUNC
+    | libc::O_SYNC
+    | libc::O_DSYNC
+    | libc::O_NOATIME;
+
+/// A directory served as a bucket, with what is done in it recorded.
+#[derive(Debug)]
+pub struct LoopbackFs {
+    recorder: Arc<Recorder>,
+    files: HandleTable<FileHandle>,
+    dirs: HandleTable<DirHandle>,
+}
+
+impl LoopbackFs {
+    /// Serve the directory `recorder` has as its root inode.
+    pub fn new(recorder: Arc<Recorder>) -> Self {
+        Self {
+            recorder,
+            files: HandleTable::default(),
+            dirs: HandleTable::default(),
+        }
+    }
+
+    fn node(&self, ino: Ino) -> FsResult<Arc<Node>> {
+        self.recorder.inodes.get(ino)
+    }
+
+    fn attr(node: &Node, stat: Stat) -> Attr {
+        Attr {
+            ino: node.ino,
+            stat,
+            generation: node.generation(),
+        }
+    }
+
+    /// The node at `name`, with a lookup given to the kernel.
+    fn entry(&self, parent: &Arc<Node>, name: &OsStr) -> FsResult<Attr> {
+        let (node, stat) = self.recorder.inodes.open_name(parent, name)?;
+        self.recorder.inodes.hold(&node);
+        Ok(Self::attr(&node, stat))
+    }
+
+    fn open_backing(node: &Node, flags: i32) -> FsResult<std::fs::File> {
+        let flags = OFlags::from_bits_retain((flags & PASSED_FLAGS) as u32);
+        reopen(node.fd()?, flags | OFlags::NOCTTY)
+    }
+
+    fn open_file(&self, node: &Arc<Node>, flags: i32, who: Caller) -> FsResult<Opened> {
+        let writable = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        let truncates = flags & libc::O_TRUNC != 0;
+        let writes = writable || truncates;
+        if writes {
+            self.recorder.begin_write(node, truncates, who)?;
+        }
+        let file = Self::open_backing(node, flags).inspect_err(|_| {
+            if writes {
+                self.recorder.end_write(node, false);
+            }
+        })?;
+        if writes && !writable {
+            self.recorder.end_write(node, false);
+        }
+        Ok(self.opened(node, file, writable))
+    }
+
+    fn opened(&self, node: &Arc<Node>, file: std::fs::File, writable: bool) -> Opened {
+        let fh = self.files.insert(FileHandle {
+            node: node.clone(),
+            file,
+            writable,
+            flushed: AtomicBool::new(false),
+        });
+        Opened { fh, backing: None }
+    }
+}
+
+impl ReadFs for LoopbackFs {
+    fn lookup(&self, parent: Ino, name: &OsStr) -> FsResult<Attr> {
+        self.entry(&self.node(parent)?, name)
+    }
+
+    fn forget(&self, ino: Ino, lookups: u64) {
+        self.recorder.inodes.forget(ino, lookups);
+    }
+
+    fn getattr(&self, ino: Ino) -> FsResult<Attr> {
+        let node = self.node(ino)?;
+        let stat = node.stat()?;
+        Ok(Self::attr(&node, stat))
+    }
+
+    fn readlink(&self, ino: Ino) -> FsResult<Vec<u8>> {
+        let fd = self.node(ino)?.fd()?;
+        Ok(rustix::fs::readlinkat(&*fd, "", Vec::new())?.into_bytes())
+    }
+
+    fn open(&self, ino: Ino, flags: i32, who: Caller) -> FsResult<Opened> {
+        self.open_file(&self.node(ino)?, flags, who)
+    }
+
+    fn read(&self, fh: Fh, offset: u64, buf: &mut [u8]) -> FsResult<usize> {
+        let handle = self.files.get(fh)?;
+        let mut done = 0;
+        while done < buf.len() {
+            match handle
+                .file
+                .read_at(&mut buf[done..], offset + done as u64)?
+            {
+                0 => break,
+                read => done += read,
+            }
+        }
+        Ok(done)
+    }
+
+    fn flush(&self, fh: Fh) -> FsResult<()> {
+        self.flushed(&*self.files.get(fh)?)
+    }
+
+    fn release(&self, fh: Fh) {
+        if let Some(handle) = self.files.remove(fh) {
+            self.released(handle);
+        }
+    }
+
+    fn lseek(&self, fh: Fh, offset: i64, whence: i32) -> FsResult<i64> {
+        let handle = self.files.get(fh)?;
+        // SAFETY: plain lseek on an open descriptor; reads and writes here are positioned and do not use its offset.
+        let at = unsafe { libc::lseek(handle.file.as_raw_fd(), offset, whence) };
+        if at < 0 {
+            return Err(std::io::Error::last_os_error().into());
+        }
+        Ok(at)
+    }
+
+    fn opendir(&self, ino: Ino) -> FsResult<Fh> {
+        let node = self.node(ino)?;
+        Ok(self.dirs.insert(DirHandle {
+            node,
+            entries: parking_lot::Mutex::new(None),
+        }))
+    }
+
+    fn readdir(
+        &self,
+        fh: Fh,
+        from: u64,
+        visit: &mut dyn FnMut(Dirent<'_>) -> ControlFlow<()>,
+    ) -> FsResult<()> {
+        let handle = self.dirs.get(fh)?;
+        let mut entries = handle.entries.lock();
+        // From the start again after a rewind: a new look at the directory.
+        if from == 0 {
+            *entries = None;
+        }
+        let listed = match &mut *entries {
+            Some(listed) => listed,
+            none => none.insert(self.listing(&handle.node)?),
+        };
+        let start = usize::try_from(from).map_err(|_| Errno::INVAL)?;
+        for (at, entry) in listed.iter().enumerate().skip(start) {
+            let dirent = Dirent {
+                ino: entry.ino,
+                next: at as u64 + 1,
+                kind: entry.kind,
+                name: &entry.name,
+            };
+            if visit(dirent).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn releasedir(&self, fh: Fh) {
+        self.dirs.remove(fh);
+    }
+
+    fn statfs(&self, ino: Ino) -> FsResult<StatFs> {
+        let fd = self.node(ino)?.fd()?;
+        Ok(rustix::fs::fstatvfs(&*fd)?)
+    }
+
+    fn getxattr(&self, ino: Ino, name: &OsStr) -> FsResult<Vec<u8>> {
+        let fd = self.node(ino)?.fd()?;
+        grow(|buf| rustix::fs::getxattr(proc_path(&*fd), name, buf))
+    }
+
+    fn listxattr(&self, ino: Ino) -> FsResult<Vec<u8>> {
+        let node = self.node(ino)?;
+        if node.kind == Kind::Symlink {
+            return Ok(Vec::new());
+        }
+        let fd = node.fd()?;
+        grow(|buf| rustix::fs::listxattr(proc_path(&*fd), buf))
+    }
+}
+
+/// Call `read` with ever larger buffers until the answer fits.
+fn grow(mut read: impl FnMut(&mut [u8]) -> Result<usize, Errno>) -> FsResult<Vec<u8>> {
+    let mut buffer = vec![0; 256];
+    loop {
+        match read(&mut buffer) {
+            Ok(length) => {
+                buffer.truncate(length);
+                return Ok(buffer);
+            }
+            Err(Errno::RANGE) if buffer.len() < 1 << 20 => buffer = vec![0; buffer.len() * 4],
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+impl LoopbackFs {
+    fn listing(&self, node: &Arc<Node>) -> FsResult<Vec<Listed>> {
+        let dir: OwnedFd = reopen(node.fd()?, OFlags::RDONLY | OFlags::DIRECTORY)?.into();
+        let mut listed = Vec::new();
+        for entry in Dir::read_from(&dir)? {
+            let entry = entry?;
+            listed.push(Listed {
+                ino: entry.ino(),
+                kind: kind_of(entry.file_type()),
+                name: OsStr::from_bytes(entry.file_name().to_bytes()).to_owned(),
+            });
+        }
+        Ok(listed)
+    }
+
+    fn dir_fd(&self, fh: Fh) -> FsResult<Arc<OwnedFd>> {
+        self.dirs.get(fh)?.node.fd()
+    }
+
+    fn released(&self, handle: Arc<FileHandle>) {
+        let Ok(handle) = Arc::try_unwrap(handle) else {
+            tracing::error!("a file was released while in use");
+            return;
+        };
+        // The backing descriptor first: it would refuse the lease.
+        drop(handle.file);
+        if handle.writable {
+            let flushed = handle.flushed.load(Ordering::Acquire);
+            self.recorder.end_write(&handle.node, flushed);
+        }
+    }
+}
+
+fn kind_of(file_type: FileType) -> Option<Kind> {
+    Some(match file_type {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Directory,
+        FileType::Symlink => Kind::Symlink,
+        FileType::Fifo => Kind::Fifo,
+        FileType::Socket => Kind::Socket,
+        FileType::CharacterDevice => Kind::CharDevice,
+        FileType::BlockDevice => Kind::BlockDevice,
+        FileType::Unknown => return None,
+    })
+}
+
+/// An operation on something that is not there any more for this bucket.
+fn not_supported(what: &str) -> FsError {
+    FsError::os(what, Errno::OPNOTSUPP)
+}
+
+impl crate::vfs::Vfs for LoopbackFs {
+    fn create(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        flags: i32,
+        who: Caller,
+    ) -> FsResult<(Attr, Opened)> {
+        self.create_file(parent, name, mode, flags, who)
+    }
+
+    fn mknod(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        rdev: u64,
+        who: Caller,
+    ) -> FsResult<Attr> {
+        self.make_node(parent, name, mode, rdev, who)
+    }
+
+    fn mkdir(&self, parent: Ino, name: &OsStr, mode: u32, who: Caller) -> FsResult<Attr> {
+        self.make_dir(parent, name, mode, who)
+    }
+
+    fn symlink(&self, parent: Ino, name: &OsStr, target: &[u8], who: Caller) -> FsResult<Attr> {
+        self.make_symlink(parent, name, target, who)
+    }
+
+    fn link(&self, ino: Ino, parent: Ino, name: &OsStr, who: Caller) -> FsResult<Attr> {
+        self.make_link(ino, parent, name, who)
+    }
+
+    fn unlink(&self, parent: Ino, name: &OsStr, who: Caller) -> FsResult<()> {
+        self.remove_name(parent, name, who)
+    }
+
+    fn rmdir(&self, parent: Ino, name: &OsStr, who: Caller) -> FsResult<()> {
+        self.remove_dir(parent, name, who)
+    }
+
+    fn rename(
+        &self,
+        from: (Ino, &OsStr),
+        to: (Ino, &OsStr),
+        flags: RenameFlags,
+        who: Caller,
+    ) -> FsResult<()> {
+        self.rename_name(from, to, flags, who)
+    }
+
+    fn setattr(&self, ino: Ino, fh: Option<Fh>, set: SetAttr, who: Caller) -> FsResult<Attr> {
+        self.set_attributes(ino, fh, set, who)
+    }
+
+    fn write(&self, fh: Fh, offset: u64, data: &[u8]) -> FsResult<usize> {
+        self.write_at(fh, offset, data)
+    }
+
+    fn fsync(&self, fh: Fh, data_only: bool) -> FsResult<()> {
+        self.sync_file(fh, data_only)
+    }
+
+    fn fsyncdir(&self, fh: Fh) -> FsResult<()> {
+        let dir = reopen(self.dir_fd(fh)?, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        dir.sync_all()?;
+        self.recorder.intents.sync()
+    }
+
+    fn fallocate(&self, fh: Fh, mode: FallocateFlags, offset: u64, len: u64) -> FsResult<()> {
+        self.allocate(fh, mode, offset, len)
+    }
+
+    fn copy_file_range(&self, range: CopyRange) -> FsResult<usize> {
+        self.copy(range)
+    }
+
+    fn setxattr(&self, ino: Ino, name: &OsStr, value: &[u8], flags: XattrFlags) -> FsResult<()> {
+        self.set_xattr(ino, name, value, flags)
+    }
+
+    fn removexattr(&self, ino: Ino, name: &OsStr) -> FsResult<()> {
+        self.remove_xattr(ino, name)
+    }
+}

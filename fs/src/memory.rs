@@ -1,0 +1,91 @@
+//! A [`ChangeSink`] in memory: for tests and examples that need no ledger.
+
+use crate::change::{Change, ChangeSink, Row, RowVisitor, SinkError};
+use crate::path::BucketPath;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+
+/// Keeps everything it is given.
+#[derive(Debug, Default)]
+pub struct MemorySink(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    changes: Vec<Change>,
+    rows: BTreeMap<Vec<u8>, Vec<u8>>,
+    problem: Option<SinkError>,
+}
+
+impl MemorySink {
+    /// The changes taken so far, oldest first.
+    pub fn changes(&self) -> Vec<Change> {
+        self.0.lock().changes.clone()
+    }
+
+    /// Refuse everything with `problem` from now on, or take it again.
+    pub fn set_problem(&self, problem: Option<SinkError>) {
+        self.0.lock().problem = problem;
+    }
+}
+
+impl ChangeSink for MemorySink {
+    fn last_number(&self) -> Result<u64, SinkError> {
+        Ok(self
+            .0
+            .lock()
+            .changes
+            .last()
+            .map_or(0, |change| change.number))
+    }
+
+    fn submit(&self, changes: &[Change], rows: &[Row]) -> Result<Vec<[u8; 32]>, SinkError> {
+        let mut kept = self.0.lock();
+        if let Some(problem) = &kept.problem {
+            return Err(problem.clone());
+        }
+        let mut next = kept.changes.last().map_or(0, |change| change.number);
+        for change in changes {
+            next += 1;
+            if change.number != next {
+                return Err(SinkError::Broken(format!(
+                    "change {} after {}",
+                    change.number,
+                    next - 1
+                )));
+            }
+        }
+        kept.changes.extend_from_slice(changes);
+        for row in rows {
+            match &row.value {
+                Some(value) => kept.rows.insert(row.key.clone(), value.clone()),
+                None => kept.rows.remove(&row.key),
+            };
+        }
+        let txid = |change: &Change| *blake3::hash(&change.number.to_le_bytes()).as_bytes();
+        Ok(changes.iter().map(txid).collect())
+    }
+
+    fn row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, SinkError> {
+        Ok(self.0.lock().rows.get(key).cloned())
+    }
+
+    fn rows(&self, prefix: &[u8], visit: RowVisitor<'_>) -> Result<(), SinkError> {
+        let rows: Vec<_> = {
+            let kept = self.0.lock();
+            let from = kept.rows.range(prefix.to_vec()..);
+            from.take_while(|(key, _)| key.starts_with(prefix))
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect()
+        };
+        for (key, value) in rows {
+            if visit(&key, &value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn unsealed(&self, _visit: &mut dyn FnMut(&BucketPath)) -> Result<(), SinkError> {
+        Ok(())
+    }
+}

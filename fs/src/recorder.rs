@@ -1,0 +1,339 @@
+//! What the operations of a bucket share to be recorded: the namespace lock, intents, the stream and the table.
+//!
+//! Lock order: namespace, then [`Node::writing`], then the stream or the intents. Nobody waits for a hash to end while
+//! holding the namespace lock, because the worker needs it to report.
+
+use crate::bucket::Durability;
+use crate::change::{Cause, Op, Row};
+use crate::content::Outboards;
+use crate::error::{FsError, FsResult};
+use crate::inode::{Dirty, InodeTable, Name, Node};
+use crate::intent::{At, Intent, Intents};
+use crate::path::BucketPath;
+use crate::settle::Queue;
+use crate::stat::{Kind, Stat};
+use crate::stream::Stream;
+use crate::table::{self, InodeRow, NameRow, Settled};
+use crate::vfs::{Caller, Ino};
+use parking_lot::{Mutex, MutexGuard};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Shared by the operations and the settle workers of one bucket.
+#[derive(Debug)]
+pub struct Recorder {
+    /// The inodes in use.
+    pub inodes: InodeTable,
+    /// Numbered changes.
+    pub stream: Arc<Stream>,
+    /// Intents on disk.
+    pub intents: Intents,
+    /// Inner hashes.
+    pub outboards: Outboards,
+    /// Content waiting to be settled.
+    pub queue: Queue,
+    /// What `close` and `fsync` wait for.
+    pub durability: Durability,
+    /// Whether a lease on this backing proves that nobody writes.
+    pub leases_sound: bool,
+    namespace: Mutex<()>,
+    /// Every node with unreported content; keeps them and their parents alive.
+    dirty: Mutex<HashMap<Ino, Arc<Node>>>,
+}
+
+/// Proof that the caller holds the namespace lock: names do not move and numbers are given in order.
+#[derive(Debug)]
+pub struct Namespace<'a>(#[expect(dead_code, reason = "held for its drop")] MutexGuard<'a, ()>);
+
+/// What a recorder is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The inodes, with the root opened.
+    pub inodes: InodeTable,
+    /// The stream, started.
+    pub stream: Arc<Stream>,
+    /// The intents, opened.
+    pub intents: Intents,
+    /// The inner hashes.
+    pub outboards: Outboards,
+    /// What `close` and `fsync` wait for.
+    pub durability: Durability,
+    /// Whether leases can be believed.
+    pub leases_sound: bool,
+}
+
+impl Recorder {
+    /// A recorder of these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            inodes: parts.inodes,
+            stream: parts.stream,
+            intents: parts.intents,
+            outboards: parts.outboards,
+            queue: Queue::default(),
+            durability: parts.durability,
+            leases_sound: parts.leases_sound,
+            namespace: Mutex::new(()),
+            dirty: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Take the namespace lock.
+    pub fn lock_names(&self) -> Namespace<'_> {
+        Namespace(self.namespace.lock())
+    }
+
+    /// The last report of an inode, unless its number has been reused since.
+    ///
+    /// # Errors
+    /// What the sink answers.
+    pub fn inode_row(&self, ino: Ino, btime_ns: i64) -> FsResult<Option<InodeRow>> {
+        let Some(bytes) = self.stream.row(&table::inode_key(ino))? else {
+            return Ok(None);
+        };
+        let row: InodeRow = table::decode(&bytes)?;
+        Ok((row.btime_ns == btime_ns).then_some(row))
+    }
+
+    /// The last report of a name.
+    ///
+    /// # Errors
+    /// What the sink answers.
+    pub fn name_row(&self, dir: Ino, name: &OsStr) -> FsResult<Option<NameRow>> {
+        let bytes = self.stream.row(&table::name_key(dir, name))?;
+        Ok(bytes.map(|bytes| table::decode(&bytes)).transpose()?)
+    }
+
+    /// The path of a directory now.
+    ///
+    /// # Errors
+    /// `ESTALE` when it was moved or removed behind the mount.
+    pub fn dir_path(&self, dir: &Arc<Node>) -> FsResult<BucketPath> {
+        let mut names: Vec<Name> = Vec::new();
+        let mut at = dir.clone();
+        while at.ino != Ino::ROOT {
+            let name = current_name(&at)?;
+            at = name.parent.clone();
+            names.push(name);
+        }
+        let joined = names
+            .iter()
+            .rev()
+            .map(|name| name.name.as_bytes())
+            .collect::<Vec<_>>()
+            .join(&b'/');
+        Ok(BucketPath::new(joined)?)
+    }
+
+    /// The path of `name` in `dir` now.
+    ///
+    /// # Errors
+    /// As [`Recorder::dir_path`], and for a path too long to be recorded.
+    pub fn path(&self, dir: &Arc<Node>, name: &OsStr) -> FsResult<BucketPath> {
+        Ok(self.dir_path(dir)?.join(name)?)
+    }
+
+    /// Rows for the directories from `dir` up that the table does not have yet: a put below implies them.
+    ///
+    /// # Errors
+    /// What the sink or the backing answers.
+    pub fn imply_dirs(&self, dir: &Arc<Node>, rows: &mut Vec<Row>) -> FsResult<()> {
+        let mut at = dir.clone();
+        while at.ino != Ino::ROOT && !at.recorded.load(Ordering::Acquire) {
+            let name = current_name(&at)?;
+            let known = self.name_row(name.parent.ino, &name.name)?;
+            if known.is_none_or(|row| row.ino != at.ino.0) {
+                let stat = at.stat()?;
+                rows.extend(self.dir_rows(&at, &name.parent, &name.name, &stat)?);
+            }
+            at.recorded.store(true, Ordering::Release);
+            at = name.parent;
+        }
+        Ok(())
+    }
+
+    /// Rows of a directory under this name.
+    ///
+    /// # Errors
+    /// None in practice; encoding.
+    pub fn dir_rows(
+        &self,
+        node: &Node,
+        parent: &Node,
+        name: &OsStr,
+        stat: &Stat,
+    ) -> FsResult<Vec<Row>> {
+        self.rows_of(node.ino, parent, name, stat, Settled::Directory)
+    }
+
+    /// Rows of an inode with one reported name.
+    ///
+    /// # Errors
+    /// None in practice; encoding.
+    pub fn rows_of(
+        &self,
+        ino: Ino,
+        parent: &Node,
+        name: &OsStr,
+        stat: &Stat,
+        content: Settled,
+    ) -> FsResult<Vec<Row>> {
+        let row = InodeRow {
+            btime_ns: stat.btime_ns,
+            ctime_ns: stat.ctime_ns,
+            size: stat.size,
+            mode: stat.mode,
+            content,
+            links: vec![(parent.ino.0, name.as_bytes().to_vec())],
+            intent: self.intents.next() - 1,
+        };
+        let name_row = NameRow {
+            ino: ino.0,
+            kind: stat.kind,
+        };
+        Ok(vec![
+            table::set(table::inode_key(ino), &row)?,
+            table::set(table::name_key(parent.ino, name), &name_row)?,
+        ])
+    }
+
+    /// A writer of `node` begins: waits out a hash in progress, and on the first one notes the intent and whether the file is
+    /// as it was left. `truncates` says that the old content goes at once, so nothing of it can reach the disk unnoticed.
+    ///
+    /// # Errors
+    /// The intent could not be noted or the table not read; no writer was counted then.
+    pub fn begin_write(&self, node: &Arc<Node>, truncates: bool, who: Caller) -> FsResult<()> {
+        self.stream.admit(false)?;
+        let mut writing = node.writing.lock();
+        while let Some(flag) = &writing.hashing {
+            flag.store(true, Ordering::Release);
+            node.hashed.wait(&mut writing);
+        }
+        if writing.dirty.is_none() {
+            let stat = node.stat()?;
+            let row = self.inode_row(node.ino, node.btime_ns)?;
+            let foreign = !row.as_ref().is_some_and(|row| row.matches(&stat));
+            let id = self.note_write(node, row.as_ref(), foreign, who)?;
+            // An overwrite in place could reach the disk before the change time does.
+            if row.is_some() && !truncates {
+                self.intents.sync()?;
+            }
+            let cause = if foreign {
+                Cause::Foreign
+            } else {
+                Cause::Mount
+            };
+            writing.dirty = Some(Box::new(Dirty::new(vec![id], cause, &stat)));
+            self.dirty.lock().insert(node.ino, node.clone());
+        }
+        writing.writers += 1;
+        Ok(())
+    }
+
+    fn note_write(
+        &self,
+        node: &Arc<Node>,
+        row: Option<&InodeRow>,
+        foreign: bool,
+        who: Caller,
+    ) -> FsResult<u64> {
+        let at = node.names().first().map_or((0, Vec::new()), at_of);
+        let intent = Intent::Write {
+            ino: node.ino.0,
+            btime_ns: node.btime_ns,
+            at,
+            sealed: row.map(|row| (row.size, row.ctime_ns)),
+            foreign,
+        };
+        self.intents.note(intent, who.uid, who.pid)
+    }
+
+    /// A writer of `node` ends; the last one hands it to the workers.
+    pub fn end_write(&self, node: &Arc<Node>, flushed: bool) {
+        let mut writing = node.writing.lock();
+        writing.writers -= 1;
+        writing.flushed -= u32::from(flushed);
+        let last = writing.writers == 0;
+        drop(writing);
+        if last {
+            self.queue.push(node, false);
+        }
+    }
+
+    /// A file that was just created, or whose content must be looked at for another reason than a writer here.
+    pub fn mark_dirty(&self, node: &Arc<Node>, intents: Vec<u64>, cause: Cause, stat: &Stat) {
+        let mut writing = node.writing.lock();
+        match &mut writing.dirty {
+            Some(dirty) => dirty.intents.extend(intents),
+            None => writing.dirty = Some(Box::new(Dirty::new(intents, cause, stat))),
+        }
+        self.dirty.lock().insert(node.ino, node.clone());
+    }
+
+    /// The content of `node` is reported, or gone. Called with its `writing` locked.
+    pub fn mark_clean(&self, node: &Node) {
+        self.dirty.lock().remove(&node.ino);
+    }
+
+    /// Every node with unreported content.
+    pub fn dirty_nodes(&self) -> Vec<Arc<Node>> {
+        self.dirty.lock().values().cloned().collect()
+    }
+
+    /// How many nodes have unreported content.
+    pub fn dirty_count(&self) -> usize {
+        self.dirty.lock().len()
+    }
+
+    /// Report `op` under the namespace lock; the intents end when it is sealed.
+    pub fn emit(
+        &self,
+        _names: &Namespace<'_>,
+        cause: Cause,
+        op: Op,
+        rows: Vec<Row>,
+        intents: Vec<u64>,
+    ) -> u64 {
+        let number = self.stream.emit(cause, op, rows);
+        self.intents.end_after(number, intents);
+        number
+    }
+}
+
+impl Dirty {
+    fn new(intents: Vec<u64>, cause: Cause, stat: &Stat) -> Self {
+        Self {
+            intents,
+            cause,
+            mtime_before_ns: stat.mtime_ns,
+            times_set: false,
+            since: Instant::now(),
+            reported_open: false,
+            accepted: false,
+        }
+    }
+}
+
+/// The name under which the backing has a directory now.
+fn current_name(dir: &Arc<Node>) -> FsResult<Name> {
+    debug_assert_eq!(dir.kind, Kind::Directory);
+    for name in dir.names() {
+        if name.holds(dir)? {
+            return Ok(name);
+        }
+    }
+    Err(FsError::os(
+        "directory moved behind the mount",
+        Errno::STALE,
+    ))
+}
+
+/// A name as intents and rows have it.
+pub fn at_of(name: &Name) -> At {
+    (name.parent.ino.0, name.name.as_bytes().to_vec())
+}

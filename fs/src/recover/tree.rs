@@ -1,0 +1,158 @@
+//! The differences between the backing tree and the settled table, by `stat` alone.
+
+use crate::error::FsResult;
+use crate::inode::Node;
+use crate::intent::At;
+use crate::lease::reopen;
+use crate::recorder::Recorder;
+use crate::stat::{Kind, Stat};
+use crate::table::{self, NameRow};
+use crate::vfs::Ino;
+use rustix::fs::{Dir, OFlags};
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+/// A name that is there and not in the table, or there for another inode.
+pub(super) struct Appeared {
+    pub(super) dir: Arc<Node>,
+    pub(super) name: OsString,
+    pub(super) node: Arc<Node>,
+    pub(super) stat: Stat,
+    /// The row the name has for another inode.
+    pub(super) replaced: Option<NameRow>,
+}
+
+impl Appeared {
+    pub(super) fn at(&self) -> At {
+        (self.dir.ino.0, self.name.as_bytes().to_vec())
+    }
+}
+
+/// A name that is in the table and not there.
+pub(super) struct Gone {
+    pub(super) at: At,
+    pub(super) row: NameRow,
+    /// Change time of the directory it was in, 0 when that is gone too.
+    pub(super) dir_ctime_ns: i64,
+    /// Its directory is gone, which takes it along.
+    pub(super) with_parent: bool,
+}
+
+/// A directory and a name in it.
+type Place = (Arc<Node>, OsString);
+
+/// Differences, parents before what is in them.
+#[derive(Default)]
+pub(super) struct Differences {
+    pub(super) appeared: Vec<Appeared>,
+    pub(super) gone: Vec<Gone>,
+    /// Reported files whose inode is not as it was left.
+    pub(super) changed: Vec<(Arc<Node>, Stat, Place)>,
+}
+
+impl Differences {
+    /// Compare the whole tree.
+    pub(super) fn find(recorder: &Arc<Recorder>) -> FsResult<Self> {
+        let mut differences = Self::default();
+        let mut dirs = vec![recorder.inodes.root().clone()];
+        let mut lost_dirs = Vec::new();
+        while let Some(dir) = dirs.pop() {
+            differences.compare(recorder, &dir, &mut dirs, &mut lost_dirs)?;
+        }
+        while let Some(dir) = lost_dirs.pop() {
+            // A directory that only moved is compared where it is now.
+            if recorder.inodes.find(dir).is_some() {
+                continue;
+            }
+            for (name, row) in table::names_in(recorder.stream.sink(), dir)? {
+                if row.kind == Kind::Directory {
+                    lost_dirs.push(Ino(row.ino));
+                }
+                let at = (dir.0, name);
+                differences.gone.push(Gone {
+                    at,
+                    row,
+                    dir_ctime_ns: 0,
+                    with_parent: true,
+                });
+            }
+        }
+        Ok(differences)
+    }
+
+    fn compare(
+        &mut self,
+        recorder: &Arc<Recorder>,
+        dir: &Arc<Node>,
+        dirs: &mut Vec<Arc<Node>>,
+        lost_dirs: &mut Vec<Ino>,
+    ) -> FsResult<()> {
+        let rows = table::names_in(recorder.stream.sink(), dir.ino)?;
+        let mut rows: BTreeMap<Vec<u8>, NameRow> = rows.into_iter().collect();
+        for name in names_of(dir)? {
+            let (node, stat) = match recorder.inodes.open_name(dir, &name) {
+                Ok(found) => found,
+                Err(error) if error.errno() == rustix::io::Errno::NOENT => continue,
+                Err(error) => return Err(error),
+            };
+            if !node.kind.is_recorded() {
+                continue;
+            }
+            let row = rows.remove(name.as_bytes());
+            if node.kind == Kind::Directory {
+                dirs.push(node.clone());
+            }
+            let inode = recorder.inode_row(node.ino, stat.btime_ns)?;
+            match (row, inode) {
+                (Some(row), Some(inode)) if row.ino == node.ino.0 => {
+                    if node.kind == Kind::File && !inode.matches(&stat) {
+                        self.changed.push((node, stat, (dir.clone(), name)));
+                    }
+                }
+                (row, _) => {
+                    let replaced = row.filter(|row| row.ino != node.ino.0);
+                    self.appeared.push(Appeared {
+                        dir: dir.clone(),
+                        name,
+                        node,
+                        stat,
+                        replaced,
+                    });
+                }
+            }
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let dir_ctime_ns = dir.stat()?.ctime_ns;
+        for (name, row) in rows {
+            if row.kind == Kind::Directory {
+                lost_dirs.push(Ino(row.ino));
+            }
+            let at = (dir.ino.0, name);
+            self.gone.push(Gone {
+                at,
+                row,
+                dir_ctime_ns,
+                with_parent: false,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn names_of(dir: &Node) -> FsResult<Vec<OsString>> {
+    let fd: OwnedFd = reopen(dir.fd()?, OFlags::RDONLY | OFlags::DIRECTORY)?.into();
+    let mut names = Vec::new();
+    for entry in Dir::read_from(&fd)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(OsStr::from_bytes(name).to_owned());
+        }
+    }
+    Ok(names)
+}

@@ -1,0 +1,150 @@
+//! What `statx` says about a file of the backing.
+
+use crate::error::FsResult;
+use rustix::fs::{AtFlags, Statx, StatxFlags, StatxTimestamp};
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+
+/// The kinds of files there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, borsh::BorshSerialize, borsh::BorshDeserialize)]
+pub enum Kind {
+    /// Regular file.
+    File,
+    /// Directory.
+    Directory,
+    /// Symbolic link.
+    Symlink,
+    /// Named pipe.
+    Fifo,
+    /// Socket.
+    Socket,
+    /// Character device.
+    CharDevice,
+    /// Block device.
+    BlockDevice,
+}
+
+impl Kind {
+    fn from_mode(mode: u32) -> Self {
+        match mode & libc::S_IFMT {
+            libc::S_IFDIR => Self::Directory,
+            libc::S_IFLNK => Self::Symlink,
+            libc::S_IFIFO => Self::Fifo,
+            libc::S_IFSOCK => Self::Socket,
+            libc::S_IFCHR => Self::CharDevice,
+            libc::S_IFBLK => Self::BlockDevice,
+            _ => Self::File,
+        }
+    }
+
+    /// Whether entries of this kind are recorded (DESIGN section 4, last paragraph).
+    pub fn is_recorded(self) -> bool {
+        matches!(self, Self::File | Self::Directory | Self::Symlink)
+    }
+}
+
+/// Attributes of a file. Times are nanoseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Device of the backing file system.
+    pub dev: u64,
+    /// Inode number there.
+    pub ino: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// Permission bits, `0o7777`.
+    pub mode: u32,
+    /// Names.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number of a device file.
+    pub rdev: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Blocks of 512 bytes.
+    pub blocks: u64,
+    /// Preferred block size for I/O, bytes.
+    pub blksize: u32,
+    /// Last access.
+    pub atime_ns: i64,
+    /// Last modification.
+    pub mtime_ns: i64,
+    /// Last change of content or attributes; the cookie by which change is noticed.
+    pub ctime_ns: i64,
+    /// Birth, 0 where the backing has none; tells a reused inode number apart.
+    pub btime_ns: i64,
+}
+
+const MASK: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
+impl Stat {
+    /// Attributes of the open file `fd` (an `O_PATH` one will do).
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn of_fd(fd: impl AsFd) -> FsResult<Self> {
+        Ok(rustix::fs::statx(
+            fd,
+            "",
+            AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW,
+            MASK,
+        )?
+        .into())
+    }
+
+    /// Attributes of `name` in the directory `dir`, not following a symbolic link.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn of_name(dir: impl AsFd, name: &OsStr) -> FsResult<Self> {
+        Ok(rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, MASK)?.into())
+    }
+
+    /// As [`Stat::of_name`]; `None` when nothing is there.
+    ///
+    /// # Errors
+    /// What the kernel answers, apart from "no such file".
+    pub fn of_name_opt(dir: impl AsFd, name: &OsStr) -> FsResult<Option<Self>> {
+        match rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, MASK) {
+            Ok(stat) => Ok(Some(stat.into())),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Same file as `other`, seen at another moment or under another name.
+    pub fn same_file(&self, other: &Self) -> bool {
+        (self.dev, self.ino, self.btime_ns) == (other.dev, other.ino, other.btime_ns)
+    }
+}
+
+fn nanos(time: StatxTimestamp) -> i64 {
+    time.tv_sec
+        .saturating_mul(1_000_000_000)
+        .saturating_add(i64::from(time.tv_nsec))
+}
+
+impl From<Statx> for Stat {
+    fn from(s: Statx) -> Self {
+        Self {
+            dev: rustix::fs::makedev(s.stx_dev_major, s.stx_dev_minor),
+            ino: s.stx_ino,
+            kind: Kind::from_mode(u32::from(s.stx_mode)),
+            mode: u32::from(s.stx_mode) & 0o7777,
+            nlink: s.stx_nlink,
+            uid: s.stx_uid,
+            gid: s.stx_gid,
+            rdev: rustix::fs::makedev(s.stx_rdev_major, s.stx_rdev_minor),
+            size: s.stx_size,
+            blocks: s.stx_blocks,
+            blksize: s.stx_blksize,
+            atime_ns: nanos(s.stx_atime),
+            mtime_ns: nanos(s.stx_mtime),
+            ctime_ns: nanos(s.stx_ctime),
+            btime_ns: nanos(s.stx_btime),
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! The numbered stream of changes: numbers are given under the namespace lock, delivery to the sink follows behind.
+
+use crate::change::{Cause, Change, ChangeSink, Op, Row, SinkError};
+use crate::error::{FsError, FsResult};
+use parking_lot::{Condvar, Mutex};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Changes delivered in one batch.
+const BATCH_MAX: usize = 512;
+/// Undelivered changes at which operations begin to wait.
+const QUEUE_MAX: usize = 16_384;
+/// Transaction ids remembered for those who wait for one.
+const RECENT_MAX: usize = 8_192;
+/// Pause before a full ledger is tried again.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// Gives numbers to changes and hands them to the sink in order, from a thread of its own (signing costs more than
+/// most operations).
+pub struct Stream {
+    sink: Arc<dyn ChangeSink>,
+    state: Mutex<State>,
+    /// Work for the deliverer.
+    work: Condvar,
+    /// Something was delivered, or failed.
+    progress: Condvar,
+    deliverer: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct State {
+    last: u64,
+    delivered: u64,
+    queue: VecDeque<Item>,
+    /// Rows given out but not yet in the sink, with the position after which the sink has them.
+    unwritten: HashMap<Vec<u8>, (u64, Option<Vec<u8>>)>,
+    /// Positions of items handed in and written: rows without a change have one too.
+    handed: u64,
+    written: u64,
+    /// Transaction ids of the changes delivered last.
+    recent: VecDeque<(u64, [u8; 32])>,
+    problem: Option<SinkError>,
+    stopping: bool,
+}
+
+struct Item {
+    change: Option<Change>,
+    rows: Vec<Row>,
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = self.state.lock();
+        f.debug_struct("Stream")
+            .field("last", &state.last)
+            .field("delivered", &state.delivered)
+            .field("problem", &state.problem)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Microseconds since 1970.
+pub fn now_us() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
+}
+
+impl Stream {
+    /// A stream that goes on after the sink's last number.
+    ///
+    /// # Errors
+    /// What the sink answers; starting a thread.
+    pub fn start(sink: Arc<dyn ChangeSink>) -> FsResult<Arc<Self>> {
+        let last = sink.last_number()?;
+        let stream = Arc::new(Self {
+            sink,
+            state: Mutex::new(State {
+                last,
+                delivered: last,
+                queue: VecDeque::new(),
+                unwritten: HashMap::new(),
+                handed: 0,
+                written: 0,
+                recent: VecDeque::new(),
+                problem: None,
+                stopping: false,
+            }),
+            work: Condvar::new(),
+            progress: Condvar::new(),
+            deliverer: Mutex::new(None),
+        });
+        let run = stream.clone();
+        let thread = std::thread::Builder::new()
+            .name("deliver".into())
+            .spawn(move || run.deliver())?;
+        *stream.deliverer.lock() = Some(thread);
+        Ok(stream)
+    }
+
+    /// The sink behind the stream. Rows not yet delivered are not visible there.
+    pub fn sink(&self) -> &dyn ChangeSink {
+        &*self.sink
+    }
+
+    /// Wait until there is room, before an operation that will add changes. `frees` is for operations that free space:
+    /// they go on when the ledger's disk is full.
+    ///
+    /// # Errors
+    /// The problem that keeps the stream from moving.
+    pub fn admit(&self, frees: bool) -> FsResult<()> {
+        let mut state = self.state.lock();
+        loop {
+            match &state.problem {
+                Some(SinkError::NoSpace(_)) if frees => return Ok(()),
+                Some(problem) => return Err(problem.clone().into()),
+                None if state.queue.len() < QUEUE_MAX => return Ok(()),
+                None => self.progress.wait(&mut state),
+            }
+        }
+    }
+
+    /// Give `op` the next number; `rows` follow from it. The caller holds the namespace lock.
+    pub fn emit(&self, cause: Cause, op: Op, rows: Vec<Row>) -> u64 {
+        let mut state = self.state.lock();
+        state.last += 1;
+        let change = Change {
+            number: state.last,
+            time_us: now_us(),
+            cause,
+            op,
+        };
+        let number = change.number;
+        self.push(&mut state, Some(change), rows);
+        number
+    }
+
+    /// Rows that follow from no change, in their place between the others.
+    pub fn note(&self, rows: Vec<Row>) {
+        if !rows.is_empty() {
+            self.push(&mut self.state.lock(), None, rows);
+        }
+    }
+
+    fn push(&self, state: &mut State, change: Option<Change>, rows: Vec<Row>) {
+        state.handed += 1;
+        let at = state.handed;
+        for row in &rows {
+            state
+                .unwritten
+                .insert(row.key.clone(), (at, row.value.clone()));
+        }
+        state.queue.push_back(Item { change, rows });
+        self.work.notify_one();
+    }
+
+    /// A row as it will be once everything is delivered.
+    ///
+    /// # Errors
+    /// What the sink answers.
+    pub fn row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, SinkError> {
+        if let Some((_, value)) = self.state.lock().unwritten.get(key) {
+            return Ok(value.clone());
+        }
+        self.sink.row(key)
+    }
+
+    /// The last number given out.
+    pub fn last(&self) -> u64 {
+        self.state.lock().last
+    }
+
+    /// The last number the sink has.
+    pub fn delivered(&self) -> u64 {
+        self.state.lock().delivered
+    }
+
+    /// What keeps changes from being delivered, if anything.
+    pub fn problem(&self) -> Option<SinkError> {
+        self.state.lock().problem.clone()
+    }
+
+    /// Wait until the sink has everything up to `number`.
+    ///
+    /// # Errors
+    /// The problem that keeps it from that.
+    pub fn wait(&self, number: u64) -> FsResult<()> {
+        let mut state = self.state.lock();
+        while state.delivered < number {
+            if let Some(problem) = &state.problem {
+                return Err(problem.clone().into());
+            }
+            if state.stopping && state.queue.is_empty() {
+                return Err(FsError::Interrupted);
+            }
+            self.progress.wait(&mut state);
+        }
+        Ok(())
+    }
+
+    /// Wait as [`Stream::wait`] and give the transaction id of change `number`.
+    ///
+    /// # Errors
+    /// As [`Stream::wait`].
+    pub fn receipt(&self, number: u64) -> FsResult<[u8; 32]> {
+        self.wait(number)?;
+        let state = self.state.lock();
+        let found = state.recent.iter().rev().find(|(n, _)| *n == number);
+        found.map(|(_, txid)| *txid).ok_or_else(|| {
+            FsError::Busy(format!(
+                "transaction of change {number} is no longer at hand"
+            ))
+        })
+    }
+
+    /// Wait until every row and change handed in is in the sink.
+    ///
+    /// # Errors
+    /// As [`Stream::wait`].
+    pub fn drain(&self) -> FsResult<()> {
+        let mut state = self.state.lock();
+        let until = state.handed;
+        while state.written < until {
+            if let Some(problem) = &state.problem {
+                return Err(problem.clone().into());
+            }
+            self.progress.wait(&mut state);
+        }
+        Ok(())
+    }
+
+    /// Deliver what is left and end the thread. What cannot be delivered stays covered by its intents.
+    pub fn stop(&self) {
+        self.state.lock().stopping = true;
+        self.work.notify_all();
+        if let Some(thread) = self.deliverer.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the deliverer panicked");
+        }
+    }
+
+    fn deliver(&self) {
+        loop {
+            let batch = {
+                let mut state = self.state.lock();
+                while state.queue.is_empty() && !state.stopping {
+                    self.work.wait(&mut state);
+                }
+                if state.queue.is_empty() {
+                    return;
+                }
+                state.next_batch()
+            };
+            let taken = self.sink.submit(&batch.changes, &batch.rows);
+            let mut state = self.state.lock();
+            match taken {
+                Ok(txids) => state.taken(&batch, &txids),
+                Err(problem) => {
+                    if state.problem.is_none() {
+                        tracing::error!(%problem, "changes wait");
+                    }
+                    state.problem = Some(problem);
+                    self.progress.notify_all();
+                    if state.stopping {
+                        return;
+                    }
+                    self.work.wait_for(&mut state, RETRY);
+                }
+            }
+            self.progress.notify_all();
+        }
+    }
+}
+
+/// What is offered to the sink at once.
+struct Batch {
+    items: usize,
+    changes: Vec<Change>,
+    rows: Vec<Row>,
+}
+
+impl State {
+    /// The first items of the queue, which stay there until the sink has taken them.
+    fn next_batch(&self) -> Batch {
+        let mut batch = Batch {
+            items: self.queue.len().min(BATCH_MAX),
+            changes: Vec::new(),
+            rows: Vec::new(),
+        };
+        for item in self.queue.iter().take(batch.items) {
+            batch.changes.extend(item.change.clone());
+            batch.rows.extend(item.rows.iter().cloned());
+        }
+        batch
+    }
+
+    fn taken(&mut self, batch: &Batch, txids: &[[u8; 32]]) {
+        self.problem = None;
+        self.written += batch.items as u64;
+        for item in self.queue.drain(..batch.items) {
+            for row in item.rows {
+                if self
+                    .unwritten
+                    .get(&row.key)
+                    .is_some_and(|(at, _)| *at <= self.written)
+                {
+                    self.unwritten.remove(&row.key);
+                }
+            }
+        }
+        for (change, txid) in batch.changes.iter().zip(txids) {
+            self.recent.push_back((change.number, *txid));
+            self.delivered = change.number;
+        }
+        let surplus = self.recent.len().saturating_sub(RECENT_MAX);
+        self.recent.drain(..surplus);
+    }
+}
