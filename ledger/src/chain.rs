@@ -1,21 +1,44 @@
 //! The ledger: one chain, its mempool and its store.
+//!
+//! Three locks, taken in this order: `writer` (who accepts), `sealer` (who seals), `live` (what readers see, held for
+//! moments only). A row is read from the mempool's overlay first and then from the store; seal writes the store first and
+//! clears the overlay after, so a reader never misses a change.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::block::{Block, Genesis};
-use crate::checkpoint::LogKey;
-use crate::codec::TreePath;
-use crate::fsck::{Progress, Report};
-use crate::hash::{BlockHash, BucketId, Hash, TxId};
-use crate::mempool::{Draft, Pending};
-use crate::proof::{ConsistencyProof, InclusionProof};
-use crate::state::{Bucket, Entry};
-use crate::store::{Store, StoreError};
+use parking_lot::{Condvar, Mutex};
+
+use crate::block::{Block, EMISSION, Genesis, GenesisVersion, MAX_STAMP_BITS, REWARD};
+use crate::checkpoint::{Checkpoint, LogKey, Vkey, origin};
+use crate::codec::{TreePath, decode, encode};
+use crate::hash::{BucketId, Hash, TxId};
+use crate::log::Edge;
+use crate::mempool::{Mempool, Pending, Waiting};
+use crate::reserve::{FLOOR, LOW, Reserve};
+use crate::state::apply::{ApplyError, apply};
+use crate::state::{Layered, Sealed, View, map};
+use crate::store::rocks::RocksStore;
+use crate::store::{Column, Direction, Store, StoreError, Visitor, scan_prefix};
 use crate::transaction::Transaction;
-use crate::wallet::{KeyError, Wallet};
+use crate::wallet::{KeyError, Wallet, random};
+
+pub(crate) mod history;
+pub(crate) mod index;
+mod open;
+mod query;
+mod seal;
+mod submit;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use open::{FIRST_PENDING, GENESIS, LATEST_CHECKPOINT, TIP, verifier};
+
+/// Pending transactions after which submit waits, unless told otherwise.
+pub const MEMPOOL_LIMIT: u64 = 8_192;
 
 /// How to open a ledger.
 #[derive(Debug, Clone)]
@@ -47,7 +70,7 @@ pub enum OpenError {
     /// A stamp nobody could make.
     #[error("a stamp of {0} bits is beyond the limit")]
     Stamp(u8),
-    /// No randomness.
+    /// No randomness for a new one.
     #[error(transparent)]
     Key(#[from] KeyError),
     /// The store: full, locked, or failing.
@@ -126,75 +149,167 @@ pub type Result<T> = std::result::Result<T, LedgerError>;
 
 /// One chain with its mempool. Every method may be called from any thread.
 pub struct Ledger {
-    #[allow(unused)]
     store: Arc<dyn Store>,
+    /// Where files beside the store are; none for a store in memory.
+    dir: Option<PathBuf>,
+    reserve: Option<Reserve>,
+    wallet: Wallet,
+    log_key: LogKey,
+    genesis: Genesis,
+    chain: Hash,
+    mempool_limit: u64,
+    writer: Mutex<()>,
+    sealer: Mutex<()>,
+    live: Mutex<Live>,
+    /// Signalled when pending transactions come.
+    arrived: Condvar,
+    /// Signalled when pending transactions go.
+    room: Condvar,
+    /// A write failed for want of space; the store must be recovered and `live` read again before the next.
+    stalled: AtomicBool,
 }
 
-#[allow(unused_variables, clippy::todo, missing_docs)]
+/// What changes as the chain grows.
+struct Live {
+    tip: Block,
+    checkpoint: String,
+    edge: Edge,
+    mempool: Mempool,
+    poisoned: Option<String>,
+}
+
 impl Ledger {
-    /// Opens the ledger in `dir`, or makes one.
-    pub fn open(dir: &Path, options: OpenOptions) -> std::result::Result<Ledger, OpenError> { todo!() }
-    /// As [`Ledger::open`] on a store already there.
-    pub fn open_store(store: Arc<dyn Store>, options: OpenOptions) -> std::result::Result<Ledger, OpenError> { todo!() }
-    pub fn genesis(&self) -> &Genesis { todo!() }
-    pub fn chain_id(&self) -> Hash { todo!() }
+    /// What the chain started from.
+    pub fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+
+    /// The chain's name.
+    pub fn chain_id(&self) -> Hash {
+        self.chain
+    }
+
     /// C2SP verifier key of the log key.
-    pub fn vkey(&self) -> String { todo!() }
+    pub fn vkey(&self) -> String {
+        verifier(&self.genesis).to_string()
+    }
+
     /// Why nothing is written any more, when so.
-    pub fn poisoned(&self) -> Option<String> { todo!() }
-    pub fn space(&self) -> Space { todo!() }
+    pub fn poisoned(&self) -> Option<String> {
+        self.live.lock().poisoned.clone()
+    }
 
-    /// Signs and accepts drafts and private rows in one atomic, unsynced write; all or none. Waits while the mempool is full.
-    pub fn submit(&self, author: &Wallet, drafts: Vec<Draft>, rows: &[Row]) -> Result<Vec<TxId>> { todo!() }
-    pub fn local(&self, key: &[u8]) -> Result<Option<Vec<u8>>> { todo!() }
-    pub fn local_scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<()> { todo!() }
-    pub fn write_local(&self, rows: &[Row]) -> Result<()> { todo!() }
+    /// How much disk is left. Makes the reserve again when there is plenty.
+    pub fn space(&self) -> Space {
+        if self.stalled.load(Ordering::Acquire) {
+            return Space::Full;
+        }
+        match (self.store.free_space(), &self.reserve) {
+            (Some(free), Some(reserve)) if !reserve.hold(free) => match free {
+                ..FLOOR => Space::Full,
+                // A disk too small to ever hold the reserve is judged by what is free alone.
+                _ if free < 4 * LOW => Space::Reserve,
+                _ => Space::Ample,
+            },
+            _ => Space::Ample,
+        }
+    }
 
-    pub fn pending(&self) -> Pending { todo!() }
-    /// Waits until at least `count` are pending, or `timeout` has passed.
-    pub fn wait_pending(&self, count: u64, timeout: Duration) -> Pending { todo!() }
-    /// The pending transactions from number `from`: number, txid, transaction.
-    pub fn pending_from(&self, from: u64) -> Vec<(u64, TxId, Transaction)> { todo!() }
-    /// The last change number of each bucket that has pending changes below `cut`.
-    pub fn pending_changes(&self, cut: u64) -> Vec<(BucketId, u64)> { todo!() }
-    /// Drops the pending transactions from number `from` on, and writes `rows` in the same batch.
-    pub fn truncate_pending(&self, from: u64, rows: &[Row]) -> Result<()> { todo!() }
-    /// Puts every accepted transaction on the disk; must precede showing a pending one to anybody.
-    pub fn sync(&self) -> Result<()> { todo!() }
-    /// Seals the pending transactions below `cut` into a block, durably. None when there are none.
-    pub fn seal(&self, cut: u64) -> Result<Option<Block>> { todo!() }
+    /// Before a write: releases the reserve when space is low, and refuses when that is not enough. RocksDB's own
+    /// background writes must not meet a full disk.
+    fn make_room(&self) -> Result<()> {
+        let (Some(free), Some(reserve)) = (self.store.free_space(), &self.reserve) else { return Ok(()) };
+        if free >= LOW {
+            return Ok(());
+        }
+        if reserve.is_held() {
+            tracing::warn!(free, "disk nearly full: releasing the ledger's reserve");
+            reserve.release().map_err(|error| LedgerError::Store(StoreError::Io(error.to_string())))?;
+            return Ok(());
+        }
+        if free < FLOOR { Err(LedgerError::Full) } else { Ok(()) }
+    }
 
-    pub fn tip(&self) -> Block { todo!() }
-    /// Transactions in the log, coinbases included.
-    pub fn size(&self) -> u64 { todo!() }
-    pub fn block(&self, height: u64) -> Result<Option<Block>> { todo!() }
-    pub fn block_by_hash(&self, hash: &BlockHash) -> Result<Option<Block>> { todo!() }
-    /// The block that holds the log's entry `index`.
-    pub fn block_of(&self, index: u64) -> Result<Option<Block>> { todo!() }
-    /// Sealed or pending.
-    pub fn transaction(&self, txid: &TxId) -> Result<Option<Logged>> { todo!() }
-    pub fn transaction_at(&self, index: u64) -> Result<Option<Logged>> { todo!() }
-    /// Transactions in order, pending ones included, from log index `from` (inclusive; none: from the end it starts at), at most `limit`.
-    pub fn history(&self, which: &History, order: Order, from: Option<u64>, limit: usize) -> Result<Vec<Logged>> { todo!() }
-    /// What is recorded at a path, pending transactions included. The root has no entry.
-    pub fn entry(&self, bucket: &BucketId, path: &TreePath) -> Result<Option<Entry>> { todo!() }
-    /// Names and entries in a directory, sorted by name bytes. None when it is no directory.
-    pub fn list(&self, bucket: &BucketId, directory: &TreePath) -> Result<Option<Vec<(Vec<u8>, Entry)>>> { todo!() }
-    /// Every entry of a bucket: a directory before what is in it, else sorted by name bytes.
-    pub fn entries(&self, bucket: &BucketId, visit: &mut dyn FnMut(&TreePath, &Entry) -> ControlFlow<()>) -> Result<()> { todo!() }
-    /// The open buckets, sorted by name, pending ones included.
-    pub fn buckets(&self) -> Result<Vec<Bucket>> { todo!() }
-    pub fn bucket(&self, id: &BucketId) -> Result<Option<Bucket>> { todo!() }
-    pub fn bucket_named(&self, name: &str) -> Result<Option<Bucket>> { todo!() }
-    /// Coins an address can spend.
-    pub fn balance(&self, address: &crate::AddressHash) -> Result<u64> { todo!() }
+    /// Refuses to write on a damaged ledger.
+    fn check_health(&self) -> Result<()> {
+        match &self.live.lock().poisoned {
+            Some(reason) => Err(LedgerError::Poisoned(reason.clone())),
+            None => Ok(()),
+        }
+    }
 
-    /// The signed checkpoint of the log at the tip: a C2SP signed note.
-    pub fn checkpoint(&self) -> String { todo!() }
-    /// That entry `index` is in the log of `size` entries.
-    pub fn inclusion_proof(&self, index: u64, size: u64) -> Result<InclusionProof> { todo!() }
-    /// That the log of `old` entries is a prefix of the one of `new`.
-    pub fn consistency_proof(&self, old: u64, new: u64) -> Result<ConsistencyProof> { todo!() }
-    /// Checks everything from genesis, on a snapshot.
-    pub fn fsck(&self, progress: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Report> { todo!() }
+    /// What a failed write means from now on: a full disk stalls until there is space, anything else poisons.
+    fn failed(&self, error: StoreError) -> LedgerError {
+        if error == StoreError::Full {
+            self.stalled.store(true, Ordering::Release);
+            return LedgerError::Full;
+        }
+        self.poison(error.to_string());
+        LedgerError::Poisoned(error.to_string())
+    }
+
+    fn poison(&self, reason: String) {
+        tracing::error!(reason, "the ledger takes no more writes");
+        self.live.lock().poisoned.get_or_insert(reason);
+        self.room.notify_all();
+        self.arrived.notify_all();
+    }
+
+    /// Classifies a failed read: damage found while serving poisons, for the next write would build on it.
+    fn unread(&self, error: StoreError) -> LedgerError {
+        if let StoreError::Corrupt(reason) = &error {
+            self.poison(reason.clone());
+        }
+        LedgerError::Store(error)
+    }
+
+    /// After a full disk: recovers the store and reads again what it holds. Whether the failed write took place is
+    /// only known from there.
+    fn revive(&self) -> Result<()> {
+        if !self.stalled.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _writer = self.writer.lock();
+        let _sealer = self.sealer.lock();
+        if self.stalled.load(Ordering::Acquire) {
+            self.make_room()?;
+            let again = self.store.recover().and_then(|()| open::load(&*self.store, &self.genesis));
+            match again {
+                Err(StoreError::Full) => return Err(LedgerError::Full),
+                Err(error) => return Err(self.failed(error)),
+                Ok(live) => *self.live.lock() = live,
+            }
+            self.stalled.store(false, Ordering::Release);
+            self.room.notify_all();
+        }
+        Ok(())
+    }
+}
+
+/// The state with pending transactions in it.
+struct Current<'a>(&'a Ledger);
+
+impl View for Current<'_> {
+    fn get(&self, row: &[u8]) -> std::result::Result<Option<Vec<u8>>, StoreError> {
+        if let Some((value, _)) = self.0.live.lock().mempool.overlay.get(row) {
+            return Ok(value.clone());
+        }
+        self.0.store.get(Column::State, row)
+    }
+
+    fn scan(&self, prefix: &[u8], visit: &mut Visitor<'_>) -> std::result::Result<(), StoreError> {
+        // A copy of the part concerned: a visitor may take as long as it likes, and may come back here.
+        let over = {
+            let live = self.0.live.lock();
+            let part = live.mempool.overlay.range(prefix.to_vec()..).take_while(|(row, _)| row.starts_with(prefix));
+            part.map(|(row, value)| (row.clone(), value.clone())).collect()
+        };
+        Layered { over: &over, base: &Sealed(&*self.0.store) }.scan(prefix, visit)
+    }
+}
+
+/// Microseconds since 1970 UTC.
+fn now_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    since.as_micros() as u64
 }

@@ -48,3 +48,7 @@ pub struct Problem {
 pub fn fsck_dir(dir: &Path, progress: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Report, StoreError> {
     todo!()
 }
+
+pub(crate) fn check(_read: &dyn crate::store::Read, _progress: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Report {
+    Report::default()
+}

@@ -1,11 +1,18 @@
 //! What the chain says is true now: entries, buckets, unspent outputs, author sequences.
 
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use crate::codec::Label;
+use crate::codec::{Label, TreePath, decode};
 use crate::hash::{BucketId, Hash, TxId};
-use crate::transaction::{BucketKind, Cause, Content, Evidence};
+use crate::store::{Column, Read, StoreError, Visitor, scan_prefix};
+use crate::transaction::{BucketKind, Cause, Content, Evidence, FileOp, OutputRef};
 use crate::wallet::PublicKey;
+
+pub(crate) mod apply;
+pub(crate) mod map;
 
 /// Names a directory for as long as it exists, however it is renamed. A bucket's root directory has the bucket's id;
 /// any other SHA-256("wizefs dir v1\0" || txid || depth as u32 little-endian) of the transaction that made or implied it.
@@ -128,4 +135,221 @@ pub struct Counts {
     pub directories: u64,
     /// Bytes in files.
     pub bytes: u64,
+}
+
+/// Prefix of a row's key in the state map.
+pub const STATE_DOMAIN: &[u8] = b"wizefs state v1\0";
+/// Prefix of a directory's id.
+pub const DIRECTORY_DOMAIN: &[u8] = b"wizefs dir v1\0";
+
+/// A row of [`Column::State`]; what a transaction does is a set of them. `None` removes the row.
+pub(crate) type Effect = (Vec<u8>, Option<Vec<u8>>);
+
+/// Keys of rows: a tag, then fixed-size fields, then at most one of variable size.
+pub(crate) mod row {
+    use super::*;
+
+    pub(crate) fn entry(bucket: &BucketId, directory: &DirectoryId, name: &[u8]) -> Vec<u8> {
+        [b"e", &bucket.0[..], &directory.0, name].concat()
+    }
+
+    pub(crate) fn bucket(id: &BucketId) -> Vec<u8> {
+        [b"b", &id.0[..]].concat()
+    }
+
+    pub(crate) fn author(key: &PublicKey) -> Vec<u8> {
+        [b"a", &key.0[..]].concat()
+    }
+
+    pub(crate) fn output(output: &OutputRef) -> Vec<u8> {
+        [b"o", &output.txid.0[..], &output.index.to_be_bytes()].concat()
+    }
+
+    pub(crate) fn counts(bucket: &BucketId) -> Vec<u8> {
+        [b"c", &bucket.0[..]].concat()
+    }
+
+    pub(crate) fn name(name: &Label) -> Vec<u8> {
+        [b"n", name.as_str().as_bytes()].concat()
+    }
+
+    /// The row's key in the state map; none for counts and names, which only repeat what other rows say.
+    pub(crate) fn map_key(row: &[u8]) -> Option<Hash> {
+        let hashed = matches!(row.first(), Some(b'e' | b'b' | b'a' | b'o'));
+        hashed.then(|| Hash::of(&[STATE_DOMAIN, row]))
+    }
+}
+
+/// Id of the directory that transaction `txid` makes or implies at `depth` components below the bucket's root.
+pub fn directory_id(txid: &TxId, depth: u32) -> DirectoryId {
+    Hash::of(&[DIRECTORY_DOMAIN, &txid.0, &depth.to_le_bytes()])
+}
+
+/// The state as some moment sees it.
+pub(crate) trait View {
+    fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Visits the rows that start with `prefix`, in order.
+    fn scan(&self, prefix: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError>;
+}
+
+/// The sealed state.
+pub(crate) struct Sealed<'a>(pub(crate) &'a dyn Read);
+
+impl View for Sealed<'_> {
+    fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.get(Column::State, row)
+    }
+
+    fn scan(&self, prefix: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError> {
+        scan_prefix(self.0, Column::State, prefix, visit)
+    }
+}
+
+/// Rows changed but not sealed, each with the number of the pending transaction that changed it last.
+pub(crate) type Overlay = BTreeMap<Vec<u8>, (Option<Vec<u8>>, u64)>;
+
+/// A state with changes laid over it.
+pub(crate) struct Layered<'a> {
+    pub(crate) over: &'a Overlay,
+    pub(crate) base: &'a dyn View,
+}
+
+impl View for Layered<'_> {
+    fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.over.get(row) {
+            Some((value, _)) => Ok(value.clone()),
+            None => self.base.get(row),
+        }
+    }
+
+    fn scan(&self, prefix: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError> {
+        let changed = self.over.range(prefix.to_vec()..).take_while(|(row, _)| row.starts_with(prefix));
+        let mut changed = changed.map(|(row, (value, _))| (row, value)).peekable();
+        let mut stopped = false;
+        self.base.scan(prefix, &mut |row, value| {
+            // Changed rows up to this one come first; one with the same key stands in its place.
+            while let Some((above, new)) = changed.next_if(|(above, _)| above.as_slice() <= row) {
+                if let Some(new) = new
+                    && visit(above, new).is_break()
+                {
+                    stopped = true;
+                    return ControlFlow::Break(());
+                }
+                if above.as_slice() == row {
+                    return ControlFlow::Continue(());
+                }
+            }
+            let flow = visit(row, value);
+            stopped = flow.is_break();
+            flow
+        })?;
+        if !stopped {
+            for (above, new) in changed {
+                if let Some(new) = new
+                    && visit(above, new).is_break()
+                {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Decodes a stored row; a failure means damage, not bad input.
+pub(crate) fn stored<T: BorshDeserialize>(bytes: &[u8]) -> Result<T, StoreError> {
+    decode(bytes).map_err(|error| StoreError::Corrupt(format!("a stored row: {error}")))
+}
+
+/// Typed reading of rows, and walking of paths.
+pub(crate) struct Look<'a>(pub(crate) &'a dyn View);
+
+/// Where a path leads.
+pub(crate) struct Place {
+    /// The directory it would be in, when all above it are recorded directories.
+    pub(crate) directory: Option<DirectoryId>,
+    /// What is recorded there.
+    pub(crate) entry: Option<Entry>,
+}
+
+impl Look<'_> {
+    pub(crate) fn row<T: BorshDeserialize>(&self, row: &[u8]) -> Result<Option<T>, StoreError> {
+        self.0.get(row)?.map(|bytes| stored(&bytes)).transpose()
+    }
+
+    pub(crate) fn bucket(&self, id: &BucketId) -> Result<Option<BucketRecord>, StoreError> {
+        self.row(&row::bucket(id))
+    }
+
+    pub(crate) fn counts(&self, id: &BucketId) -> Result<Counts, StoreError> {
+        Ok(self.row(&row::counts(id))?.unwrap_or_default())
+    }
+
+    pub(crate) fn sequence(&self, author: &PublicKey) -> Result<u64, StoreError> {
+        Ok(self.row(&row::author(author))?.unwrap_or_default())
+    }
+
+    pub(crate) fn named(&self, name: &Label) -> Result<Option<BucketId>, StoreError> {
+        self.row(&row::name(name))
+    }
+
+    pub(crate) fn child(
+        &self,
+        bucket: &BucketId,
+        directory: &DirectoryId,
+        name: &[u8],
+    ) -> Result<Option<Entry>, StoreError> {
+        self.row(&row::entry(bucket, directory, name))
+    }
+
+    /// Follows a path that is not the root.
+    pub(crate) fn place(&self, bucket: &BucketId, path: &TreePath) -> Result<Place, StoreError> {
+        let mut directory = *bucket;
+        let mut names = path.components().peekable();
+        while let Some(name) = names.next() {
+            let entry = self.child(bucket, &directory, name)?;
+            if names.peek().is_none() {
+                return Ok(Place { directory: Some(directory), entry });
+            }
+            match entry.map(|entry| entry.node) {
+                Some(EntryNode::Directory { id, .. }) => directory = id,
+                _ => break,
+            }
+        }
+        Ok(Place { directory: None, entry: None })
+    }
+
+    /// The transactions of the entries `op` touches, in the order of [`crate::FileBody`]: prior, source.
+    pub(crate) fn priors(
+        &self,
+        bucket: &BucketId,
+        op: &FileOp,
+    ) -> Result<(Option<TxId>, Option<TxId>), StoreError> {
+        let txid = |path: &TreePath| match path.is_root() {
+            true => Ok(None),
+            false => Ok(self.place(bucket, path)?.entry.map(|entry| entry.txid)),
+        };
+        let (path, other) = op.paths();
+        Ok((txid(path)?, other.map(txid).transpose()?.flatten()))
+    }
+
+    /// Visits the entries in one directory, sorted by name.
+    pub(crate) fn children(
+        &self,
+        bucket: &BucketId,
+        directory: &DirectoryId,
+        visit: &mut dyn FnMut(&[u8], Entry) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let prefix = row::entry(bucket, directory, b"");
+        let mut damage = None;
+        self.0.scan(&prefix, &mut |row, value| match stored(value) {
+            Ok(entry) => visit(&row[prefix.len()..], entry),
+            Err(error) => {
+                damage = Some(error);
+                ControlFlow::Break(())
+            }
+        })?;
+        damage.map_or(Ok(()), Err)
+    }
 }

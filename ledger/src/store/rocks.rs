@@ -1,1 +1,242 @@
 //! The store on disk: the only file that names RocksDB.
+
+use std::path::{Path, PathBuf};
+
+use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBPinnableSlice,
+    DBRawIterator, ErrorKind, LogLevel, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
+};
+
+use super::{Batch, Column, Direction, Durability, Read, Store, StoreError, Visitor};
+
+/// Memory for blocks read from disk, in bytes, shared by all columns; indexes and filters live in it too.
+const CACHE: usize = 32 << 20;
+/// Memory for rows not yet in table files, in bytes: per column, and in all.
+const COLUMN_BUFFER: usize = 16 << 20;
+const ALL_BUFFERS: usize = 48 << 20;
+/// Write-ahead log kept at most, in bytes: what opening after a crash may have to replay.
+const WAL: u64 = 64 << 20;
+/// Table files kept open at most.
+const OPEN_FILES: i32 = 256;
+
+/// The store.
+pub struct RocksStore {
+    dir: PathBuf,
+    /// None only when reopening after a full disk failed.
+    db: RwLock<Option<DB>>,
+}
+
+impl RocksStore {
+    /// Opens the store in `dir`, or makes one.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn open(dir: &Path) -> Result<RocksStore, StoreError> {
+        let db = open_db(dir)?;
+        Ok(RocksStore { dir: dir.to_path_buf(), db: RwLock::new(Some(db)) })
+    }
+
+    /// Opens the store in `dir` for reading, as far as its damage allows.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn open_read_only(dir: &Path) -> Result<impl Read + use<>, StoreError> {
+        let mut options = options(false);
+        options.set_paranoid_checks(false);
+        let db = DB::open_cf_descriptors_read_only(&options, dir, columns(), false).map_err(classify)?;
+        Ok(ReadOnly(db))
+    }
+
+    /// Whether a store is in `dir`.
+    pub fn exists(dir: &Path) -> bool {
+        dir.join("CURRENT").exists()
+    }
+
+    fn db(&self) -> Result<MappedRwLockReadGuard<'_, DB>, StoreError> {
+        let closed = |_| StoreError::Io("the ledger could not be reopened after the disk was full".into());
+        RwLockReadGuard::try_map(self.db.read(), Option::as_ref).map_err(closed)
+    }
+}
+
+fn open_db(dir: &Path) -> Result<DB, StoreError> {
+    DB::open_cf_descriptors(&options(true), dir, columns()).map_err(classify)
+}
+
+fn options(create: bool) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(create);
+    options.create_missing_column_families(create);
+    options.set_db_write_buffer_size(ALL_BUFFERS);
+    options.set_max_total_wal_size(WAL);
+    options.set_max_open_files(OPEN_FILES);
+    options.set_max_background_jobs(2);
+    options.set_keep_log_file_num(2);
+    options.set_max_log_file_size(1 << 20);
+    options.set_log_level(LogLevel::Warn);
+    options.set_bytes_per_sync(1 << 20);
+    options
+}
+
+fn columns() -> Vec<ColumnFamilyDescriptor> {
+    let cache = Cache::new_lru_cache(CACHE);
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(&cache);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    table.set_bloom_filter(10.0, false);
+    table.set_block_size(8 << 10);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&table);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_write_buffer_size(COLUMN_BUFFER);
+    let describe = |column: Column| ColumnFamilyDescriptor::new(column.name(), options.clone());
+    std::iter::once(ColumnFamilyDescriptor::new("default", options.clone()))
+        .chain(Column::ALL.into_iter().map(describe))
+        .collect()
+}
+
+fn classify(error: rocksdb::Error) -> StoreError {
+    let message = error.as_ref().to_owned();
+    let full = ["No space left", "Disk quota exceeded"].iter().any(|text| message.contains(text));
+    match error.kind() {
+        _ if full => StoreError::Full,
+        ErrorKind::Corruption => StoreError::Corrupt(message),
+        _ if message.contains("lock") && message.contains("LOCK") => StoreError::Locked(message),
+        // A missing or unparsable file of the store itself.
+        ErrorKind::InvalidArgument | ErrorKind::NotFound => StoreError::Corrupt(message),
+        ErrorKind::IOError if message.contains("No such file") => StoreError::Corrupt(message),
+        _ => StoreError::Io(message),
+    }
+}
+
+fn handle(db: &DB, column: Column) -> Result<&ColumnFamily, StoreError> {
+    db.cf_handle(column.name()).ok_or_else(|| StoreError::Corrupt(format!("no column {}", column.name())))
+}
+
+fn get(value: Result<Option<DBPinnableSlice<'_>>, rocksdb::Error>) -> Result<Option<Vec<u8>>, StoreError> {
+    Ok(value.map_err(classify)?.map(|slice| slice.to_vec()))
+}
+
+fn walk(
+    mut rows: DBRawIterator<'_>,
+    from: &[u8],
+    direction: Direction,
+    visit: &mut Visitor<'_>,
+) -> Result<(), StoreError> {
+    match direction {
+        Direction::Forward => rows.seek(from),
+        Direction::Backward => rows.seek_for_prev(from),
+    }
+    while let Some((key, value)) = rows.item() {
+        if visit(key, value).is_break() {
+            return Ok(());
+        }
+        match direction {
+            Direction::Forward => rows.next(),
+            Direction::Backward => rows.prev(),
+        }
+    }
+    rows.status().map_err(classify)
+}
+
+impl Read for RocksStore {
+    fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let db = self.db()?;
+        get(db.get_pinned_cf(handle(&db, column)?, key))
+    }
+
+    fn scan(
+        &self,
+        column: Column,
+        from: &[u8],
+        direction: Direction,
+        visit: &mut Visitor<'_>,
+    ) -> Result<(), StoreError> {
+        let db = self.db()?;
+        walk(db.raw_iterator_cf(handle(&db, column)?), from, direction, visit)
+    }
+}
+
+/// A snapshot of an open store.
+struct View<'a> {
+    db: &'a DB,
+    snapshot: Snapshot<'a>,
+}
+
+impl Read for View<'_> {
+    fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let mut options = ReadOptions::default();
+        options.set_snapshot(&self.snapshot);
+        get(self.db.get_pinned_cf_opt(handle(self.db, column)?, key, &options))
+    }
+
+    fn scan(
+        &self,
+        column: Column,
+        from: &[u8],
+        direction: Direction,
+        visit: &mut Visitor<'_>,
+    ) -> Result<(), StoreError> {
+        walk(self.snapshot.raw_iterator_cf(handle(self.db, column)?), from, direction, visit)
+    }
+}
+
+/// A store opened for reading.
+struct ReadOnly(DB);
+
+impl Read for ReadOnly {
+    fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        get(self.0.get_pinned_cf(handle(&self.0, column)?, key))
+    }
+
+    fn scan(
+        &self,
+        column: Column,
+        from: &[u8],
+        direction: Direction,
+        visit: &mut Visitor<'_>,
+    ) -> Result<(), StoreError> {
+        walk(self.0.raw_iterator_cf(handle(&self.0, column)?), from, direction, visit)
+    }
+}
+
+impl Store for RocksStore {
+    fn write(&self, batch: Batch, durability: Durability) -> Result<(), StoreError> {
+        let db = self.db()?;
+        let mut rows = WriteBatch::default();
+        for (column, key, value) in &batch.rows {
+            match value {
+                Some(value) => rows.put_cf(handle(&db, *column)?, key, value),
+                None => rows.delete_cf(handle(&db, *column)?, key),
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(durability == Durability::Synced);
+        db.write_opt(rows, &options).map_err(classify)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.db()?.flush_wal(true).map_err(classify)
+    }
+
+    fn snapshot(&self, work: &mut dyn FnMut(&dyn Read)) -> Result<(), StoreError> {
+        let db = self.db()?;
+        work(&View { db: &db, snapshot: db.snapshot() });
+        Ok(())
+    }
+
+    /// RocksDB refuses every write after a failed one until it is reopened, which replays the whole records of its
+    /// write-ahead log and drops a torn one.
+    fn recover(&self) -> Result<(), StoreError> {
+        // A snapshot in use holds the store open; the caller tries again later.
+        let mut slot = self.db.try_write().ok_or(StoreError::Full)?;
+        drop(slot.take());
+        *slot = Some(open_db(&self.dir)?);
+        Ok(())
+    }
+
+    fn free_space(&self) -> Option<u64> {
+        crate::reserve::free_space(&self.dir)
+    }
+}

@@ -1,0 +1,345 @@
+//! Reading: blocks, transactions, entries, buckets, proofs, private rows.
+
+use std::time::Instant;
+
+use super::index::{block_key, first_key, txid_key};
+use super::*;
+use crate::address::AddressHash;
+use crate::codec::Label;
+use crate::hash::BlockHash;
+use crate::log::Stored;
+use crate::proof::{ConsistencyProof, InclusionProof};
+use crate::state::{Bucket, DirectoryId, Entry, EntryNode, Look, stored};
+use crate::transaction::Output;
+
+impl Ledger {
+    /// The last block.
+    pub fn tip(&self) -> Block {
+        self.live.lock().tip.clone()
+    }
+
+    /// Transactions in the log, coinbases among them.
+    pub fn size(&self) -> u64 {
+        self.live.lock().tip.header.log_size
+    }
+
+    /// The signed checkpoint of the log at the tip: a C2SP signed note.
+    pub fn checkpoint(&self) -> String {
+        self.live.lock().checkpoint.clone()
+    }
+
+    /// Which transactions are pending.
+    pub fn pending(&self) -> Pending {
+        self.live.lock().mempool.span()
+    }
+
+    /// Waits until at least `count` transactions are pending, or `timeout` has passed.
+    pub fn wait_pending(&self, count: u64, timeout: Duration) -> Pending {
+        let deadline = Instant::now() + timeout;
+        let mut live = self.live.lock();
+        let too_few = |live: &mut Live| live.poisoned.is_none() && live.mempool.span().count() < count;
+        self.arrived.wait_while_until(&mut live, too_few, deadline);
+        live.mempool.span()
+    }
+
+    /// The pending transactions from number `from` on: number, txid, transaction.
+    pub fn pending_from(&self, from: u64) -> Vec<(u64, TxId, Transaction)> {
+        let waiting = self.live.lock().mempool.range(from, u64::MAX);
+        waiting.into_iter().map(|(number, waiting)| (number, waiting.txid, waiting.transaction())).collect()
+    }
+
+    /// The last change number of each bucket that has pending changes below `cut`.
+    pub fn pending_changes(&self, cut: u64) -> Vec<(BucketId, u64)> {
+        self.live.lock().mempool.changes(cut)
+    }
+
+    /// A private row.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub fn local(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.read(self.store.get(Column::Local, key))
+    }
+
+    /// Visits the private rows whose keys start with `prefix`, in order.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub fn local_scan(&self, prefix: &[u8], visit: &mut Visitor<'_>) -> Result<()> {
+        self.read(scan_prefix(&*self.store, Column::Local, prefix, visit))
+    }
+
+    /// The block at a height.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub fn block(&self, height: u64) -> Result<Option<Block>> {
+        let bytes = self.read(self.store.get(Column::Blocks, &height.to_be_bytes()))?;
+        let block = bytes.map(|bytes| Block::from_bytes(&bytes)).transpose();
+        self.read(block.map_err(|error| StoreError::Corrupt(format!("block {height}: {error}"))))
+    }
+
+    /// The block with a hash.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub fn block_by_hash(&self, hash: &BlockHash) -> Result<Option<Block>> {
+        let Some(height) = self.indexed(&block_key(hash))? else { return Ok(None) };
+        Ok(self.block(height)?.filter(|block| block.hash() == *hash))
+    }
+
+    /// The block that holds entry `index` of the log.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub fn block_of(&self, index: u64) -> Result<Option<Block>> {
+        match self.height_of(index)? {
+            Some(height) => self.block(height),
+            None => Ok(None),
+        }
+    }
+
+    /// Height of the block that holds entry `index` of the log.
+    pub(super) fn height_of(&self, index: u64) -> Result<Option<u64>> {
+        if index >= self.size() {
+            return Ok(None);
+        }
+        let mut found = None;
+        let scanned = self.store.scan(Column::Index, &first_key(index), Direction::Backward, &mut |key, value| {
+            found = key.starts_with(b"f").then(|| value.to_vec());
+            ControlFlow::Break(())
+        });
+        self.read(scanned)?;
+        found.map(|height| self.read(stored(&height))).transpose()
+    }
+
+    fn indexed(&self, key: &[u8]) -> Result<Option<u64>> {
+        let value = self.read(self.store.get(Column::Index, key))?;
+        value.map(|value| self.read(stored(&value))).transpose()
+    }
+
+    /// A transaction by name, sealed or pending.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub fn transaction(&self, txid: &TxId) -> Result<Option<Logged>> {
+        if let Some(waiting) = self.live.lock().mempool.get(txid) {
+            return Ok(Some(Logged::pending(&waiting)));
+        }
+        let Some(index) = self.indexed(&txid_key(txid))? else { return Ok(None) };
+        Ok(self.transaction_at(index)?.filter(|logged| logged.txid == *txid))
+    }
+
+    /// Entry `index` of the log.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub fn transaction_at(&self, index: u64) -> Result<Option<Logged>> {
+        let Some(block) = self.block_of(index)? else { return Ok(None) };
+        Ok(Some(self.logged(index, &block)?))
+    }
+
+    /// Entry `index` of the log, which is in `block`.
+    pub(super) fn logged(&self, index: u64, block: &Block) -> Result<Logged> {
+        let bytes = self.read(self.store.get(Column::Transactions, &index.to_be_bytes()))?;
+        let corrupt = |what: String| StoreError::Corrupt(format!("transaction {index}: {what}"));
+        let Some(bytes) = bytes else { return self.read(Err(corrupt("missing".into()))) };
+        let height = block.header.height;
+        if bytes.first() == Some(&0) {
+            let stub: crate::transaction::Erased = self.read(stored(&bytes))?;
+            let txid = self.read(Stored::new(&*self.store, block.header.log_size).leaf(index))?;
+            let time_us = stub.time_us;
+            return Ok(Logged { txid, index: Some(index), block: Some(height), time_us, transaction: None });
+        }
+        let transaction = self.read(Transaction::from_bytes(&bytes).map_err(|error| corrupt(error.to_string())))?;
+        Ok(Logged {
+            txid: Transaction::id(&bytes),
+            index: Some(index),
+            block: Some(height),
+            time_us: transaction.time_us().unwrap_or(block.header.time_us),
+            transaction: Some(transaction),
+        })
+    }
+
+    /// What is recorded at a path, pending transactions included. The root has no entry.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub fn entry(&self, bucket: &BucketId, path: &TreePath) -> Result<Option<Entry>> {
+        let place = self.read(Look(&Current(self)).place(bucket, path))?;
+        Ok(place.entry)
+    }
+
+    fn directory(&self, bucket: &BucketId, path: &TreePath) -> Result<Option<DirectoryId>> {
+        if path.is_root() {
+            return Ok(self.bucket(bucket)?.map(|bucket| bucket.id));
+        }
+        Ok(self.entry(bucket, path)?.and_then(|entry| match entry.node {
+            EntryNode::Directory { id, .. } => Some(id),
+            EntryNode::Leaf(_) => None,
+        }))
+    }
+
+    /// Names and entries in a directory, sorted by name bytes; none when it is no directory.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub fn list(&self, bucket: &BucketId, directory: &TreePath) -> Result<Option<Vec<(Vec<u8>, Entry)>>> {
+        match self.directory(bucket, directory)? {
+            Some(id) => Ok(Some(self.children(bucket, &id)?)),
+            None => Ok(None),
+        }
+    }
+
+    fn children(&self, bucket: &BucketId, directory: &DirectoryId) -> Result<Vec<(Vec<u8>, Entry)>> {
+        let mut children = Vec::new();
+        let scanned = Look(&Current(self)).children(bucket, directory, &mut |name, entry| {
+            children.push((name.to_vec(), entry));
+            ControlFlow::Continue(())
+        });
+        self.read(scanned)?;
+        Ok(children)
+    }
+
+    /// Visits every entry of a bucket: a directory before what is in it, siblings sorted by name bytes.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub fn entries(
+        &self,
+        bucket: &BucketId,
+        visit: &mut dyn FnMut(&TreePath, &Entry) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut stack = vec![(TreePath::root(), self.children(bucket, bucket)?.into_iter())];
+        while let Some((directory, children)) = stack.last_mut() {
+            let Some((name, entry)) = children.next() else {
+                stack.pop();
+                continue;
+            };
+            let Some(path) = directory.join(&name) else {
+                return self.read(Err(StoreError::Corrupt(format!("an entry in {directory:?} has no valid name"))));
+            };
+            if visit(&path, &entry).is_break() {
+                break;
+            }
+            if let EntryNode::Directory { id, .. } = entry.node {
+                stack.push((path, self.children(bucket, &id)?.into_iter()));
+            }
+        }
+        Ok(())
+    }
+
+    /// A bucket, open or deleted, pending ones included.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub fn bucket(&self, id: &BucketId) -> Result<Option<Bucket>> {
+        let current = Current(self);
+        let look = Look(&current);
+        let Some(record) = self.read(look.bucket(id))? else { return Ok(None) };
+        let counts = self.read(look.counts(id))?;
+        Ok(Some(Bucket { id: *id, record, counts }))
+    }
+
+    /// The open bucket of a name.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub fn bucket_named(&self, name: &str) -> Result<Option<Bucket>> {
+        let Ok(name) = Label::new(name) else { return Ok(None) };
+        match self.read(Look(&Current(self)).named(&name))? {
+            Some(id) => self.bucket(&id),
+            None => Ok(None),
+        }
+    }
+
+    /// The open buckets, sorted by name.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub fn buckets(&self) -> Result<Vec<Bucket>> {
+        let mut ids = Vec::new();
+        let scanned = Current(self).scan(b"n", &mut |_, id| {
+            ids.push(id.to_vec());
+            ControlFlow::Continue(())
+        });
+        self.read(scanned)?;
+        let mut buckets = Vec::with_capacity(ids.len());
+        for id in ids {
+            let id: BucketId = self.read(stored(&id))?;
+            buckets.extend(self.bucket(&id)?);
+        }
+        Ok(buckets)
+    }
+
+    /// Coins an address can spend, pending transfers included.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub fn balance(&self, address: &AddressHash) -> Result<u64> {
+        let (mut sum, mut damage) = (0u64, None);
+        let scanned = Current(self).scan(b"o", &mut |_, value| match stored::<Output>(value) {
+            Ok(output) => {
+                if output.address == *address {
+                    sum = sum.saturating_add(output.amount);
+                }
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                damage = Some(error);
+                ControlFlow::Break(())
+            }
+        });
+        self.read(scanned.and_then(|()| damage.map_or(Ok(()), Err)))?;
+        Ok(sum)
+    }
+
+    /// That entry `index` is in the log as it was at `size` entries.
+    ///
+    /// # Errors
+    /// `index` is not below `size`, or `size` is beyond the log; or see [`LedgerError`].
+    pub fn inclusion_proof(&self, index: u64, size: u64) -> Result<InclusionProof> {
+        if index >= size || size > self.size() {
+            return Err(LedgerError::Refused(format!("no entry {index} in a log of {size} of {}", self.size())));
+        }
+        self.read(Stored::new(&*self.store, size).inclusion(index))
+    }
+
+    /// That the log of `old` entries is a prefix of the one of `new`.
+    ///
+    /// # Errors
+    /// `old` exceeds `new`, or `new` the log; or see [`LedgerError`].
+    pub fn consistency_proof(&self, old: u64, new: u64) -> Result<ConsistencyProof> {
+        if old > new || new > self.size() {
+            return Err(LedgerError::Refused(format!("no logs of {old} and {new} entries in one of {}", self.size())));
+        }
+        self.read(Stored::new(&*self.store, new).consistency(old))
+    }
+
+    /// Checks the whole chain from genesis on a snapshot; the ledger stays in use meanwhile.
+    ///
+    /// # Errors
+    /// The store cannot be read at all; damage is in the report.
+    pub fn fsck(
+        &self,
+        progress: &mut dyn FnMut(crate::fsck::Progress) -> ControlFlow<()>,
+    ) -> Result<crate::fsck::Report> {
+        let mut report = crate::fsck::Report::default();
+        let done = self.store.snapshot(&mut |read| report = crate::fsck::check(read, progress));
+        self.read(done)?;
+        Ok(report)
+    }
+
+    /// Passes a read on; damage poisons, for the next write would build on it.
+    pub(super) fn read<T>(&self, result: std::result::Result<T, StoreError>) -> Result<T> {
+        result.map_err(|error| self.unread(error))
+    }
+}
+
+impl Logged {
+    pub(super) fn pending(waiting: &Waiting) -> Logged {
+        let transaction = waiting.transaction();
+        let time_us = transaction.time_us().unwrap_or_default();
+        Logged { txid: waiting.txid, index: None, block: None, time_us, transaction: Some(transaction) }
+    }
+}

@@ -1,0 +1,66 @@
+//! Disk kept back, so that a full disk still takes what frees it: settling files and recording removes.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+
+/// Bytes kept back.
+pub const RESERVE: u64 = 64 << 20;
+/// Free bytes below which the reserve is released.
+pub(crate) const LOW: u64 = 16 << 20;
+/// Free bytes below which nothing is written any more: what the store's own background writes may need.
+pub(crate) const FLOOR: u64 = 8 << 20;
+/// Free bytes from which the reserve is made again: well above `RESERVE + LOW`, or it would come and go.
+const PLENTY: u64 = RESERVE + 3 * LOW;
+
+/// Bytes an unprivileged writer may still use on the disk of `path`; `None` when the system does not say.
+pub(crate) fn free_space(path: &Path) -> Option<u64> {
+    let stat = statvfs(path).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// The reserve file of one ledger.
+#[derive(Debug)]
+pub(crate) struct Reserve {
+    path: PathBuf,
+}
+
+impl Reserve {
+    /// The reserve in the ledger directory `dir`, made or not.
+    pub(crate) fn new(dir: &Path) -> Reserve {
+        Reserve { path: dir.join("reserve") }
+    }
+
+    /// Whether it is there and whole.
+    pub(crate) fn is_held(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|meta| meta.len() == RESERVE)
+    }
+
+    /// Makes it when there is plenty of space with `free` bytes left; says whether it is there.
+    pub(crate) fn hold(&self, free: u64) -> bool {
+        self.is_held() || (free >= PLENTY && self.make().is_ok())
+    }
+
+    /// Gives its blocks back to the disk.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub(crate) fn release(&self) -> io::Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Real blocks, not a hole; a half-made one is removed.
+    fn make(&self) -> io::Result<()> {
+        let file = File::create(&self.path)?;
+        if let Err(error) = fallocate(&file, FallocateFlags::empty(), 0, RESERVE) {
+            self.release()?;
+            return Err(error.into());
+        }
+        Ok(())
+    }
+}
