@@ -2,8 +2,7 @@
 //! `cargo run --release -p wizefs-fs --example mount_only BACKING MOUNTPOINT`. Ends with the mount.
 
 use std::sync::Arc;
-use std::time::Duration;
-use wizefs_fs::{Bucket, BucketOptions, Durability, MemorySink, MountOptions};
+use wizefs_fs::{Bucket, BucketOptions, Durability, MemorySink, MountOptions, boot_id};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args_os().skip(1);
@@ -14,21 +13,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = BucketOptions {
         backing: backing.into(),
         state: state.clone(),
+        adopted: true,
+        exclusive: false,
+        read_only: false,
         durability: Durability::Relaxed,
-        boot_id: "example".into(),
+        boot_id: boot_id()?,
     };
     let sink = Arc::new(MemorySink::default());
-    let (bucket, _) = Bucket::open(&options, sink.clone())?;
-    let options = MountOptions {
-        name: "example".into(),
-        allow_other: false,
-        read_only: false,
-        ttl: Duration::from_secs(1),
-    };
-    let mut mount = bucket.mount(mountpoint.as_ref(), &options)?;
+    let (bucket, _) = Bucket::open(options, sink.clone())?;
+    let options = MountOptions { name: "example".into(), allow_other: false, read_only: false, threads: 3 };
+    let mut mount = bucket.mount(mountpoint.as_ref(), options)?;
     println!("mounted; unmount to end");
     mount.wait();
-    mount.unmount(false)?;
     bucket.close()?;
     for change in sink.changes() {
         println!("{} {:?} {:?}", change.number, change.cause, change.op);

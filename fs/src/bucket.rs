@@ -1,4 +1,8 @@
-//! A bucket with its state: opened, recovered, served, put into and taken from, synced, closed.
+//! A bucket with its state: opened, recovered, served, synced, closed.
+
+mod files;
+
+pub use files::{ContentCheck, Found, FoundKind, Stored};
 
 use crate::change::{Cause, ChangeSink, Hashes};
 use crate::content::Outboards;
@@ -34,6 +38,11 @@ const OPEN_REPORT: Duration = Duration::from_secs(60);
 /// How long a barrier waits for the release of a file its program has closed.
 const RELEASE_WAIT: Duration = Duration::from_secs(2);
 
+/// How long names and attributes of a backing may be trusted that others may change,
+const SHARED_TTL: Duration = Duration::from_secs(1);
+/// and of one that only the bucket changes. A change behind its back is foreign whenever it is seen.
+const OWN_TTL: Duration = Duration::from_secs(10);
+
 /// What `close(2)` and `fsync(2)` wait for (docs/SEMANTICS.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
@@ -53,6 +62,12 @@ pub struct BucketOptions {
     pub backing: PathBuf,
     /// Where the bucket keeps its intents, inner hashes and session; outside the backing.
     pub state: PathBuf,
+    /// The backing is the user's own directory, where others may work too.
+    pub adopted: bool,
+    /// The owner promises that nobody else works in an adopted backing.
+    pub exclusive: bool,
+    /// Refuse `put`, `remove` and `accept`.
+    pub read_only: bool,
     /// What `close` and `fsync` wait for.
     pub durability: Durability,
     /// `/proc/sys/kernel/random/boot_id`: tells a killed node from a machine that went down.
@@ -68,6 +83,9 @@ pub struct Bucket {
     pulse: Arc<(Mutex<bool>, Condvar)>,
     /// Tells the kernel that a name changed without it; set while mounted.
     renamed: Mutex<Option<Renamed>>,
+    read_only: bool,
+    /// How long the kernel may trust names and attributes.
+    ttl: Duration,
 }
 
 /// Called with a directory and a name in it that changed.
@@ -75,23 +93,8 @@ pub type Renamed = Box<dyn Fn(Ino, &OsStr) + Send>;
 
 impl std::fmt::Debug for Bucket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bucket")
-            .field("recorder", &self.recorder)
-            .finish_non_exhaustive()
+        f.debug_struct("Bucket").field("recorder", &self.recorder).finish_non_exhaustive()
     }
-}
-
-/// What a `put` or `accept` stored.
-#[derive(Debug, Clone, Copy)]
-pub struct Stored {
-    /// Transaction id.
-    pub txid: [u8; 32],
-    /// Number of the change.
-    pub number: u64,
-    /// Bytes.
-    pub size: u64,
-    /// Content.
-    pub hashes: Hashes,
 }
 
 /// What a barrier reached.
@@ -103,25 +106,25 @@ pub struct SyncReport {
     pub open_writers: Vec<BucketPath>,
 }
 
+/// How long the present boot has been known by: the kernel's name for it.
+///
+/// # Errors
+/// Reading procfs.
+pub fn boot_id() -> FsResult<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
 /// The node acting for itself or for a client of its services.
-pub(crate) const NODE: Caller = Caller {
-    uid: 0,
-    gid: 0,
-    pid: 0,
-};
+pub(crate) const NODE: Caller = Caller { uid: 0, gid: 0, pid: 0 };
 
 impl Bucket {
     /// Open a bucket: recover what an earlier session left, then be ready for programs.
     ///
     /// # Errors
     /// The backing or state cannot be opened, or the sink cannot be read.
-    pub fn open(
-        options: &BucketOptions,
-        sink: Arc<dyn ChangeSink>,
-    ) -> FsResult<(Arc<Self>, Recovery)> {
+    pub fn open(options: &BucketOptions, sink: Arc<dyn ChangeSink>) -> FsResult<(Arc<Self>, Recovery)> {
         ignore_lease_signal();
-        std::fs::create_dir_all(&options.state)
-            .map_err(|e| FsError::os(options.state.display().to_string(), e))?;
+        std::fs::create_dir_all(&options.state).map_err(|e| FsError::os(options.state.display().to_string(), e))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&options.backing, flags, Mode::empty())
             .map_err(|e| FsError::os(options.backing.display().to_string(), e))?;
@@ -145,6 +148,8 @@ impl Bucket {
             threads: Mutex::new(Vec::new()),
             pulse: Arc::default(),
             renamed: Mutex::new(None),
+            read_only: options.read_only,
+            ttl: if options.adopted && !options.exclusive { SHARED_TTL } else { OWN_TTL },
         });
         bucket.start()?;
         Ok((bucket, recovery))
@@ -155,23 +160,16 @@ impl Bucket {
         let mut threads = self.threads.lock();
         for _ in 0..cores.div_ceil(2).max(2) {
             let recorder = self.recorder.clone();
-            threads.push(
-                std::thread::Builder::new()
-                    .name("settle".into())
-                    .spawn(move || recorder.work())?,
-            );
+            threads.push(std::thread::Builder::new().name("settle".into()).spawn(move || recorder.work())?);
         }
-        let (recorder, pulse, session) = (
-            self.recorder.clone(),
-            self.pulse.clone(),
-            self.session.clone(),
-        );
-        threads.push(
-            std::thread::Builder::new()
-                .name("pulse".into())
-                .spawn(move || beat(&recorder, &session, &pulse))?,
-        );
+        let (recorder, pulse, session) = (self.recorder.clone(), self.pulse.clone(), self.session.clone());
+        threads
+            .push(std::thread::Builder::new().name("pulse".into()).spawn(move || beat(&recorder, &session, &pulse))?);
         Ok(())
+    }
+
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
     }
 
     /// The file system, for the FUSE adapter.
@@ -182,169 +180,6 @@ impl Bucket {
     /// Have `renamed` called when a name changes by other ways than the mount.
     pub fn on_rename(&self, renamed: Option<Renamed>) {
         *self.renamed.lock() = renamed;
-    }
-
-    /// Store what `data` gives as `path`, replacing atomically what is there; missing directories are made. Returns when
-    /// the ledger has it pending.
-    ///
-    /// # Errors
-    /// `EISDIR` for a directory, `ENOSPC`, what reading `data` answers; the old content stays then.
-    pub fn put(&self, path: &BucketPath, mode: u32, data: &mut dyn Read) -> FsResult<Stored> {
-        let (dir, name) = path.split_last().ok_or(Errno::ISDIR)?;
-        self.recorder.stream.admit(false)?;
-        let dir = self.make_dirs(&dir)?;
-        if let Some(there) = Stat::of_name_opt(&*dir.fd()?, name)?
-            && there.kind == crate::stat::Kind::Directory
-        {
-            return Err(FsError::os(path.to_string(), Errno::ISDIR));
-        }
-        let (temporary, stage) = self.stage(&dir, mode, data)?;
-        let node = self
-            .fs
-            .replace(&dir, &temporary, name, stage)
-            .inspect_err(|_| {
-                self.unstage(&dir, &temporary, stage);
-            })?;
-        if let Some(renamed) = &*self.renamed.lock() {
-            renamed(dir.ino, name);
-        }
-        self.settled(&node)
-    }
-
-    /// Write `data` to a new file in `dir` that nobody sees as the user's.
-    fn stage(&self, dir: &Arc<Node>, mode: u32, data: &mut dyn Read) -> FsResult<(OsString, u64)> {
-        let mut random = [0; 8];
-        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
-        let name = OsString::from(format!(".wizefs-put-{:016x}", u64::from_le_bytes(random)));
-        let at = (dir.ino.0, name.as_bytes().to_vec());
-        let id = self.recorder.intents.note(Intent::Stage { at }, 0, 0)?;
-        let mut write = || -> FsResult<()> {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-            let mode = Mode::from_raw_mode(mode & 0o7777);
-            let fd = rustix::fs::openat(&*dir.fd()?, &name, flags, mode)?;
-            let mut file = File::from(fd);
-            std::io::copy(data, &mut file)?;
-            Ok(())
-        };
-        write().inspect_err(|_| self.unstage(dir, &name, id))?;
-        Ok((name, id))
-    }
-
-    fn unstage(&self, dir: &Node, name: &OsStr, id: u64) {
-        let removed = dir.fd().and_then(|fd| {
-            Ok(rustix::fs::unlinkat(
-                &*fd,
-                name,
-                rustix::fs::AtFlags::empty(),
-            )?)
-        });
-        match removed {
-            Ok(()) => self.recorder.intents.end_now(&[id]),
-            Err(error) => tracing::debug!(%error, "temporary file of a put left for recovery"),
-        }
-    }
-
-    /// The directory `path`, made with its parents where missing.
-    fn make_dirs(&self, path: &BucketPath) -> FsResult<Arc<Node>> {
-        let mut at = self.recorder.inodes.root().clone();
-        for name in path.components() {
-            at = match self.recorder.inodes.open_name(&at, name) {
-                Ok((node, _)) => node,
-                Err(error) if error.errno() == Errno::NOENT => {
-                    let made = self.fs.make_parent(&at, name)?;
-                    if let Some(renamed) = &*self.renamed.lock() {
-                        renamed(at.ino, name);
-                    }
-                    made
-                }
-                Err(error) => return Err(error),
-            };
-            if at.kind != crate::stat::Kind::Directory {
-                return Err(FsError::os(path.to_string(), Errno::NOTDIR));
-            }
-        }
-        Ok(at)
-    }
-
-    /// Settle `node` here and now, and wait until the ledger has it.
-    fn settled(&self, node: &Arc<Node>) -> FsResult<Stored> {
-        let number = loop {
-            let seen = self.recorder.queue.jobs_ended();
-            match self.recorder.settle(node, false)? {
-                Outcome::Done(Some(number)) => break number,
-                // A worker was faster, or the put repeats what is recorded.
-                Outcome::Done(None) => break self.recorder.stream.last(),
-                Outcome::Writers | Outcome::Changed => {
-                    self.recorder
-                        .queue
-                        .wait_for_job(seen, Duration::from_millis(5));
-                }
-                Outcome::Refused => {
-                    return Err(FsError::Busy(
-                        "the file is open for writing by another program".into(),
-                    ));
-                }
-            }
-        };
-        let txid = self.recorder.stream.receipt(number)?;
-        let row = self.recorder.inode_row(node.ino, node.btime_ns)?;
-        match row.map(|row| (row.size, row.content)) {
-            Some((size, crate::table::Settled::Hashed { hashes, .. })) => Ok(Stored {
-                txid,
-                number,
-                size,
-                hashes,
-            }),
-            _ => Err(FsError::Busy("the file was changed meanwhile".into())),
-        }
-    }
-
-    /// Record the present content of the file at `path` as the owner's own, whatever it was before.
-    ///
-    /// # Errors
-    /// `ENOENT`; busy when somebody writes it.
-    pub fn accept(&self, path: &BucketPath) -> FsResult<Stored> {
-        let (node, stat) = self.find(path)?;
-        if node.kind != crate::stat::Kind::File {
-            return Err(FsError::os(path.to_string(), Errno::INVAL));
-        }
-        let before = Stat {
-            mtime_ns: i64::MIN,
-            ..stat
-        };
-        self.recorder
-            .mark_dirty(&node, Vec::new(), Cause::Put, &before);
-        if let Some(dirty) = &mut node.writing.lock().dirty {
-            dirty.accepted = true;
-        }
-        self.settled(&node)
-    }
-
-    /// Remove the file or symbolic link at `path`; returns the transaction id and the change's number.
-    ///
-    /// # Errors
-    /// `ENOENT`, `EISDIR`.
-    pub fn remove(&self, path: &BucketPath) -> FsResult<([u8; 32], u64)> {
-        let (dir, name) = path.split_last().ok_or(Errno::ISDIR)?;
-        let (dir, _) = self.find(&dir)?;
-        let number = self.fs.remove_in(&dir, name, Cause::Put)?;
-        if let Some(renamed) = &*self.renamed.lock() {
-            renamed(dir.ino, name);
-        }
-        Ok((self.recorder.stream.receipt(number)?, number))
-    }
-
-    fn find(&self, path: &BucketPath) -> FsResult<(Arc<Node>, Stat)> {
-        let mut node = self.recorder.inodes.root().clone();
-        let mut stat = node.stat()?;
-        for name in path.components() {
-            (node, stat) = self
-                .recorder
-                .inodes
-                .open_name(&node, name)
-                .map_err(|e| FsError::os(path.to_string(), e.errno()))?;
-        }
-        Ok((node, stat))
     }
 
     /// Everything done so far, recorded: hashes what nobody writes, reports the rest by size, and waits until the ledger has
@@ -363,24 +198,20 @@ impl Bucket {
         let mut open = Vec::new();
         while !waiting.is_empty() {
             let seen = self.recorder.queue.jobs_ended();
-            waiting.retain(
-                |(node, reports)| match progress(node, *reports, release_by) {
-                    Progress::Reported => false,
-                    Progress::Open => {
-                        open.push(node.clone());
-                        false
-                    }
-                    Progress::Waiting => {
-                        self.recorder.queue.push(node, true);
-                        true
-                    }
-                },
-            );
+            waiting.retain(|(node, reports)| match progress(node, *reports, release_by) {
+                Progress::Reported => false,
+                Progress::Open => {
+                    open.push(node.clone());
+                    false
+                }
+                Progress::Waiting => {
+                    self.recorder.queue.push(node, true);
+                    true
+                }
+            });
             if !waiting.is_empty() {
                 self.recorder.stream.admit(false)?;
-                self.recorder
-                    .queue
-                    .wait_for_job(seen, Duration::from_millis(10));
+                self.recorder.queue.wait_for_job(seen, Duration::from_millis(10));
             }
         }
         let mut open_writers = Vec::new();
@@ -391,10 +222,7 @@ impl Bucket {
         }
         open_writers.sort();
         self.recorder.stream.drain()?;
-        Ok(SyncReport {
-            through: self.recorder.stream.delivered(),
-            open_writers,
-        })
+        Ok(SyncReport { through: self.recorder.stream.delivered(), open_writers })
     }
 
     /// Bring the data and names behind all changes so far to the disk: before they are sealed.
@@ -421,19 +249,6 @@ impl Bucket {
     /// What keeps changes from the ledger, if anything.
     pub fn problem(&self) -> Option<crate::change::SinkError> {
         self.recorder.stream.problem()
-    }
-
-    /// Paths whose content is not reported yet.
-    ///
-    /// # Errors
-    /// What the sink or the backing answers.
-    pub fn pending(&self) -> FsResult<HashSet<BucketPath>> {
-        let mut paths = HashSet::new();
-        for node in self.recorder.dirty_nodes() {
-            let links = self.recorder.current_links(&node, None)?;
-            paths.extend(links.into_iter().map(|(_, path)| path));
-        }
-        Ok(paths)
     }
 
     pub(crate) fn recorder(&self) -> &Arc<Recorder> {
@@ -494,10 +309,7 @@ fn beat(recorder: &Recorder, session: &recover::Session, pulse: &(Mutex<bool>, C
             let overdue = {
                 let writing = node.writing.lock();
                 let busy = writing.writers > 0 || writing.refused;
-                busy && writing
-                    .dirty
-                    .as_ref()
-                    .is_some_and(|d| d.since.elapsed() >= OPEN_REPORT)
+                busy && writing.dirty.as_ref().is_some_and(|d| d.since.elapsed() >= OPEN_REPORT)
             };
             if overdue && let Err(error) = recorder.report_open(&node) {
                 tracing::warn!(ino = node.ino.0, %error, "open file not reported");

@@ -70,27 +70,10 @@ pub fn hash(
     outboard: impl Write,
 ) -> FsResult<Option<Hashes>> {
     let capacity = usize::try_from(size.max(1)).map_or(CHUNK_BYTES, |s| s.min(CHUNK_BYTES));
-    let mut tee = Tee {
-        file,
-        sha256: Sha256::new(),
-        buffer: vec![0; capacity],
-        rest: 0..0,
-        offset: 0,
-        keep_going,
-    };
+    let mut tee = Tee { file, sha256: Sha256::new(), buffer: vec![0; capacity], rest: 0..0, offset: 0, keep_going };
     match outboard_post_order(&mut tee, BaoTree::new(size, GROUP), outboard) {
-        Ok(root) => Ok(Some(Hashes {
-            blake3: root.into(),
-            sha256: tee.sha256.finalize().into(),
-        })),
-        Err(e)
-            if matches!(
-                e.kind(),
-                io::ErrorKind::TimedOut | io::ErrorKind::UnexpectedEof
-            ) =>
-        {
-            Ok(None)
-        }
+        Ok(root) => Ok(Some(Hashes { blake3: root.into(), sha256: tee.sha256.finalize().into() })),
+        Err(e) if matches!(e.kind(), io::ErrorKind::TimedOut | io::ErrorKind::UnexpectedEof) => Ok(None),
         Err(e) => Err(e.into()),
     }
 }
@@ -135,6 +118,7 @@ impl Outboards {
         let temporary = path.with_extension("new");
         let mut keep = Keep::create(&temporary);
         let Some(hashes) = hash(file, size, keep_going, &mut keep)? else {
+            discard(&temporary);
             return Ok(None);
         };
         if let Err(error) = keep.finish(&hashes.blake3, size, &temporary, &path) {
@@ -152,32 +136,23 @@ impl Outboards {
         }
     }
 
-    /// The byte ranges (both ends inclusive) in which `file` differs from the content with root `expected` and
-    /// `expected_size` bytes. Without kept hashes that is the whole file.
+    /// The byte ranges (both ends inclusive) in which `file` differs from the content with root `expected`. Without kept
+    /// hashes that is the whole file.
     ///
     /// # Errors
     /// What reading answers.
-    pub fn damaged_ranges(
-        &self,
-        ino: u64,
-        file: &File,
-        expected: &[u8; 32],
-        expected_size: u64,
-    ) -> FsResult<Vec<(u64, u64)>> {
+    pub fn damaged_ranges(&self, ino: u64, file: &File, expected: &[u8; 32]) -> FsResult<Vec<(u64, u64)>> {
         let size = file.metadata()?.len();
-        let end = size.max(expected_size);
-        let whole = if end == 0 { vec![] } else { vec![(0, end - 1)] };
-        let Some(tree) = self.load(ino, expected, expected_size) else {
-            return Ok(whole);
+        let Some(tree) = self.load(ino, expected) else {
+            return Ok(if size == 0 { vec![] } else { vec![(0, size - 1)] });
         };
+        let expected_size = tree.tree.size();
+        let end = size.max(expected_size);
         let mut damaged = Vec::new();
         let mut good_until = 0;
         for valid in valid_ranges(tree, Positioned(file), &ChunkRanges::all()) {
             let valid = valid?;
-            let (start, stop) = (
-                valid.start.0 * 1024,
-                (valid.end.0 * 1024).min(expected_size),
-            );
+            let (start, stop) = (valid.start.0 * 1024, (valid.end.0 * 1024).min(expected_size));
             if start > good_until {
                 damaged.push((good_until, start - 1));
             }
@@ -189,19 +164,13 @@ impl Outboards {
         Ok(damaged)
     }
 
-    fn load(&self, ino: u64, root: &[u8; 32], size: u64) -> Option<PostOrderOutboard<Vec<u8>>> {
+    fn load(&self, ino: u64, root: &[u8; 32]) -> Option<PostOrderOutboard<Vec<u8>>> {
         let bytes = std::fs::read(self.path(ino)).ok()?;
         let (header, data) = bytes.split_at_checked(HEADER_BYTES as usize)?;
+        let size = u64::from_le_bytes(header[40..48].try_into().ok()?);
         let tree = BaoTree::new(size, GROUP);
-        let matches = &header[..8] == MAGIC
-            && header[8..40] == root[..]
-            && header[40..48] == size.to_le_bytes()[..]
-            && data.len() as u64 == tree.outboard_size();
-        matches.then(|| PostOrderOutboard {
-            root: (*root).into(),
-            tree,
-            data: data.to_vec(),
-        })
+        let matches = &header[..8] == MAGIC && header[8..40] == root[..] && data.len() as u64 == tree.outboard_size();
+        matches.then(|| PostOrderOutboard { root: (*root).into(), tree, data: data.to_vec() })
     }
 }
 
@@ -227,11 +196,13 @@ impl Keep {
             file.flush()?;
             std::fs::rename(temporary, path)
         });
-        done.inspect_err(|_| {
-            if let Err(error) = std::fs::remove_file(temporary) {
-                tracing::debug!(%error, "no temporary file to remove");
-            }
-        })
+        done.inspect_err(|_| discard(temporary))
+    }
+}
+
+fn discard(temporary: &Path) {
+    if let Err(error) = std::fs::remove_file(temporary) {
+        tracing::debug!(%error, "no temporary file to remove");
     }
 }
 
@@ -274,18 +245,13 @@ mod tests {
         std::fs::write(&path, &bytes).unwrap();
         let boards = Outboards::new(dir.path().join("outboards")).unwrap();
         let file = File::open(&path).unwrap();
-        let hashes = boards
-            .hash(7, &file, size as u64, &mut || true)
-            .unwrap()
-            .unwrap();
+        let hashes = boards.hash(7, &file, size as u64, &mut || true).unwrap().unwrap();
         assert_eq!(hashes.blake3, *blake3::hash(&bytes).as_bytes());
         assert_eq!(hashes.sha256[..], Sha256::digest(&bytes)[..]);
         edit(&mut bytes);
         std::fs::write(&path, &bytes).unwrap();
         let file = File::open(&path).unwrap();
-        let found = boards
-            .damaged_ranges(7, &file, &hashes.blake3, size as u64)
-            .unwrap();
+        let found = boards.damaged_ranges(7, &file, &hashes.blake3).unwrap();
         assert_eq!(found, expect, "size {size}");
     }
 
@@ -296,11 +262,7 @@ mod tests {
         check(100_000, |b| b[50_000] ^= 1, &[(49_152, 65_535)]);
         check(100_000, |b| b.truncate(99_999), &[(98_304, 99_999)]);
         check(100_000, |b| b.push(0), &[(100_000, 100_000)]);
-        check(
-            3_000_000,
-            |b| (b[0], b[2_999_999]) = (9, 9),
-            &[(0, 16_383), (2_998_272, 2_999_999)],
-        );
+        check(3_000_000, |b| (b[0], b[2_999_999]) = (9, 9), &[(0, 16_383), (2_998_272, 2_999_999)]);
     }
 
     #[test]

@@ -58,10 +58,7 @@ impl FsError {
 
     /// A failed system call on something that has a name.
     pub fn os(what: impl Into<String>, errno: impl Into<ErrnoLike>) -> Self {
-        Self::Os {
-            what: what.into(),
-            errno: errno.into().0,
-        }
+        Self::Os { what: what.into(), errno: errno.into().0 }
     }
 }
 

@@ -54,10 +54,7 @@ pub struct HandleTable<T> {
 
 impl<T> Default for HandleTable<T> {
     fn default() -> Self {
-        Self {
-            next: AtomicU64::new(1),
-            open: RwLock::new(HashMap::new()),
-        }
+        Self { next: AtomicU64::new(1), open: RwLock::new(HashMap::new()) }
     }
 }
 
@@ -75,9 +72,7 @@ impl<T> HandleTable<T> {
     /// `EBADF` for a number that is not open.
     pub fn get(&self, fh: Fh) -> FsResult<Arc<T>> {
         let open = self.open.read();
-        open.get(&fh.0)
-            .cloned()
-            .ok_or_else(|| FsError::os("unknown handle", Errno::BADF))
+        open.get(&fh.0).cloned().ok_or_else(|| FsError::os("unknown handle", Errno::BADF))
     }
 
     /// Close a number.

@@ -42,11 +42,7 @@ impl Bucket {
     /// [`FsError::Interrupted`] when `watch` breaks (what was recorded stays so); reading the backing.
     pub fn import(&self, watch: Watch<'_>) -> FsResult<ImportProgress> {
         let recorder = self.recorder();
-        let mut import = Import {
-            recorder,
-            progress: ImportProgress::default(),
-            watch,
-        };
+        let mut import = Import { recorder, progress: ImportProgress::default(), watch };
         let mut dirs = vec![recorder.inodes.root().clone()];
         while let Some(dir) = dirs.pop() {
             for name in sorted_names(&dir)? {
@@ -97,53 +93,27 @@ impl Import<'_> {
         }
     }
 
-    fn directory(
-        &self,
-        dir: &Arc<Node>,
-        name: &OsStr,
-        node: &Arc<Node>,
-        stat: &Stat,
-    ) -> FsResult<()> {
+    fn directory(&self, dir: &Arc<Node>, name: &OsStr, node: &Arc<Node>, stat: &Stat) -> FsResult<()> {
         let names = self.recorder.lock_names();
         let path = self.recorder.path(dir, name)?;
         let rows = self.recorder.dir_rows(node, dir, name, stat)?;
-        let op = Op::Mkdir {
-            path,
-            mode: stat.mode,
-        };
-        self.recorder
-            .emit(&names, Cause::Import, op, rows, Vec::new());
+        let op = Op::Mkdir { path, mode: stat.mode };
+        self.recorder.emit(&names, Cause::Import, op, rows, Vec::new());
         Ok(())
     }
 
-    fn symlink(
-        &mut self,
-        dir: &Arc<Node>,
-        name: &OsStr,
-        node: &Arc<Node>,
-        stat: &Stat,
-    ) -> FsResult<()> {
+    fn symlink(&mut self, dir: &Arc<Node>, name: &OsStr, node: &Arc<Node>, stat: &Stat) -> FsResult<()> {
         let names = self.recorder.lock_names();
         let path = self.recorder.path(dir, name)?;
         let target = rustix::fs::readlinkat(&*node.fd()?, "", Vec::new())?.into_bytes();
-        let rows = self
-            .recorder
-            .rows_of(node.ino, dir, name, stat, Settled::Symlink)?;
+        let rows = self.recorder.rows_of(node.ino, dir, name, stat, Settled::Symlink)?;
         let put = table::put(path, Content::Symlink { target }, stat, Evidence::Lease);
-        self.recorder
-            .emit(&names, Cause::Import, Op::Put(put), rows, Vec::new());
+        self.recorder.emit(&names, Cause::Import, Op::Put(put), rows, Vec::new());
         self.progress.files += 1;
         Ok(())
     }
 
-    fn file(
-        &mut self,
-        dir: &Arc<Node>,
-        name: &OsStr,
-        node: &Arc<Node>,
-        stat: &Stat,
-        named: bool,
-    ) -> FsResult<()> {
+    fn file(&mut self, dir: &Arc<Node>, name: &OsStr, node: &Arc<Node>, stat: &Stat, named: bool) -> FsResult<()> {
         let row = self.recorder.inode_row(node.ino, node.btime_ns)?;
         let unchanged = row.filter(|row| row.matches(stat));
         if let Some(mut row) = unchanged {
@@ -156,16 +126,12 @@ impl Import<'_> {
             let path = self.recorder.path(dir, name)?;
             if let Some(put) = row.put_again(path, stat) {
                 row.links.push((dir.ino.0, name.as_bytes().to_vec()));
-                let name_row = NameRow {
-                    ino: node.ino.0,
-                    kind: node.kind,
-                };
+                let name_row = NameRow { ino: node.ino.0, kind: node.kind };
                 let rows = vec![
                     table::set(table::inode_key(node.ino), &row)?,
                     table::set(table::name_key(dir.ino, name), &name_row)?,
                 ];
-                self.recorder
-                    .emit(&names, Cause::Import, Op::Put(put), rows, Vec::new());
+                self.recorder.emit(&names, Cause::Import, Op::Put(put), rows, Vec::new());
                 self.progress.files += 1;
                 return Ok(());
             }
@@ -174,8 +140,7 @@ impl Import<'_> {
     }
 
     fn content(&mut self, node: &Arc<Node>, stat: &Stat) -> FsResult<()> {
-        self.recorder
-            .mark_dirty(node, Vec::new(), Cause::Import, stat);
+        self.recorder.mark_dirty(node, Vec::new(), Cause::Import, stat);
         loop {
             match self.recorder.settle(node, false)? {
                 Outcome::Done(_) => {

@@ -150,10 +150,7 @@ impl Node {
             if self.kind == Kind::Directory {
                 names.clear();
             }
-            names.push(Name {
-                parent: parent.clone(),
-                name: name.to_owned(),
-            });
+            names.push(Name { parent: parent.clone(), name: name.to_owned() });
         }
     }
 
@@ -254,11 +251,7 @@ impl InodeTable {
         });
         // A second device (a mount inside an adopted directory) gets the high bits; 1 is the root's number.
         let number = stat.ino ^ ((device as u64) << 48);
-        Ino(if number <= 1 {
-            u64::MAX - number
-        } else {
-            number
-        })
+        Ino(if number <= 1 { u64::MAX - number } else { number })
     }
 
     /// The node the kernel means.
@@ -266,8 +259,7 @@ impl InodeTable {
     /// # Errors
     /// `ESTALE` for a number it was never given or has given back.
     pub fn get(&self, ino: Ino) -> FsResult<Arc<Node>> {
-        self.find(ino)
-            .ok_or_else(|| FsError::os("unknown inode", Errno::STALE))
+        self.find(ino).ok_or_else(|| FsError::os("unknown inode", Errno::STALE))
     }
 
     /// The node with this number if it is in use.
@@ -310,16 +302,11 @@ impl InodeTable {
             return node;
         }
         let node = Arc::new(Node::new(ino, stat, Arc::new(fd)));
-        let slot = Slot {
-            node: Arc::downgrade(&node),
-            held: None,
-            lookups: 0,
-        };
+        let slot = Slot { node: Arc::downgrade(&node), held: None, lookups: 0 };
         slots.insert(ino, slot);
         if slots.len() >= self.sweep_at.load(Ordering::Relaxed) {
             slots.retain(|_, slot| slot.node.strong_count() > 0);
-            self.sweep_at
-                .store(slots.len() * 2 + 1024, Ordering::Relaxed);
+            self.sweep_at.store(slots.len() * 2 + 1024, Ordering::Relaxed);
         }
         let open = self.descriptors.fetch_add(1, Ordering::Relaxed);
         if open >= DESCRIPTORS_MAX {
@@ -349,11 +336,7 @@ impl InodeTable {
             return;
         }
         let mut slots = self.slots.write();
-        let slot = slots.entry(node.ino).or_insert_with(|| Slot {
-            node: Arc::downgrade(node),
-            held: None,
-            lookups: 0,
-        });
+        let slot = slots.entry(node.ino).or_insert_with(|| Slot { node: Arc::downgrade(node), held: None, lookups: 0 });
         slot.lookups += 1;
         slot.held = Some(node.clone());
     }
@@ -369,10 +352,7 @@ impl InodeTable {
             slot.lookups = slot.lookups.saturating_sub(lookups);
             if slot.lookups == 0 {
                 released = slot.held.take();
-                if released
-                    .as_ref()
-                    .is_some_and(|node| Arc::strong_count(node) == 1)
-                {
+                if released.as_ref().is_some_and(|node| Arc::strong_count(node) == 1) {
                     slots.remove(&ino);
                     self.descriptors.fetch_sub(1, Ordering::Relaxed);
                 }

@@ -137,24 +137,13 @@ impl Intents {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(FsError::os(format!("read {}", path.display()), e)),
         };
-        let live = parse(&bytes).ok_or_else(|| FsError::State {
-            path: path.to_owned(),
-            problem: "not a file of intents".into(),
-        })?;
+        let live = parse(&bytes)
+            .ok_or_else(|| FsError::State { path: path.to_owned(), problem: "not a file of intents".into() })?;
         let highest = live.keys().next_back().copied().unwrap_or(0);
         let found = live
             .values()
             .filter_map(|body| match Record::try_from_slice(&body[8..]) {
-                Ok(Record::Noted {
-                    id,
-                    time_us,
-                    intent,
-                    ..
-                }) => Some(Found {
-                    id,
-                    time_us,
-                    intent,
-                }),
+                Ok(Record::Noted { id, time_us, intent, .. }) => Some(Found { id, time_us, intent }),
                 _ => None,
             })
             .collect();
@@ -170,10 +159,7 @@ impl Intents {
         };
         // Written anew, so that a torn tail is not appended to.
         state.rewrite(path)?;
-        let intents = Self {
-            path: path.to_owned(),
-            state: Mutex::new(state),
-        };
+        let intents = Self { path: path.to_owned(), state: Mutex::new(state) };
         Ok((intents, found))
     }
 
@@ -184,13 +170,7 @@ impl Intents {
     pub fn note(&self, intent: Intent, uid: u32, pid: u32) -> FsResult<u64> {
         let mut state = self.state.lock();
         let id = state.next;
-        let record = Record::Noted {
-            id,
-            time_us: crate::stream::now_us(),
-            uid,
-            pid,
-            intent,
-        };
+        let record = Record::Noted { id, time_us: crate::stream::now_us(), uid, pid, intent };
         let bytes = encode(&record)?;
         state.append(&bytes)?;
         state.next += 1;
@@ -362,9 +342,7 @@ mod tests {
     use super::*;
 
     fn create(name: &str) -> Intent {
-        Intent::Create {
-            at: (1, name.as_bytes().to_vec()),
-        }
+        Intent::Create { at: (1, name.as_bytes().to_vec()) }
     }
 
     fn ids(found: &[Found]) -> Vec<u64> {
@@ -401,20 +379,10 @@ mod tests {
         for cut in 0..whole.len() {
             std::fs::write(&path, &whole[..cut]).unwrap();
             let (_, found) = Intents::open(&path, 1).unwrap();
-            assert!(
-                ids(&[1, 2].map(|id| Found {
-                    id,
-                    time_us: 0,
-                    intent: create("")
-                }))
-                .starts_with(&ids(&found))
-            );
+            assert!(ids(&[1, 2].map(|id| Found { id, time_us: 0, intent: create("") })).starts_with(&ids(&found)));
         }
         std::fs::write(&path, b"something else").unwrap();
-        assert!(matches!(
-            Intents::open(&path, 1),
-            Err(FsError::State { .. })
-        ));
+        assert!(matches!(Intents::open(&path, 1), Err(FsError::State { .. })));
     }
 
     #[test]

@@ -55,9 +55,7 @@ impl<'a> ReadLease<'a> {
         match set_lease(file, libc::F_RDLCK) {
             Ok(()) => Ok(Asked::Granted(Self { file })),
             Err(Errno::AGAIN) => Ok(Asked::Writers),
-            Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::ACCESS | Errno::PERM | Errno::NOSYS) => {
-                Ok(Asked::Unsupported)
-            }
+            Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::ACCESS | Errno::PERM | Errno::NOSYS) => Ok(Asked::Unsupported),
             Err(errno) => Err(FsError::os("read lease", errno)),
         }
     }
@@ -81,11 +79,7 @@ impl Drop for ReadLease<'_> {
 fn set_lease(file: &File, kind: i32) -> Result<(), Errno> {
     // SAFETY: plain fcntl on an open descriptor.
     let done = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
-    }
+    if done == 0 { Ok(()) } else { Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)) }
 }
 
 /// Whether leases on this backing can be believed: a writable mapping whose descriptor is closed must refuse one
@@ -117,16 +111,8 @@ impl Mapping {
     fn new(file: &File) -> FsResult<Self> {
         use rustix::mm::{MapFlags, ProtFlags, mmap};
         // SAFETY: a fresh mapping at an address the kernel picks; it is never read or written through.
-        let page = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                4096,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                file,
-                0,
-            )
-        }?;
+        let page =
+            unsafe { mmap(std::ptr::null_mut(), 4096, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, file, 0) }?;
         Ok(Self(page))
     }
 }
@@ -158,10 +144,7 @@ mod tests {
             panic!("no writer is left");
         };
         assert!(lease.is_held());
-        let refused = File::options()
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(&path);
+        let refused = File::options().write(true).custom_flags(libc::O_NONBLOCK).open(&path);
         assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EAGAIN));
         assert!(!lease.is_held(), "a writer's wish must be visible");
     }

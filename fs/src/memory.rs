@@ -30,12 +30,7 @@ impl MemorySink {
 
 impl ChangeSink for MemorySink {
     fn last_number(&self) -> Result<u64, SinkError> {
-        Ok(self
-            .0
-            .lock()
-            .changes
-            .last()
-            .map_or(0, |change| change.number))
+        Ok(self.0.lock().changes.last().map_or(0, |change| change.number))
     }
 
     fn submit(&self, changes: &[Change], rows: &[Row]) -> Result<Vec<[u8; 32]>, SinkError> {
@@ -47,11 +42,7 @@ impl ChangeSink for MemorySink {
         for change in changes {
             next += 1;
             if change.number != next {
-                return Err(SinkError::Broken(format!(
-                    "change {} after {}",
-                    change.number,
-                    next - 1
-                )));
+                return Err(SinkError::Broken(format!("change {} after {}", change.number, next - 1)));
             }
         }
         kept.changes.extend_from_slice(changes);

@@ -89,10 +89,7 @@ impl BucketPath {
 
     /// The components from the root down; none for the root.
     pub fn components(&self) -> impl Iterator<Item = &OsStr> {
-        self.0
-            .split(|&b| b == b'/')
-            .filter(|name| !name.is_empty())
-            .map(OsStr::from_bytes)
+        self.0.split(|&b| b == b'/').filter(|name| !name.is_empty()).map(OsStr::from_bytes)
     }
 
     /// The directory and the last component; `None` for the root.
@@ -153,14 +150,8 @@ mod tests {
         let (parent, name) = path.split_last().unwrap();
         assert_eq!(parent, BucketPath::new("a/b").unwrap());
         assert_eq!(parent.join(name).unwrap(), path);
-        assert_eq!(
-            BucketPath::ROOT.join(OsStr::new("a")).unwrap().as_bytes(),
-            b"a"
-        );
-        assert_eq!(
-            BucketPath::ROOT.join(OsStr::new("a/b")),
-            Err(PathError::Component)
-        );
+        assert_eq!(BucketPath::ROOT.join(OsStr::new("a")).unwrap().as_bytes(), b"a");
+        assert_eq!(BucketPath::ROOT.join(OsStr::new("a/b")), Err(PathError::Component));
         assert_eq!(path.components().count(), 3);
         assert_eq!(BucketPath::ROOT.components().count(), 0);
     }

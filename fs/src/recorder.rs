@@ -121,12 +121,7 @@ impl Recorder {
             at = name.parent.clone();
             names.push(name);
         }
-        let joined = names
-            .iter()
-            .rev()
-            .map(|name| name.name.as_bytes())
-            .collect::<Vec<_>>()
-            .join(&b'/');
+        let joined = names.iter().rev().map(|name| name.name.as_bytes()).collect::<Vec<_>>().join(&b'/');
         Ok(BucketPath::new(joined)?)
     }
 
@@ -161,13 +156,7 @@ impl Recorder {
     ///
     /// # Errors
     /// None in practice; encoding.
-    pub fn dir_rows(
-        &self,
-        node: &Node,
-        parent: &Node,
-        name: &OsStr,
-        stat: &Stat,
-    ) -> FsResult<Vec<Row>> {
+    pub fn dir_rows(&self, node: &Node, parent: &Node, name: &OsStr, stat: &Stat) -> FsResult<Vec<Row>> {
         self.rows_of(node.ino, parent, name, stat, Settled::Directory)
     }
 
@@ -175,14 +164,7 @@ impl Recorder {
     ///
     /// # Errors
     /// None in practice; encoding.
-    pub fn rows_of(
-        &self,
-        ino: Ino,
-        parent: &Node,
-        name: &OsStr,
-        stat: &Stat,
-        content: Settled,
-    ) -> FsResult<Vec<Row>> {
+    pub fn rows_of(&self, ino: Ino, parent: &Node, name: &OsStr, stat: &Stat, content: Settled) -> FsResult<Vec<Row>> {
         let row = InodeRow {
             btime_ns: stat.btime_ns,
             ctime_ns: stat.ctime_ns,
@@ -192,14 +174,8 @@ impl Recorder {
             links: vec![(parent.ino.0, name.as_bytes().to_vec())],
             intent: self.intents.next() - 1,
         };
-        let name_row = NameRow {
-            ino: ino.0,
-            kind: stat.kind,
-        };
-        Ok(vec![
-            table::set(table::inode_key(ino), &row)?,
-            table::set(table::name_key(parent.ino, name), &name_row)?,
-        ])
+        let name_row = NameRow { ino: ino.0, kind: stat.kind };
+        Ok(vec![table::set(table::inode_key(ino), &row)?, table::set(table::name_key(parent.ino, name), &name_row)?])
     }
 
     /// A writer of `node` begins: waits out a hash in progress, and on the first one notes the intent and whether the file is
@@ -223,11 +199,7 @@ impl Recorder {
             if row.is_some() && !truncates {
                 self.intents.sync()?;
             }
-            let cause = if foreign {
-                Cause::Foreign
-            } else {
-                Cause::Mount
-            };
+            let cause = if foreign { Cause::Foreign } else { Cause::Mount };
             writing.dirty = Some(Box::new(Dirty::new(vec![id], cause, &stat)));
             self.dirty.lock().insert(node.ino, node.clone());
         }
@@ -235,13 +207,7 @@ impl Recorder {
         Ok(())
     }
 
-    fn note_write(
-        &self,
-        node: &Arc<Node>,
-        row: Option<&InodeRow>,
-        foreign: bool,
-        who: Caller,
-    ) -> FsResult<u64> {
+    fn note_write(&self, node: &Arc<Node>, row: Option<&InodeRow>, foreign: bool, who: Caller) -> FsResult<u64> {
         let at = node.names().first().map_or((0, Vec::new()), at_of);
         let intent = Intent::Write {
             ino: node.ino.0,
@@ -291,14 +257,7 @@ impl Recorder {
     }
 
     /// Report `op` under the namespace lock; the intents end when it is sealed.
-    pub fn emit(
-        &self,
-        _names: &Namespace<'_>,
-        cause: Cause,
-        op: Op,
-        rows: Vec<Row>,
-        intents: Vec<u64>,
-    ) -> u64 {
+    pub fn emit(&self, _names: &Namespace<'_>, cause: Cause, op: Op, rows: Vec<Row>, intents: Vec<u64>) -> u64 {
         let number = self.stream.emit(cause, op, rows);
         self.intents.end_after(number, intents);
         number
@@ -327,10 +286,7 @@ fn current_name(dir: &Arc<Node>) -> FsResult<Name> {
             return Ok(name);
         }
     }
-    Err(FsError::os(
-        "directory moved behind the mount",
-        Errno::STALE,
-    ))
+    Err(FsError::os("directory moved behind the mount", Errno::STALE))
 }
 
 /// A name as intents and rows have it.

@@ -42,10 +42,7 @@ pub struct Recovery {
 /// # Errors
 /// Reading the backing or the sink.
 pub fn recover(recorder: &Arc<Recorder>, found: &[Found], left: &Left) -> FsResult<Recovery> {
-    let mut recovery = Recovery {
-        unclean: left.unclean(),
-        ..Recovery::default()
-    };
+    let mut recovery = Recovery { unclean: left.unclean(), ..Recovery::default() };
     if found.is_empty() && !left.machine_went_down() {
         return Ok(recovery);
     }
@@ -53,12 +50,7 @@ pub fn recover(recorder: &Arc<Recorder>, found: &[Found], left: &Left) -> FsResu
     remove_stages(recorder, found)?;
     let differences = Differences::find(recorder)?;
     let claims = Claims::new(recorder, found, left)?;
-    let mut replay = Replay {
-        recorder,
-        names: &names,
-        claims: &claims,
-        recovery: &mut recovery,
-    };
+    let mut replay = Replay { recorder, names: &names, claims: &claims, recovery: &mut recovery };
     replay.names(differences)?;
     let ids = found.iter().map(|f| f.id).collect();
     recorder.intents.end_after(recorder.stream.last(), ids);
@@ -94,17 +86,10 @@ struct Claims<'a> {
 
 impl<'a> Claims<'a> {
     fn new(recorder: &Recorder, found: &'a [Found], left: &'a Left) -> FsResult<Self> {
-        let mut claims = Self {
-            names: HashSet::new(),
-            inodes: HashMap::new(),
-            unsealed: HashSet::new(),
-            left,
-        };
+        let mut claims = Self { names: HashSet::new(), inodes: HashMap::new(), unsealed: HashSet::new(), left };
         for Found { id, intent, .. } in found {
             match intent {
-                Intent::Write {
-                    ino, at, foreign, ..
-                } => {
+                Intent::Write { ino, at, foreign, .. } => {
                     claims.names.insert(at);
                     let known = claims.inodes.entry(*ino).or_insert((*id, *foreign));
                     *known = (*id, known.1 || *foreign);
@@ -146,9 +131,7 @@ impl<'a> Claims<'a> {
         match self.inodes.get(&ino) {
             Some((_, true)) => Some(Cause::Foreign),
             Some((id, false)) if *id > settled => Some(Cause::Recovered),
-            _ if self.unsealed.contains(path) || self.left.covers(ctime_ns) => {
-                Some(Cause::Recovered)
-            }
+            _ if self.unsealed.contains(path) || self.left.covers(ctime_ns) => Some(Cause::Recovered),
             _ => None,
         }
     }
@@ -169,20 +152,12 @@ struct Move {
 
 impl Replay<'_> {
     fn names(&mut self, differences: Differences) -> FsResult<()> {
-        let Differences {
-            appeared,
-            mut gone,
-            changed,
-        } = differences;
+        let Differences { appeared, mut gone, changed } = differences;
         let mut moves = Vec::new();
         // Parents come before what is in them, so a directory is there when its content is put.
         for new in appeared {
             let path = self.recorder.path(&new.dir, &new.name)?;
-            if self
-                .claims
-                .name(&new.at(), &path, new.stat.ctime_ns)
-                .is_none()
-            {
+            if self.claims.name(&new.at(), &path, new.stat.ctime_ns).is_none() {
                 self.recovery.foreign += 1;
                 continue;
             }
@@ -201,10 +176,7 @@ impl Replay<'_> {
             let row = self.recorder.inode_row(node.ino, node.btime_ns)?;
             let settled = row.map_or(0, |row| row.intent);
             let path = self.recorder.path(&at.0, &at.1)?;
-            match self
-                .claims
-                .content(node.ino.0, settled, &path, stat.ctime_ns)
-            {
+            match self.claims.content(node.ino.0, settled, &path, stat.ctime_ns) {
                 Some(cause) => self.requeue(&node, cause, &stat),
                 None => self.recovery.foreign += 1,
             }
@@ -228,9 +200,7 @@ impl Replay<'_> {
             };
             let there = Stat::of_name_opt(&*dir.fd()?, OsStr::from_bytes(&link.1))?;
             let still = there.is_some_and(|s| (s.dev, s.ino) == new.node.id);
-            let known = self
-                .recorder
-                .name_row(Ino(link.0), OsStr::from_bytes(&link.1))?;
+            let known = self.recorder.name_row(Ino(link.0), OsStr::from_bytes(&link.1))?;
             if !still && known.is_some_and(|row| row.ino == new.node.ino.0) {
                 return Ok(Some(link.clone()));
             }
@@ -278,32 +248,20 @@ impl Replay<'_> {
         let node = &step.to.node;
         let mut rows = vec![table::set(
             table::name_key(Ino(to.0), OsStr::from_bytes(&to.1)),
-            &NameRow {
-                ino: node.ino.0,
-                kind: node.kind,
-            },
+            &NameRow { ino: node.ino.0, kind: node.kind },
         )?];
         rows.extend(self.relinked(node, &step.from, &to)?);
         let from_key = table::name_key(Ino(step.from.0), OsStr::from_bytes(&step.from.1));
         let op = match occupant {
             Some(other) => {
-                let name_row = NameRow {
-                    ino: other.ino.0,
-                    kind: other.kind,
-                };
+                let name_row = NameRow { ino: other.ino.0, kind: other.kind };
                 rows.push(table::set(from_key, &name_row)?);
                 rows.extend(self.relinked(other, &to, &step.from)?);
-                Op::Exchange {
-                    a: from_path,
-                    b: to_path,
-                }
+                Op::Exchange { a: from_path, b: to_path }
             }
             None => {
                 rows.push(table::delete(from_key));
-                Op::Rename {
-                    from: from_path,
-                    to: to_path,
-                }
+                Op::Rename { from: from_path, to: to_path }
             }
         };
         self.recorder.imply_dirs(&step.to.dir, &mut rows)?;
@@ -343,19 +301,11 @@ impl Replay<'_> {
             Kind::Directory => {
                 let mut rows = self.recorder.dir_rows(node, &new.dir, &new.name, stat)?;
                 self.recorder.imply_dirs(&new.dir, &mut rows)?;
-                self.emit(
-                    Op::Mkdir {
-                        path,
-                        mode: stat.mode,
-                    },
-                    rows,
-                );
+                self.emit(Op::Mkdir { path, mode: stat.mode }, rows);
             }
             Kind::Symlink => {
                 let target = rustix::fs::readlinkat(&*node.fd()?, "", Vec::new())?.into_bytes();
-                let mut rows =
-                    self.recorder
-                        .rows_of(node.ino, &new.dir, &new.name, stat, Settled::Symlink)?;
+                let mut rows = self.recorder.rows_of(node.ino, &new.dir, &new.name, stat, Settled::Symlink)?;
                 self.recorder.imply_dirs(&new.dir, &mut rows)?;
                 let put = table::put(path, Content::Symlink { target }, stat, Evidence::Lease);
                 self.emit(Op::Put(put), rows);
@@ -374,23 +324,12 @@ impl Replay<'_> {
             self.recovery.foreign += 1;
             return Ok(());
         }
-        let mut rows = vec![table::delete(table::name_key(
-            Ino(lost.at.0),
-            OsStr::from_bytes(&lost.at.1),
-        ))];
-        if let Some(bytes) = self
-            .recorder
-            .stream
-            .row(&table::inode_key(Ino(lost.row.ino)))?
-        {
+        let mut rows = vec![table::delete(table::name_key(Ino(lost.at.0), OsStr::from_bytes(&lost.at.1)))];
+        if let Some(bytes) = self.recorder.stream.row(&table::inode_key(Ino(lost.row.ino)))? {
             let mut row: InodeRow = table::decode(&bytes)?;
             row.links.retain(|link| *link != lost.at);
             let key = table::inode_key(Ino(lost.row.ino));
-            rows.push(if row.links.is_empty() {
-                table::delete(key)
-            } else {
-                table::set(key, &row)?
-            });
+            rows.push(if row.links.is_empty() { table::delete(key) } else { table::set(key, &row)? });
         }
         let op = match lost.row.kind {
             Kind::Directory => Op::Rmdir { path },
@@ -407,18 +346,13 @@ impl Replay<'_> {
     }
 
     fn emit(&mut self, op: Op, rows: Vec<crate::change::Row>) {
-        self.recorder
-            .emit(self.names, Cause::Recovered, op, rows, Vec::new());
+        self.recorder.emit(self.names, Cause::Recovered, op, rows, Vec::new());
         self.recovery.recovered += 1;
     }
 
     /// The path a reported name has on the ledger now; `None` when it is not reported.
     fn path_by_rows(&self, at: &At) -> FsResult<Option<BucketPath>> {
-        if self
-            .recorder
-            .name_row(Ino(at.0), OsStr::from_bytes(&at.1))?
-            .is_none()
-        {
+        if self.recorder.name_row(Ino(at.0), OsStr::from_bytes(&at.1))?.is_none() {
             return Ok(None);
         }
         let mut names = vec![at.1.clone()];

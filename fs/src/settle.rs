@@ -25,6 +25,9 @@ use std::time::{Duration, Instant};
 /// A refused lease is asked for again after this, and after ever longer up to the second value.
 const REFUSED_FIRST: Duration = Duration::from_millis(20);
 const REFUSED_LAST: Duration = Duration::from_secs(5);
+/// A file rests this long after its last writer before it is hashed: a program that writes a temporary file and renames it is
+/// done by then, and what it did is one put of the final name.
+const REST: Duration = Duration::from_millis(100);
 /// A file that changes all the time is hashed by itself at most every this many times its hash time,
 const REHASH_FACTOR: u32 = 10;
 /// and at least this often.
@@ -73,9 +76,7 @@ impl Queue {
     fn push_later(&self, node: &Arc<Node>, pause: Duration) {
         let mut state = self.state.lock();
         if state.waiting.insert(node.ino.0) {
-            state
-                .later
-                .insert((Instant::now() + pause, node.ino.0), node.clone());
+            state.later.insert((Instant::now() + pause, node.ino.0), node.clone());
             self.work.notify_one();
         }
     }
@@ -131,10 +132,10 @@ impl Queue {
 }
 
 impl crate::inode::Writing {
-    fn due(&self) -> Option<Instant> {
-        let (ended, took) = self.last_hash?;
-        let due = ended + (took * REHASH_FACTOR).min(REHASH_MAX);
-        (due > Instant::now()).then_some(due)
+    /// When the content is worth hashing.
+    fn due(&self) -> Instant {
+        let rested = Instant::now() + REST;
+        self.last_hash.map_or(rested, |(ended, took)| rested.max(ended + (took * REHASH_FACTOR).min(REHASH_MAX)))
     }
 }
 
@@ -198,11 +199,7 @@ impl Recorder {
             if writing.dirty.is_none() {
                 return Ok(Outcome::Done(None));
             }
-            let busy = if in_close {
-                writing.writers > writing.flushed
-            } else {
-                writing.writers > 0
-            };
+            let busy = if in_close { writing.writers > writing.flushed } else { writing.writers > 0 };
             if busy || writing.hashing.is_some() {
                 return Ok(Outcome::Writers);
             }
@@ -217,69 +214,37 @@ impl Recorder {
         outcome
     }
 
-    fn settle_claimed(
-        &self,
-        node: &Arc<Node>,
-        flag: &AtomicBool,
-        in_close: bool,
-    ) -> FsResult<Outcome> {
+    fn settle_claimed(&self, node: &Arc<Node>, flag: &AtomicBool, in_close: bool) -> FsResult<Outcome> {
         let began = Instant::now();
         // Opened for reading: the kernel takes read leases on nothing else.
         let file = reopen(node.fd()?, OFlags::RDONLY | OFlags::NONBLOCK)?;
-        let asked = if in_close || !self.leases_sound {
-            Asked::Unsupported
-        } else {
-            ReadLease::ask(&file)?
-        };
+        let asked = if in_close || !self.leases_sound { Asked::Unsupported } else { ReadLease::ask(&file)? };
         let lease = match asked {
             Asked::Granted(lease) => Some(lease),
             Asked::Writers => return Ok(Outcome::Refused),
             Asked::Unsupported => None,
         };
-        let undisturbed =
-            || !flag.load(Ordering::Acquire) && lease.as_ref().is_none_or(ReadLease::is_held);
+        let undisturbed = || !flag.load(Ordering::Acquire) && lease.as_ref().is_none_or(ReadLease::is_held);
         let Some((stat, hashes)) = self.hash(node, &file, &mut || undisturbed())? else {
             return Ok(self.disturbed(flag));
         };
-        let evidence = if lease.is_some() {
-            Evidence::Lease
-        } else {
-            Evidence::Stat
-        };
-        let established = Established {
-            stat,
-            hashes,
-            evidence,
-            began,
-        };
+        let evidence = if lease.is_some() { Evidence::Lease } else { Evidence::Stat };
+        let established = Established { stat, hashes, evidence, began };
         self.report(node, established, &undisturbed, flag)
     }
 
     fn disturbed(&self, flag: &AtomicBool) -> Outcome {
-        if flag.load(Ordering::Acquire) {
-            Outcome::Writers
-        } else {
-            Outcome::Changed
-        }
+        if flag.load(Ordering::Acquire) { Outcome::Writers } else { Outcome::Changed }
     }
 
     /// Hash a file that must not change meanwhile; `None` when it did or when told to stop.
-    fn hash(
-        &self,
-        node: &Node,
-        file: &File,
-        keep_going: &mut dyn FnMut() -> bool,
-    ) -> FsResult<Option<(Stat, Hashes)>> {
+    fn hash(&self, node: &Node, file: &File, keep_going: &mut dyn FnMut() -> bool) -> FsResult<Option<(Stat, Hashes)>> {
         let before = Stat::of_fd(file)?;
-        let Some(hashes) = self
-            .outboards
-            .hash(node.ino.0, file, before.size, keep_going)?
-        else {
+        let Some(hashes) = self.outboards.hash(node.ino.0, file, before.size, keep_going)? else {
             return Ok(None);
         };
         let after = Stat::of_fd(file)?;
-        let same = (before.size, before.ctime_ns, before.mtime_ns)
-            == (after.size, after.ctime_ns, after.mtime_ns);
+        let same = (before.size, before.ctime_ns, before.mtime_ns) == (after.size, after.ctime_ns, after.mtime_ns);
         Ok(same.then_some((after, hashes)))
     }
 
@@ -303,10 +268,7 @@ impl Recorder {
         let Some(dirty) = &writing.dirty else {
             return Ok(Outcome::Done(None));
         };
-        let content = Settled::Hashed {
-            hashes: found.hashes,
-            lease: found.evidence == Evidence::Lease,
-        };
+        let content = Settled::Hashed { hashes: found.hashes, lease: found.evidence == Evidence::Lease };
         let number = self.report_content(&names, node, dirty, &stat, content, found.evidence)?;
         writing.dirty = None;
         writing.reports += 1;
@@ -352,20 +314,10 @@ impl Recorder {
         for (name, path) in links {
             let mut rows = vec![inode_row.clone()];
             self.imply_dirs(&name.parent, &mut rows)?;
-            let name_row = NameRow {
-                ino: node.ino.0,
-                kind: Kind::File,
-            };
-            rows.push(table::set(
-                table::name_key(name.parent.ino, &name.name),
-                &name_row,
-            )?);
+            let name_row = NameRow { ino: node.ino.0, kind: Kind::File };
+            rows.push(table::set(table::name_key(name.parent.ino, &name.name), &name_row)?);
             let put = table::put(path, content_of(&new), stat, evidence);
-            let op = if dirty.accepted {
-                Op::Accept(put)
-            } else {
-                Op::Put(put)
-            };
+            let op = if dirty.accepted { Op::Accept(put) } else { Op::Put(put) };
             number = self.emit(names, dirty.cause, op, rows, Vec::new());
         }
         self.intents.end_after(number, intents);
@@ -376,11 +328,7 @@ impl Recorder {
     ///
     /// # Errors
     /// What the sink or the backing answers.
-    pub fn current_links(
-        &self,
-        node: &Arc<Node>,
-        row: Option<&InodeRow>,
-    ) -> FsResult<Vec<(Name, BucketPath)>> {
+    pub fn current_links(&self, node: &Arc<Node>, row: Option<&InodeRow>) -> FsResult<Vec<(Name, BucketPath)>> {
         let mut links = Vec::new();
         for name in node.names() {
             if name.holds(node)? {
@@ -391,17 +339,12 @@ impl Recorder {
             }
         }
         for (dir, name) in row.map_or(&[][..], |row| &row.links) {
-            let known = links
-                .iter()
-                .any(|(link, _)| link.parent.ino.0 == *dir && link.name.as_bytes() == name);
+            let known = links.iter().any(|(link, _)| link.parent.ino.0 == *dir && link.name.as_bytes() == name);
             if known {
                 continue;
             }
             if let Some(parent) = self.dir_by_rows(Ino(*dir))? {
-                let name = Name {
-                    parent,
-                    name: std::ffi::OsStr::from_bytes(name).to_owned(),
-                };
+                let name = Name { parent, name: std::ffi::OsStr::from_bytes(name).to_owned() };
                 if name.holds(node)? {
                     let path = self.path(&name.parent, &name.name)?;
                     links.push((name, path));
@@ -429,10 +372,7 @@ impl Recorder {
         let Some(parent) = self.dir_by_rows(Ino(*parent))? else {
             return Ok(None);
         };
-        match self
-            .inodes
-            .open_name(&parent, std::ffi::OsStr::from_bytes(name))
-        {
+        match self.inodes.open_name(&parent, std::ffi::OsStr::from_bytes(name)) {
             Ok((node, _)) => Ok((node.ino == ino).then_some(node)),
             Err(error) if error.errno() == rustix::io::Errno::NOENT => Ok(None),
             Err(error) => Err(error),
@@ -466,24 +406,14 @@ impl Recorder {
             reported_open: true,
             accepted: false,
         };
-        self.report_content(
-            &names,
-            node,
-            &as_reported,
-            &stat,
-            Settled::Open,
-            Evidence::OpenWriters,
-        )
-        .map(drop)
+        self.report_content(&names, node, &as_reported, &stat, Settled::Open, Evidence::OpenWriters).map(drop)
     }
 }
 
 impl InodeRow {
     fn says_the_same(&self, new: &Self) -> bool {
         let content = match (&self.content, &new.content) {
-            (Settled::Hashed { hashes: old, .. }, Settled::Hashed { hashes: new, .. }) => {
-                old == new
-            }
+            (Settled::Hashed { hashes: old, .. }, Settled::Hashed { hashes: new, .. }) => old == new,
             (old, new) => old == new,
         };
         let (mut before, mut after) = (self.links.clone(), new.links.clone());
@@ -498,8 +428,5 @@ fn content_of(row: &InodeRow) -> Content {
         Settled::Hashed { hashes, .. } => Some(*hashes),
         Settled::Open | Settled::Directory | Settled::Symlink => None,
     };
-    Content::File {
-        size: row.size,
-        hashes,
-    }
+    Content::File { size: row.size, hashes }
 }

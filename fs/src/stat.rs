@@ -86,13 +86,7 @@ impl Stat {
     /// # Errors
     /// What the kernel answers.
     pub fn of_fd(fd: impl AsFd) -> FsResult<Self> {
-        Ok(rustix::fs::statx(
-            fd,
-            "",
-            AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW,
-            MASK,
-        )?
-        .into())
+        Ok(rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW, MASK)?.into())
     }
 
     /// Attributes of `name` in the directory `dir`, not following a symbolic link.
@@ -122,9 +116,7 @@ impl Stat {
 }
 
 fn nanos(time: StatxTimestamp) -> i64 {
-    time.tv_sec
-        .saturating_mul(1_000_000_000)
-        .saturating_add(i64::from(time.tv_nsec))
+    time.tv_sec.saturating_mul(1_000_000_000).saturating_add(i64::from(time.tv_nsec))
 }
 
 impl From<Statx> for Stat {

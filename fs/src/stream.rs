@@ -12,8 +12,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const BATCH_MAX: usize = 512;
 /// Undelivered changes at which operations begin to wait.
 const QUEUE_MAX: usize = 16_384;
-/// Transaction ids remembered for those who wait for one.
-const RECENT_MAX: usize = 8_192;
 /// Pause before a full ledger is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -38,8 +36,6 @@ struct State {
     /// Positions of items handed in and written: rows without a change have one too.
     handed: u64,
     written: u64,
-    /// Transaction ids of the changes delivered last.
-    recent: VecDeque<(u64, [u8; 32])>,
     problem: Option<SinkError>,
     stopping: bool,
 }
@@ -62,9 +58,7 @@ impl std::fmt::Debug for Stream {
 
 /// Microseconds since 1970.
 pub fn now_us() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
 }
 
 impl Stream {
@@ -83,7 +77,6 @@ impl Stream {
                 unwritten: HashMap::new(),
                 handed: 0,
                 written: 0,
-                recent: VecDeque::new(),
                 problem: None,
                 stopping: false,
             }),
@@ -92,9 +85,7 @@ impl Stream {
             deliverer: Mutex::new(None),
         });
         let run = stream.clone();
-        let thread = std::thread::Builder::new()
-            .name("deliver".into())
-            .spawn(move || run.deliver())?;
+        let thread = std::thread::Builder::new().name("deliver".into()).spawn(move || run.deliver())?;
         *stream.deliverer.lock() = Some(thread);
         Ok(stream)
     }
@@ -125,12 +116,7 @@ impl Stream {
     pub fn emit(&self, cause: Cause, op: Op, rows: Vec<Row>) -> u64 {
         let mut state = self.state.lock();
         state.last += 1;
-        let change = Change {
-            number: state.last,
-            time_us: now_us(),
-            cause,
-            op,
-        };
+        let change = Change { number: state.last, time_us: now_us(), cause, op };
         let number = change.number;
         self.push(&mut state, Some(change), rows);
         number
@@ -147,9 +133,7 @@ impl Stream {
         state.handed += 1;
         let at = state.handed;
         for row in &rows {
-            state
-                .unwritten
-                .insert(row.key.clone(), (at, row.value.clone()));
+            state.unwritten.insert(row.key.clone(), (at, row.value.clone()));
         }
         state.queue.push_back(Item { change, rows });
         self.work.notify_one();
@@ -199,21 +183,6 @@ impl Stream {
         Ok(())
     }
 
-    /// Wait as [`Stream::wait`] and give the transaction id of change `number`.
-    ///
-    /// # Errors
-    /// As [`Stream::wait`].
-    pub fn receipt(&self, number: u64) -> FsResult<[u8; 32]> {
-        self.wait(number)?;
-        let state = self.state.lock();
-        let found = state.recent.iter().rev().find(|(n, _)| *n == number);
-        found.map(|(_, txid)| *txid).ok_or_else(|| {
-            FsError::Busy(format!(
-                "transaction of change {number} is no longer at hand"
-            ))
-        })
-    }
-
     /// Wait until every row and change handed in is in the sink.
     ///
     /// # Errors
@@ -256,7 +225,7 @@ impl Stream {
             let taken = self.sink.submit(&batch.changes, &batch.rows);
             let mut state = self.state.lock();
             match taken {
-                Ok(txids) => state.taken(&batch, &txids),
+                Ok(_) => state.taken(&batch),
                 Err(problem) => {
                     if state.problem.is_none() {
                         tracing::error!(%problem, "changes wait");
@@ -284,11 +253,7 @@ struct Batch {
 impl State {
     /// The first items of the queue, which stay there until the sink has taken them.
     fn next_batch(&self) -> Batch {
-        let mut batch = Batch {
-            items: self.queue.len().min(BATCH_MAX),
-            changes: Vec::new(),
-            rows: Vec::new(),
-        };
+        let mut batch = Batch { items: self.queue.len().min(BATCH_MAX), changes: Vec::new(), rows: Vec::new() };
         for item in self.queue.iter().take(batch.items) {
             batch.changes.extend(item.change.clone());
             batch.rows.extend(item.rows.iter().cloned());
@@ -296,25 +261,18 @@ impl State {
         batch
     }
 
-    fn taken(&mut self, batch: &Batch, txids: &[[u8; 32]]) {
+    fn taken(&mut self, batch: &Batch) {
         self.problem = None;
         self.written += batch.items as u64;
         for item in self.queue.drain(..batch.items) {
             for row in item.rows {
-                if self
-                    .unwritten
-                    .get(&row.key)
-                    .is_some_and(|(at, _)| *at <= self.written)
-                {
+                if self.unwritten.get(&row.key).is_some_and(|(at, _)| *at <= self.written) {
                     self.unwritten.remove(&row.key);
                 }
             }
         }
-        for (change, txid) in batch.changes.iter().zip(txids) {
-            self.recent.push_back((change.number, *txid));
-            self.delivered = change.number;
+        if let Some(last) = batch.changes.last() {
+            self.delivered = last.number;
         }
-        let surplus = self.recent.len().saturating_sub(RECENT_MAX);
-        self.recent.drain(..surplus);
     }
 }

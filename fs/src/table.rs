@@ -74,30 +74,15 @@ impl InodeRow {
         let Settled::Hashed { hashes, lease } = self.content else {
             return None;
         };
-        let content = Content::File {
-            size: self.size,
-            hashes: Some(hashes),
-        };
-        let evidence = if lease {
-            Evidence::Lease
-        } else {
-            Evidence::Stat
-        };
+        let content = Content::File { size: self.size, hashes: Some(hashes) };
+        let evidence = if lease { Evidence::Lease } else { Evidence::Stat };
         Some(put(path, content, stat, evidence))
     }
 }
 
 /// A put with the attributes of `stat`.
 pub fn put(path: BucketPath, content: Content, stat: &Stat, evidence: Evidence) -> Put {
-    Put {
-        path,
-        content,
-        mode: stat.mode,
-        uid: stat.uid,
-        gid: stat.gid,
-        mtime_ns: stat.mtime_ns,
-        evidence,
-    }
+    Put { path, content, mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime_ns: stat.mtime_ns, evidence }
 }
 
 /// Key of a name's row.
@@ -122,10 +107,7 @@ fn name_prefix(dir: Ino) -> Vec<u8> {
 /// [`SinkError::Broken`] when the value cannot be encoded, which borsh reports for no type used here.
 pub fn set(key: Vec<u8>, value: &impl BorshSerialize) -> Result<Row, SinkError> {
     let value = borsh::to_vec(value).map_err(|e| SinkError::Broken(e.to_string()))?;
-    Ok(Row {
-        key,
-        value: Some(value),
-    })
+    Ok(Row { key, value: Some(value) })
 }
 
 /// A row that deletes.

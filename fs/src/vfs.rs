@@ -130,12 +130,7 @@ pub trait ReadFs: Send + Sync {
     /// Open a directory.
     fn opendir(&self, ino: Ino) -> FsResult<Fh>;
     /// Visit entries from position `from` on until `visit` breaks.
-    fn readdir(
-        &self,
-        fh: Fh,
-        from: u64,
-        visit: &mut dyn FnMut(Dirent<'_>) -> ControlFlow<()>,
-    ) -> FsResult<()>;
+    fn readdir(&self, fh: Fh, from: u64, visit: &mut dyn FnMut(Dirent<'_>) -> ControlFlow<()>) -> FsResult<()>;
     /// Close a directory.
     fn releasedir(&self, fh: Fh);
     /// Space.
@@ -149,17 +144,9 @@ pub trait ReadFs: Send + Sync {
 /// What a writable bucket adds.
 pub trait Vfs: ReadFs {
     /// Create and open a file; opens an existing one unless `O_EXCL`.
-    fn create(
-        &self,
-        parent: Ino,
-        name: &OsStr,
-        mode: u32,
-        flags: i32,
-        who: Caller,
-    ) -> FsResult<(Attr, Opened)>;
+    fn create(&self, parent: Ino, name: &OsStr, mode: u32, flags: i32, who: Caller) -> FsResult<(Attr, Opened)>;
     /// Make a regular or special file.
-    fn mknod(&self, parent: Ino, name: &OsStr, mode: u32, rdev: u64, who: Caller)
-    -> FsResult<Attr>;
+    fn mknod(&self, parent: Ino, name: &OsStr, mode: u32, rdev: u64, who: Caller) -> FsResult<Attr>;
     /// Make a directory.
     fn mkdir(&self, parent: Ino, name: &OsStr, mode: u32, who: Caller) -> FsResult<Attr>;
     /// Make a symbolic link.
@@ -171,13 +158,7 @@ pub trait Vfs: ReadFs {
     /// Remove an empty directory.
     fn rmdir(&self, parent: Ino, name: &OsStr, who: Caller) -> FsResult<()>;
     /// Move a name, replacing what is at the new one.
-    fn rename(
-        &self,
-        from: (Ino, &OsStr),
-        to: (Ino, &OsStr),
-        flags: RenameFlags,
-        who: Caller,
-    ) -> FsResult<()>;
+    fn rename(&self, from: (Ino, &OsStr), to: (Ino, &OsStr), flags: RenameFlags, who: Caller) -> FsResult<()>;
     /// Set attributes.
     fn setattr(&self, ino: Ino, fh: Option<Fh>, set: SetAttr, who: Caller) -> FsResult<Attr>;
     /// Write at `offset` (at the end for `O_APPEND`).

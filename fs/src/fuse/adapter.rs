@@ -4,11 +4,10 @@ use crate::error::{FsError, FsResult};
 use crate::stat::Kind;
 use crate::vfs::{self, Attr, Caller, CopyRange, Fh, Ino, SetAttr, SetTime, Vfs};
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType,
-    Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags,
-    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
-    WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
+    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::{FallocateFlags, XattrFlags};
 use std::cell::RefCell;
@@ -51,20 +50,12 @@ fn code(error: &FsError) -> Errno {
 }
 
 fn caller(req: &Request) -> Caller {
-    Caller {
-        uid: req.uid(),
-        gid: req.gid(),
-        pid: req.pid(),
-    }
+    Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
 }
 
 fn time(nanos: i64) -> SystemTime {
     let offset = Duration::from_nanos(nanos.unsigned_abs());
-    if nanos >= 0 {
-        SystemTime::UNIX_EPOCH + offset
-    } else {
-        SystemTime::UNIX_EPOCH - offset
-    }
+    if nanos >= 0 { SystemTime::UNIX_EPOCH + offset } else { SystemTime::UNIX_EPOCH - offset }
 }
 
 fn nanos(time: SystemTime) -> i64 {
@@ -196,14 +187,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let set = SetAttr {
-            mode,
-            uid,
-            gid,
-            size,
-            atime: atime.map(set_time),
-            mtime: mtime.map(set_time),
-        };
+        let set = SetAttr { mode, uid, gid, size, atime: atime.map(set_time), mtime: mtime.map(set_time) };
         let fh = fh.map(|fh| Fh(fh.0));
         self.attr(self.vfs.setattr(Ino(ino.0), fh, set, caller(req)), reply);
     }
@@ -225,25 +209,12 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let made = self
-            .vfs
-            .mknod(Ino(parent.0), name, mode, u64::from(rdev), caller(req));
+        let made = self.vfs.mknod(Ino(parent.0), name, mode, u64::from(rdev), caller(req));
         self.entry(made, reply);
     }
 
-    fn mkdir(
-        &self,
-        req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        _umask: u32,
-        reply: ReplyEntry,
-    ) {
-        self.entry(
-            self.vfs.mkdir(Ino(parent.0), name, mode, caller(req)),
-            reply,
-        );
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+        self.entry(self.vfs.mkdir(Ino(parent.0), name, mode, caller(req)), reply);
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -254,20 +225,9 @@ impl Filesystem for Adapter {
         empty(self.vfs.rmdir(Ino(parent.0), name, caller(req)), reply);
     }
 
-    fn symlink(
-        &self,
-        req: &Request,
-        parent: INodeNo,
-        link_name: &OsStr,
-        target: &Path,
-        reply: ReplyEntry,
-    ) {
+    fn symlink(&self, req: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
         let target = target.as_os_str().as_bytes();
-        self.entry(
-            self.vfs
-                .symlink(Ino(parent.0), link_name, target, caller(req)),
-            reply,
-        );
+        self.entry(self.vfs.symlink(Ino(parent.0), link_name, target, caller(req)), reply);
     }
 
     fn rename(
@@ -285,19 +245,8 @@ impl Filesystem for Adapter {
         empty(self.vfs.rename(from, to, flags, caller(req)), reply);
     }
 
-    fn link(
-        &self,
-        req: &Request,
-        ino: INodeNo,
-        newparent: INodeNo,
-        newname: &OsStr,
-        reply: ReplyEntry,
-    ) {
-        self.entry(
-            self.vfs
-                .link(Ino(ino.0), Ino(newparent.0), newname, caller(req)),
-            reply,
-        );
+    fn link(&self, req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        self.entry(self.vfs.link(Ino(ino.0), Ino(newparent.0), newname, caller(req)), reply);
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -348,14 +297,7 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn flush(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
-        _owner: LockOwner,
-        reply: ReplyEmpty,
-    ) {
+    fn flush(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
         empty(self.vfs.flush(Fh(fh.0)), reply);
     }
 
@@ -373,14 +315,7 @@ impl Filesystem for Adapter {
         reply.ok();
     }
 
-    fn fsync(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
-        datasync: bool,
-        reply: ReplyEmpty,
-    ) {
+    fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
         empty(self.vfs.fsync(Fh(fh.0), datasync), reply);
     }
 
@@ -391,14 +326,7 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn readdir(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectory,
-    ) {
+    fn readdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let read = self.vfs.readdir(Fh(fh.0), offset, &mut |entry| {
             let kind = entry.kind.map_or(FileType::RegularFile, file_type);
             if reply.add(INodeNo(entry.ino), entry.next, kind, entry.name) {
@@ -413,21 +341,10 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn readdirplus(
-        &self,
-        _req: &Request,
-        ino: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectoryPlus,
-    ) {
+    fn readdirplus(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
         let read = self.vfs.readdir(Fh(fh.0), offset, &mut |entry| {
             let looked_up = entry.name != "." && entry.name != "..";
-            let attr = if looked_up {
-                self.vfs.lookup(Ino(ino.0), entry.name)
-            } else {
-                self.vfs.getattr(Ino(ino.0))
-            };
+            let attr = if looked_up { self.vfs.lookup(Ino(ino.0), entry.name) } else { self.vfs.getattr(Ino(ino.0)) };
             // Gone since the listing was made: nothing to show.
             let Ok(attr) = attr else {
                 return ControlFlow::Continue(());
@@ -448,26 +365,12 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn releasedir(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
-        _flags: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
+    fn releasedir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
         self.vfs.releasedir(Fh(fh.0));
         reply.ok();
     }
 
-    fn fsyncdir(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
-        _data: bool,
-        reply: ReplyEmpty,
-    ) {
+    fn fsyncdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _data: bool, reply: ReplyEmpty) {
         empty(self.vfs.fsyncdir(Fh(fh.0)), reply);
     }
 
@@ -528,10 +431,7 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        match self
-            .vfs
-            .create(Ino(parent.0), name, mode, flags, caller(req))
-        {
+        match self.vfs.create(Ino(parent.0), name, mode, flags, caller(req)) {
             Ok((attr, opened)) => reply.created(
                 &self.ttl,
                 &file_attr(&attr),
@@ -557,15 +457,7 @@ impl Filesystem for Adapter {
         empty(self.vfs.fallocate(Fh(fh.0), mode, offset, length), reply);
     }
 
-    fn lseek(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
-        offset: i64,
-        whence: i32,
-        reply: ReplyLseek,
-    ) {
+    fn lseek(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         match self.vfs.lseek(Fh(fh.0), offset, whence) {
             Ok(at) => reply.offset(at),
             Err(error) => reply.error(code(&error)),
@@ -585,11 +477,7 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let range = CopyRange {
-            from: (vfs::Fh(fh_in.0), offset_in),
-            to: (vfs::Fh(fh_out.0), offset_out),
-            len,
-        };
+        let range = CopyRange { from: (vfs::Fh(fh_in.0), offset_in), to: (vfs::Fh(fh_out.0), offset_out), len };
         match self.vfs.copy_file_range(range) {
             Ok(copied) => reply.written(copied as u32),
             Err(error) => reply.error(code(&error)),

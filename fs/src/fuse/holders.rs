@@ -19,19 +19,12 @@ pub(super) fn holders(mountpoint: &Path, dev: u64) -> Vec<Holder> {
     };
     let mut found = Vec::new();
     for process in processes.flatten() {
-        let Some(pid) = process
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
         if pid != std::process::id() && holds(&process.path(), mountpoint, dev) {
             let command = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            found.push(Holder {
-                pid,
-                command: command.trim().to_owned(),
-            });
+            found.push(Holder { pid, command: command.trim().to_owned() });
         }
     }
     found.sort_by_key(|holder| holder.pid);
@@ -58,12 +51,7 @@ fn holds(process: &Path, mountpoint: &Path, dev: u64) -> bool {
 pub(super) fn device_of(path: &Path) -> Option<u64> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     let wanted = super::mount::escaped(path);
-    let line = table
-        .lines()
-        .rfind(|line| line.split(' ').nth(4) == Some(&wanted))?;
+    let line = table.lines().rfind(|line| line.split(' ').nth(4) == Some(&wanted))?;
     let (major, minor) = line.split(' ').nth(2)?.split_once(':')?;
-    Some(rustix::fs::makedev(
-        major.parse().ok()?,
-        minor.parse().ok()?,
-    ))
+    Some(rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?))
 }

@@ -14,7 +14,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// How to mount.
 #[derive(Debug, Clone)]
@@ -25,8 +24,8 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// Nothing can be changed.
     pub read_only: bool,
-    /// How long the kernel may trust attributes and names without asking.
-    pub ttl: Duration,
+    /// Threads that answer the kernel.
+    pub threads: usize,
 }
 
 /// A mounted bucket.
@@ -39,9 +38,7 @@ pub struct Mount {
 
 impl std::fmt::Debug for Mount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mount")
-            .field("mountpoint", &self.mountpoint)
-            .finish_non_exhaustive()
+        f.debug_struct("Mount").field("mountpoint", &self.mountpoint).finish_non_exhaustive()
     }
 }
 
@@ -64,14 +61,11 @@ impl Bucket {
     ///
     /// # Errors
     /// The kernel or fusermount3 refused.
-    pub fn mount(self: &Arc<Self>, mountpoint: &Path, options: &MountOptions) -> FsResult<Mount> {
+    pub fn mount(self: &Arc<Self>, mountpoint: &Path, options: MountOptions) -> FsResult<Mount> {
         raise_descriptor_limit();
-        let adapter = Adapter {
-            vfs: self.vfs(),
-            ttl: options.ttl,
-        };
+        let adapter = Adapter { vfs: self.vfs(), ttl: self.ttl() };
         let what = || format!("mount at {}", mountpoint.display());
-        let session = start(adapter, mountpoint, options).map_err(|e| FsError::os(what(), e))?;
+        let session = start(adapter, mountpoint, &options).map_err(|e| FsError::os(what(), e))?;
         let notifier = session.notifier();
         self.on_rename(Some(Box::new(move |dir, name| {
             // Not in the kernel's cache is as good.
@@ -88,20 +82,11 @@ impl Bucket {
     }
 }
 
-fn start(
-    adapter: Adapter,
-    mountpoint: &Path,
-    options: &MountOptions,
-) -> std::io::Result<BackgroundSession> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+fn start(adapter: Adapter, mountpoint: &Path, options: &MountOptions) -> std::io::Result<BackgroundSession> {
     let mut config = Config::default();
-    config.n_threads = Some(cores + 1);
+    config.n_threads = Some(options.threads.max(1));
     config.clone_fd = true;
-    config.acl = if options.allow_other {
-        SessionACL::All
-    } else {
-        SessionACL::Owner
-    };
+    config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
     if rustix::process::geteuid().is_root() {
         let device = mount_as_root(mountpoint, options)?;
         let acl = config.acl;
@@ -152,10 +137,7 @@ fn mount_as_root(mountpoint: &Path, options: &MountOptions) -> std::io::Result<O
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(errno) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%errno, "limit of open files stays");
     }
@@ -183,51 +165,40 @@ impl Mount {
 
     /// Whether somebody else has unmounted it.
     pub fn is_gone(&self) -> bool {
-        self.session
-            .as_ref()
-            .is_none_or(|session| session.guard.is_finished())
+        self.session.as_ref().is_none_or(|session| session.guard.is_finished())
     }
 
     /// Unmount. A lazy unmount hides a mount that is in use; it is served until its last user is gone.
     ///
     /// # Errors
-    /// [`UnmountError::Busy`]: the mount is as it was.
-    pub fn unmount(&mut self, lazy: bool) -> Result<(), UnmountError> {
+    /// [`UnmountError::Busy`]; the mount comes back with the error, as it was.
+    pub fn unmount(mut self, lazy: bool) -> Result<(), (Self, UnmountError)> {
         if !self.is_gone() {
             match unmount(&self.mountpoint, lazy) {
-                Ok(()) => {}
+                // Not mounted any more, by somebody else, is as good.
+                Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
                 Err(Errno::BUSY) => {
-                    let holders = self
-                        .device
-                        .map_or_else(Vec::new, |dev| holders(&self.mountpoint, dev));
-                    return Err(UnmountError::Busy { holders });
+                    let holders = self.device.map_or_else(Vec::new, |dev| holders(&self.mountpoint, dev));
+                    return Err((self, UnmountError::Busy { holders }));
                 }
-                // Not mounted any more, by somebody else.
-                Err(Errno::INVAL | Errno::NOENT) => {}
                 Err(errno) => {
                     let what = format!("unmount {}", self.mountpoint.display());
-                    return Err(FsError::os(what, errno).into());
+                    return Err((self, FsError::os(what, errno).into()));
                 }
-            }
-        }
-        if !lazy && let Some(session) = self.session.take() {
-            // The kernel has ended the session; its threads end with it.
-            if let Err(error) = session.join() {
-                tracing::debug!(%error, "end of the session");
             }
         }
         self.bucket.on_rename(None);
+        if !lazy {
+            // The kernel has ended the session; its threads end with it.
+            self.wait();
+        }
         Ok(())
     }
 }
 
 fn unmount(mountpoint: &Path, lazy: bool) -> Result<(), Errno> {
     if rustix::process::geteuid().is_root() {
-        let flags = if lazy {
-            UnmountFlags::DETACH
-        } else {
-            UnmountFlags::empty()
-        };
+        let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
         return rustix::mount::unmount(mountpoint, flags | UnmountFlags::NOFOLLOW);
     }
     let mut command = std::process::Command::new("fusermount3");
@@ -250,9 +221,7 @@ fn unmount(mountpoint: &Path, lazy: bool) -> Result<(), Errno> {
 pub fn clear_stale_mount(mountpoint: &Path) -> FsResult<bool> {
     let table = std::fs::read_to_string("/proc/self/mountinfo")?;
     let wanted = escaped(mountpoint);
-    let ours = table
-        .lines()
-        .any(|line| line.split(' ').nth(4) == Some(&wanted) && line.contains(" - fuse.wizefs "));
+    let ours = table.lines().any(|line| line.split(' ').nth(4) == Some(&wanted) && line.contains(" - fuse.wizefs "));
     let dead = || match std::fs::symlink_metadata(mountpoint.join(".")) {
         Err(error) => error.raw_os_error() == Some(libc::ENOTCONN),
         Ok(_) => false,
@@ -260,12 +229,8 @@ pub fn clear_stale_mount(mountpoint: &Path) -> FsResult<bool> {
     if !ours || !dead() {
         return Ok(false);
     }
-    unmount(mountpoint, true).map_err(|errno| {
-        FsError::os(
-            format!("detach the dead mount at {}", mountpoint.display()),
-            errno,
-        )
-    })?;
+    unmount(mountpoint, true)
+        .map_err(|errno| FsError::os(format!("detach the dead mount at {}", mountpoint.display()), errno))?;
     Ok(true)
 }
 

@@ -11,20 +11,12 @@ use crate::recorder::at_of;
 use crate::stat::{Kind, Stat};
 use crate::table::{self, InodeRow};
 use crate::vfs::{Attr, Caller, Fh, Ino, SetAttr, SetTime};
-use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, XattrFlags,
-};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, XattrFlags};
 use std::ffi::OsStr;
 use std::sync::Arc;
 
 impl LoopbackFs {
-    pub(super) fn set_attributes(
-        &self,
-        ino: Ino,
-        fh: Option<Fh>,
-        set: SetAttr,
-        who: Caller,
-    ) -> FsResult<Attr> {
+    pub(super) fn set_attributes(&self, ino: Ino, fh: Option<Fh>, set: SetAttr, who: Caller) -> FsResult<Attr> {
         let node = self.node(ino)?;
         if let Some(size) = set.size {
             self.truncate(&node, fh, size, who)?;
@@ -43,9 +35,7 @@ impl LoopbackFs {
     }
 
     fn truncate(&self, node: &Arc<Node>, fh: Option<Fh>, size: u64, who: Caller) -> FsResult<()> {
-        let handle = fh
-            .and_then(|fh| self.files.get(fh).ok())
-            .filter(|h| h.writable);
+        let handle = fh.and_then(|fh| self.files.get(fh).ok()).filter(|h| h.writable);
         self.recorder.begin_write(node, size == 0, who)?;
         let done = match handle {
             Some(handle) => handle.file.set_len(size).map_err(Into::into),
@@ -57,12 +47,7 @@ impl LoopbackFs {
 
     /// Do `act`, which moves the change time of `node` and perhaps its permission bits. The table follows for a file that was
     /// as it had been left; new permission bits of such a file are a put that repeats its content.
-    fn change_attributes(
-        &self,
-        node: &Arc<Node>,
-        who: Caller,
-        act: impl FnOnce() -> FsResult<()>,
-    ) -> FsResult<()> {
+    fn change_attributes(&self, node: &Arc<Node>, who: Caller, act: impl FnOnce() -> FsResult<()>) -> FsResult<()> {
         if !node.kind.is_recorded() || node.writing.lock().dirty.is_some() {
             // Its coming put carries the attributes.
             return act();
@@ -85,8 +70,7 @@ impl LoopbackFs {
         let Some(mut row) = known else {
             // Not as it was left: the put that tells of new permission bits is a foreign one.
             if node.kind == Kind::File && after.mode != before.mode {
-                self.recorder
-                    .mark_dirty(node, vec![id], Cause::Foreign, &before);
+                self.recorder.mark_dirty(node, vec![id], Cause::Foreign, &before);
                 self.recorder.queue.push(node, false);
             } else {
                 self.recorder.intents.end_now(&[id]);
@@ -95,17 +79,11 @@ impl LoopbackFs {
         };
         (row.ctime_ns, row.mode) = (after.ctime_ns, after.mode);
         let inode_row = table::set(table::inode_key(node.ino), &row)?;
-        let ops = if after.mode == before.mode {
-            Vec::new()
-        } else {
-            self.mode_ops(node, &row, &after)?
-        };
+        let ops = if after.mode == before.mode { Vec::new() } else { self.mode_ops(node, &row, &after)? };
         let mut number = self.recorder.stream.last();
         self.recorder.stream.note(vec![inode_row]);
         for op in ops {
-            number = self
-                .recorder
-                .emit(&names, Cause::Mount, op, Vec::new(), Vec::new());
+            number = self.recorder.emit(&names, Cause::Mount, op, Vec::new(), Vec::new());
         }
         self.recorder.intents.end_after(number, vec![id]);
         Ok(())
@@ -115,10 +93,7 @@ impl LoopbackFs {
         let mut ops = Vec::new();
         for (_, path) in self.recorder.current_links(node, Some(row))? {
             let op = match node.kind {
-                Kind::Directory => Some(Op::Mkdir {
-                    path,
-                    mode: after.mode,
-                }),
+                Kind::Directory => Some(Op::Mkdir { path, mode: after.mode }),
                 _ => row.put_again(path, after).map(Op::Put),
             };
             ops.extend(op);
@@ -126,29 +101,14 @@ impl LoopbackFs {
         Ok(ops)
     }
 
-    pub(super) fn set_xattr(
-        &self,
-        ino: Ino,
-        name: &OsStr,
-        value: &[u8],
-        flags: XattrFlags,
-    ) -> FsResult<()> {
+    pub(super) fn set_xattr(&self, ino: Ino, name: &OsStr, value: &[u8], flags: XattrFlags) -> FsResult<()> {
         let node = self.node(ino)?;
-        self.change_attributes(&node, NODE, || {
-            Ok(rustix::fs::setxattr(
-                proc_path(&*node.fd()?),
-                name,
-                value,
-                flags,
-            )?)
-        })
+        self.change_attributes(&node, NODE, || Ok(rustix::fs::setxattr(proc_path(&*node.fd()?), name, value, flags)?))
     }
 
     pub(super) fn remove_xattr(&self, ino: Ino, name: &OsStr) -> FsResult<()> {
         let node = self.node(ino)?;
-        self.change_attributes(&node, NODE, || {
-            Ok(rustix::fs::removexattr(proc_path(&*node.fd()?), name)?)
-        })
+        self.change_attributes(&node, NODE, || Ok(rustix::fs::removexattr(proc_path(&*node.fd()?), name)?))
     }
 }
 
@@ -171,10 +131,7 @@ fn apply(node: &Node, set: &SetAttr) -> FsResult<()> {
         rustix::fs::chmod(proc_path(&*fd), Mode::from_raw_mode(mode & 0o7777))?;
     }
     if set.atime.is_some() || set.mtime.is_some() {
-        let times = Timestamps {
-            last_access: timespec(set.atime),
-            last_modification: timespec(set.mtime),
-        };
+        let times = Timestamps { last_access: timespec(set.atime), last_modification: timespec(set.mtime) };
         set_times(node, &fd, &times)?;
     }
     Ok(())
@@ -182,12 +139,7 @@ fn apply(node: &Node, set: &SetAttr) -> FsResult<()> {
 
 fn set_times(node: &Node, fd: &std::os::fd::OwnedFd, times: &Timestamps) -> FsResult<()> {
     if node.kind != Kind::Symlink {
-        return Ok(rustix::fs::utimensat(
-            CWD,
-            proc_path(fd),
-            times,
-            AtFlags::empty(),
-        )?);
+        return Ok(rustix::fs::utimensat(CWD, proc_path(fd), times, AtFlags::empty())?);
     }
     // procfs would follow the link; a name in its directory does not.
     for name in node.names() {
@@ -202,17 +154,10 @@ fn set_times(node: &Node, fd: &std::os::fd::OwnedFd, times: &Timestamps) -> FsRe
 
 fn timespec(time: Option<SetTime>) -> Timespec {
     match time {
-        None => Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
-        Some(SetTime::Now) => Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_NOW,
-        },
-        Some(SetTime::At(nanos)) => Timespec {
-            tv_sec: nanos.div_euclid(1_000_000_000),
-            tv_nsec: nanos.rem_euclid(1_000_000_000),
-        },
+        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        Some(SetTime::Now) => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+        Some(SetTime::At(nanos)) => {
+            Timespec { tv_sec: nanos.div_euclid(1_000_000_000), tv_nsec: nanos.rem_euclid(1_000_000_000) }
+        }
     }
 }

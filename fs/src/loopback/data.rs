@@ -20,8 +20,7 @@ impl LoopbackFs {
 
     /// A handle that was flushed writes again: a duplicate descriptor, or a mapping after `close`.
     fn written_again(&self, handle: &FileHandle) -> FsResult<()> {
-        if !handle.flushed.load(Ordering::Acquire) || !handle.flushed.swap(false, Ordering::AcqRel)
-        {
+        if !handle.flushed.load(Ordering::Acquire) || !handle.flushed.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
         // Counts this handle once more as a writer, which notes an intent if the content was reported meanwhile.
@@ -75,13 +74,7 @@ impl LoopbackFs {
         self.recorder.stream.wait(number)
     }
 
-    pub(super) fn allocate(
-        &self,
-        fh: Fh,
-        mode: FallocateFlags,
-        offset: u64,
-        len: u64,
-    ) -> FsResult<()> {
+    pub(super) fn allocate(&self, fh: Fh, mode: FallocateFlags, offset: u64, len: u64) -> FsResult<()> {
         let handle = self.files.get(fh)?;
         self.written_again(&handle)?;
         Ok(rustix::fs::fallocate(&handle.file, mode, offset, len)?)
@@ -91,15 +84,7 @@ impl LoopbackFs {
         let (from, mut from_at) = (self.files.get(range.from.0)?, range.from.1);
         let (to, mut to_at) = (self.files.get(range.to.0)?, range.to.1);
         self.written_again(&to)?;
-        let len = usize::try_from(range.len)
-            .unwrap_or(usize::MAX)
-            .min(i32::MAX as usize);
-        Ok(rustix::fs::copy_file_range(
-            &from.file,
-            Some(&mut from_at),
-            &to.file,
-            Some(&mut to_at),
-            len,
-        )?)
+        let len = usize::try_from(range.len).unwrap_or(usize::MAX).min(i32::MAX as usize);
+        Ok(rustix::fs::copy_file_range(&from.file, Some(&mut from_at), &to.file, Some(&mut to_at), len)?)
     }
 }

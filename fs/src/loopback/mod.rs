@@ -23,12 +23,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Flags of a program's `open` that make sense on the backing. `O_CREAT` and friends are ours; `O_DIRECT` would put the
 /// backing's alignment on buffers that are ours too.
-const PASSED_FLAGS: i32 = libc::O_ACCMODE
-    | libc::O_APPEND
-    | libc::O_TRUNC
-    | libc::O_SYNC
-    | libc::O_DSYNC
-    | libc::O_NOATIME;
+const PASSED_FLAGS: i32 =
+    libc::O_ACCMODE | libc::O_APPEND | libc::O_TRUNC | libc::O_SYNC | libc::O_DSYNC | libc::O_NOATIME;
 
 /// A directory served as a bucket, with what is done in it recorded.
 #[derive(Debug)]
@@ -41,11 +37,7 @@ pub struct LoopbackFs {
 impl LoopbackFs {
     /// Serve the directory `recorder` has as its root inode.
     pub fn new(recorder: Arc<Recorder>) -> Self {
-        Self {
-            recorder,
-            files: HandleTable::default(),
-            dirs: HandleTable::default(),
-        }
+        Self { recorder, files: HandleTable::default(), dirs: HandleTable::default() }
     }
 
     fn node(&self, ino: Ino) -> FsResult<Arc<Node>> {
@@ -53,11 +45,7 @@ impl LoopbackFs {
     }
 
     fn attr(node: &Node, stat: Stat) -> Attr {
-        Attr {
-            ino: node.ino,
-            stat,
-            generation: node.generation(),
-        }
+        Attr { ino: node.ino, stat, generation: node.generation() }
     }
 
     /// The node at `name`, with a lookup given to the kernel.
@@ -91,12 +79,7 @@ impl LoopbackFs {
     }
 
     fn opened(&self, node: &Arc<Node>, file: std::fs::File, writable: bool) -> Opened {
-        let fh = self.files.insert(FileHandle {
-            node: node.clone(),
-            file,
-            writable,
-            flushed: AtomicBool::new(false),
-        });
+        let fh = self.files.insert(FileHandle { node: node.clone(), file, writable, flushed: AtomicBool::new(false) });
         Opened { fh, backing: None }
     }
 }
@@ -129,10 +112,7 @@ impl ReadFs for LoopbackFs {
         let handle = self.files.get(fh)?;
         let mut done = 0;
         while done < buf.len() {
-            match handle
-                .file
-                .read_at(&mut buf[done..], offset + done as u64)?
-            {
+            match handle.file.read_at(&mut buf[done..], offset + done as u64)? {
                 0 => break,
                 read => done += read,
             }
@@ -162,18 +142,10 @@ impl ReadFs for LoopbackFs {
 
     fn opendir(&self, ino: Ino) -> FsResult<Fh> {
         let node = self.node(ino)?;
-        Ok(self.dirs.insert(DirHandle {
-            node,
-            entries: parking_lot::Mutex::new(None),
-        }))
+        Ok(self.dirs.insert(DirHandle { node, entries: parking_lot::Mutex::new(None) }))
     }
 
-    fn readdir(
-        &self,
-        fh: Fh,
-        from: u64,
-        visit: &mut dyn FnMut(Dirent<'_>) -> ControlFlow<()>,
-    ) -> FsResult<()> {
+    fn readdir(&self, fh: Fh, from: u64, visit: &mut dyn FnMut(Dirent<'_>) -> ControlFlow<()>) -> FsResult<()> {
         let handle = self.dirs.get(fh)?;
         let mut entries = handle.entries.lock();
         // From the start again after a rewind: a new look at the directory.
@@ -186,12 +158,7 @@ impl ReadFs for LoopbackFs {
         };
         let start = usize::try_from(from).map_err(|_| Errno::INVAL)?;
         for (at, entry) in listed.iter().enumerate().skip(start) {
-            let dirent = Dirent {
-                ino: entry.ino,
-                next: at as u64 + 1,
-                kind: entry.kind,
-                name: &entry.name,
-            };
+            let dirent = Dirent { ino: entry.ino, next: at as u64 + 1, kind: entry.kind, name: &entry.name };
             if visit(dirent).is_break() {
                 break;
             }
@@ -290,25 +257,11 @@ fn not_supported(what: &str) -> FsError {
 }
 
 impl crate::vfs::Vfs for LoopbackFs {
-    fn create(
-        &self,
-        parent: Ino,
-        name: &OsStr,
-        mode: u32,
-        flags: i32,
-        who: Caller,
-    ) -> FsResult<(Attr, Opened)> {
+    fn create(&self, parent: Ino, name: &OsStr, mode: u32, flags: i32, who: Caller) -> FsResult<(Attr, Opened)> {
         self.create_file(parent, name, mode, flags, who)
     }
 
-    fn mknod(
-        &self,
-        parent: Ino,
-        name: &OsStr,
-        mode: u32,
-        rdev: u64,
-        who: Caller,
-    ) -> FsResult<Attr> {
+    fn mknod(&self, parent: Ino, name: &OsStr, mode: u32, rdev: u64, who: Caller) -> FsResult<Attr> {
         self.make_node(parent, name, mode, rdev, who)
     }
 
@@ -332,13 +285,7 @@ impl crate::vfs::Vfs for LoopbackFs {
         self.remove_dir(parent, name, who)
     }
 
-    fn rename(
-        &self,
-        from: (Ino, &OsStr),
-        to: (Ino, &OsStr),
-        flags: RenameFlags,
-        who: Caller,
-    ) -> FsResult<()> {
+    fn rename(&self, from: (Ino, &OsStr), to: (Ino, &OsStr), flags: RenameFlags, who: Caller) -> FsResult<()> {
         self.rename_name(from, to, flags, who)
     }
 

@@ -48,12 +48,7 @@ impl LoopbackFs {
     }
 
     /// Note `intent`, do `act`, and end the intent at once when that failed.
-    fn with_intent<T>(
-        &self,
-        intent: Intent,
-        who: Caller,
-        act: impl FnOnce() -> FsResult<T>,
-    ) -> FsResult<(u64, T)> {
+    fn with_intent<T>(&self, intent: Intent, who: Caller, act: impl FnOnce() -> FsResult<T>) -> FsResult<(u64, T)> {
         let id = self.recorder.intents.note(intent, who.uid, who.pid)?;
         match act() {
             Ok(done) => Ok((id, done)),
@@ -95,13 +90,7 @@ impl LoopbackFs {
     }
 
     /// Make a new regular file and leave it dirty.
-    fn make_file(
-        &self,
-        place: &Place<'_>,
-        mode: u32,
-        flags: i32,
-        who: Caller,
-    ) -> FsResult<(Arc<Node>, File, Stat)> {
+    fn make_file(&self, place: &Place<'_>, mode: u32, flags: i32, who: Caller) -> FsResult<(Arc<Node>, File, Stat)> {
         let flags = OFlags::from_bits_retain((flags & super::PASSED_FLAGS) as u32)
             | OFlags::CREATE
             | OFlags::EXCL
@@ -114,15 +103,7 @@ impl LoopbackFs {
             Ok(file)
         })?;
         let (node, stat) = self.recorder.inodes.open_name(&place.dir, place.name)?;
-        self.recorder.mark_dirty(
-            &node,
-            vec![id],
-            Cause::Mount,
-            &Stat {
-                mtime_ns: i64::MIN,
-                ..stat
-            },
-        );
+        self.recorder.mark_dirty(&node, vec![id], Cause::Mount, &Stat { mtime_ns: i64::MIN, ..stat });
         Ok((node, file, stat))
     }
 
@@ -130,24 +111,10 @@ impl LoopbackFs {
     ///
     /// # Errors
     /// What the kernel answers.
-    pub fn replace(
-        &self,
-        dir: &Arc<Node>,
-        temporary: &OsStr,
-        name: &OsStr,
-        stage: u64,
-    ) -> FsResult<Arc<Node>> {
+    pub fn replace(&self, dir: &Arc<Node>, temporary: &OsStr, name: &OsStr, stage: u64) -> FsResult<Arc<Node>> {
         let fd = dir.fd()?;
-        let from = Place {
-            dir: dir.clone(),
-            fd: fd.clone(),
-            name: temporary,
-        };
-        let to = Place {
-            dir: dir.clone(),
-            fd,
-            name,
-        };
+        let from = Place { dir: dir.clone(), fd: fd.clone(), name: temporary };
+        let to = Place { dir: dir.clone(), fd, name };
         let _names = self.recorder.lock_names();
         let (node, stat) = self.recorder.inodes.open_name(dir, temporary)?;
         let target = match self.recorder.inodes.open_name(dir, name) {
@@ -155,14 +122,9 @@ impl LoopbackFs {
             Err(error) if error.errno() == Errno::NOENT => None,
             Err(error) => return Err(error),
         };
-        let intent = Intent::Rename {
-            from: from.at(),
-            to: to.at(),
-            ino: node.ino.0,
-        };
-        let (id, ()) = self.with_intent(intent, NODE, || {
-            Ok(rustix::fs::renameat(&*from.fd, temporary, &*to.fd, name)?)
-        })?;
+        let intent = Intent::Rename { from: from.at(), to: to.at(), ino: node.ino.0 };
+        let (id, ()) =
+            self.with_intent(intent, NODE, || Ok(rustix::fs::renameat(&*from.fd, temporary, &*to.fd, name)?))?;
         node.drop_name(dir.ino, temporary);
         node.add_name(dir, name);
         if let Some((target, before)) = &target {
@@ -170,12 +132,8 @@ impl LoopbackFs {
             let rows = self.unlinked(target, &to, before)?;
             self.recorder.stream.note(rows.into_iter().collect());
         }
-        let before = Stat {
-            mtime_ns: i64::MIN,
-            ..stat
-        };
-        self.recorder
-            .mark_dirty(&node, vec![stage, id], Cause::Put, &before);
+        let before = Stat { mtime_ns: i64::MIN, ..stat };
+        self.recorder.mark_dirty(&node, vec![stage, id], Cause::Put, &before);
         Ok(node)
     }
 
@@ -185,13 +143,8 @@ impl LoopbackFs {
     /// What the kernel answers.
     pub fn make_parent(&self, dir: &Arc<Node>, name: &OsStr) -> FsResult<Arc<Node>> {
         let intent = Intent::Create { at: at(dir, name) };
-        let (id, ()) = self.with_intent(intent, NODE, || {
-            Ok(rustix::fs::mkdirat(
-                &*dir.fd()?,
-                name,
-                Mode::from_raw_mode(0o755),
-            )?)
-        })?;
+        let (id, ()) =
+            self.with_intent(intent, NODE, || Ok(rustix::fs::mkdirat(&*dir.fd()?, name, Mode::from_raw_mode(0o755))?))?;
         self.recorder.intents.end_now(&[id]);
         Ok(self.recorder.inodes.open_name(dir, name)?.0)
     }
@@ -201,25 +154,14 @@ impl LoopbackFs {
     /// # Errors
     /// `EISDIR` for a directory; what the kernel answers.
     pub fn remove_in(&self, dir: &Arc<Node>, name: &OsStr, cause: Cause) -> FsResult<u64> {
-        let place = Place {
-            dir: dir.clone(),
-            fd: dir.fd()?,
-            name,
-        };
+        let place = Place { dir: dir.clone(), fd: dir.fd()?, name };
         if place.stat()?.kind == Kind::Directory {
             return Err(Errno::ISDIR.into());
         }
         self.remove_at(&place, cause, NODE)
     }
 
-    pub(super) fn make_node(
-        &self,
-        parent: Ino,
-        name: &OsStr,
-        mode: u32,
-        rdev: u64,
-        who: Caller,
-    ) -> FsResult<Attr> {
+    pub(super) fn make_node(&self, parent: Ino, name: &OsStr, mode: u32, rdev: u64, who: Caller) -> FsResult<Attr> {
         self.recorder.stream.admit(false)?;
         let place = self.place(parent, name)?;
         let kind = FileType::from_raw_mode(mode);
@@ -240,13 +182,7 @@ impl LoopbackFs {
         self.entry(&place.dir, name)
     }
 
-    pub(super) fn make_dir(
-        &self,
-        parent: Ino,
-        name: &OsStr,
-        mode: u32,
-        who: Caller,
-    ) -> FsResult<Attr> {
+    pub(super) fn make_dir(&self, parent: Ino, name: &OsStr, mode: u32, who: Caller) -> FsResult<Attr> {
         self.recorder.stream.admit(false)?;
         let place = self.place(parent, name)?;
         let bits = Mode::from_raw_mode(mode & 0o7777);
@@ -258,27 +194,15 @@ impl LoopbackFs {
         })?;
         let attr = self.entry(&place.dir, name)?;
         let node = self.node(attr.ino)?;
-        let mut rows = self
-            .recorder
-            .dir_rows(&node, &place.dir, name, &attr.stat)?;
+        let mut rows = self.recorder.dir_rows(&node, &place.dir, name, &attr.stat)?;
         self.recorder.imply_dirs(&place.dir, &mut rows)?;
-        node.recorded
-            .store(true, std::sync::atomic::Ordering::Release);
-        let op = Op::Mkdir {
-            path,
-            mode: attr.stat.mode,
-        };
+        node.recorded.store(true, std::sync::atomic::Ordering::Release);
+        let op = Op::Mkdir { path, mode: attr.stat.mode };
         self.recorder.emit(&names, Cause::Mount, op, rows, vec![id]);
         Ok(attr)
     }
 
-    pub(super) fn make_symlink(
-        &self,
-        parent: Ino,
-        name: &OsStr,
-        target: &[u8],
-        who: Caller,
-    ) -> FsResult<Attr> {
+    pub(super) fn make_symlink(&self, parent: Ino, name: &OsStr, target: &[u8], who: Caller) -> FsResult<Attr> {
         self.recorder.stream.admit(false)?;
         let place = self.place(parent, name)?;
         let names = self.recorder.lock_names();
@@ -289,46 +213,26 @@ impl LoopbackFs {
             given.inspect_err(|_| take_back(&place, AtFlags::empty()))
         })?;
         let attr = self.entry(&place.dir, name)?;
-        let mut rows =
-            self.recorder
-                .rows_of(attr.ino, &place.dir, name, &attr.stat, Settled::Symlink)?;
+        let mut rows = self.recorder.rows_of(attr.ino, &place.dir, name, &attr.stat, Settled::Symlink)?;
         self.recorder.imply_dirs(&place.dir, &mut rows)?;
-        let content = Content::Symlink {
-            target: target.to_vec(),
-        };
+        let content = Content::Symlink { target: target.to_vec() };
         let put = table::put(path, content, &attr.stat, Evidence::Lease);
-        self.recorder
-            .emit(&names, Cause::Mount, Op::Put(put), rows, vec![id]);
+        self.recorder.emit(&names, Cause::Mount, Op::Put(put), rows, vec![id]);
         Ok(attr)
     }
 
-    pub(super) fn make_link(
-        &self,
-        ino: Ino,
-        parent: Ino,
-        name: &OsStr,
-        who: Caller,
-    ) -> FsResult<Attr> {
+    pub(super) fn make_link(&self, ino: Ino, parent: Ino, name: &OsStr, who: Caller) -> FsResult<Attr> {
         self.recorder.stream.admit(false)?;
         let node = self.node(ino)?;
         let place = self.place(parent, name)?;
         let names = self.recorder.lock_names();
         let path = self.recorder.path(&place.dir, name)?;
         let before = node.stat()?;
-        let intent = Intent::Link {
-            at: place.at(),
-            ino: ino.0,
-        };
+        let intent = Intent::Link { at: place.at(), ino: ino.0 };
         let (id, ()) = self.with_intent(intent, who, || {
             let from = crate::lease::proc_path(&*node.fd()?);
             let follow = AtFlags::SYMLINK_FOLLOW;
-            Ok(rustix::fs::linkat(
-                rustix::fs::CWD,
-                from,
-                &*place.fd,
-                name,
-                follow,
-            )?)
+            Ok(rustix::fs::linkat(rustix::fs::CWD, from, &*place.fd, name, follow)?)
         })?;
         node.add_name(&place.dir, name);
         let after = node.stat()?;
@@ -370,17 +274,13 @@ impl LoopbackFs {
         };
         row.ctime_ns = after.ctime_ns;
         row.links.push(place.at());
-        let name_row = NameRow {
-            ino: node.ino.0,
-            kind: node.kind,
-        };
+        let name_row = NameRow { ino: node.ino.0, kind: node.kind };
         let mut rows = vec![
             table::set(table::inode_key(node.ino), &row)?,
             table::set(table::name_key(place.dir.ino, place.name), &name_row)?,
         ];
         self.recorder.imply_dirs(&place.dir, &mut rows)?;
-        self.recorder
-            .emit(names, Cause::Mount, Op::Put(put), rows, vec![id]);
+        self.recorder.emit(names, Cause::Mount, Op::Put(put), rows, vec![id]);
         Ok(())
     }
 
@@ -389,8 +289,7 @@ impl LoopbackFs {
     }
 
     pub(super) fn remove_name(&self, parent: Ino, name: &OsStr, who: Caller) -> FsResult<()> {
-        self.remove_at(&self.place(parent, name)?, Cause::Mount, who)
-            .map(drop)
+        self.remove_at(&self.place(parent, name)?, Cause::Mount, who).map(drop)
     }
 
     fn remove_at(&self, place: &Place<'_>, cause: Cause, who: Caller) -> FsResult<u64> {
@@ -400,20 +299,14 @@ impl LoopbackFs {
         let path = self.recorder.path(&place.dir, name)?;
         // Opened before it goes: what is left under other names must be looked at afterwards.
         let (node, before) = self.recorder.inodes.open_name(&place.dir, name)?;
-        let intent = Intent::Remove {
-            at: place.at(),
-            ino: node.ino.0,
-        };
-        let (id, ()) = self.with_intent(intent, who, || {
-            Ok(rustix::fs::unlinkat(&*place.fd, name, AtFlags::empty())?)
-        })?;
+        let intent = Intent::Remove { at: place.at(), ino: node.ino.0 };
+        let (id, ()) =
+            self.with_intent(intent, who, || Ok(rustix::fs::unlinkat(&*place.fd, name, AtFlags::empty())?))?;
         node.drop_name(place.dir.ino, name);
         let mut rows = vec![table::delete(table::name_key(place.dir.ino, name))];
         rows.extend(self.unlinked(&node, place, &before)?);
         if node.kind.is_recorded() {
-            return Ok(self
-                .recorder
-                .emit(&names, cause, Op::Remove { path }, rows, vec![id]));
+            return Ok(self.recorder.emit(&names, cause, Op::Remove { path }, rows, vec![id]));
         }
         self.recorder.stream.note(rows);
         self.recorder.intents.end_now(&[id]);
@@ -421,21 +314,14 @@ impl LoopbackFs {
     }
 
     /// What the table says of `node` after it lost the name at `place`. `before` is from before that.
-    fn unlinked(
-        &self,
-        node: &Arc<Node>,
-        place: &Place<'_>,
-        before: &Stat,
-    ) -> FsResult<Option<Row>> {
+    fn unlinked(&self, node: &Arc<Node>, place: &Place<'_>, before: &Stat) -> FsResult<Option<Row>> {
         let after = node.stat()?;
         if after.nlink == 0 {
             let mut writing = node.writing.lock();
             if writing.writers == 0
                 && let Some(dirty) = writing.dirty.take()
             {
-                self.recorder
-                    .intents
-                    .end_after(self.recorder.stream.last() + 1, dirty.intents);
+                self.recorder.intents.end_after(self.recorder.stream.last() + 1, dirty.intents);
                 self.recorder.mark_clean(node);
             }
             self.recorder.outboards.remove(node.ino.0);
@@ -459,24 +345,16 @@ impl LoopbackFs {
         let path = self.recorder.path(&place.dir, name)?;
         let (node, _) = self.recorder.inodes.open_name(&place.dir, name)?;
         let known = self.recorder.name_row(place.dir.ino, name)?;
-        let intent = Intent::Remove {
-            at: place.at(),
-            ino: node.ino.0,
-        };
-        let (id, ()) = self.with_intent(intent, who, || {
-            Ok(rustix::fs::unlinkat(&*place.fd, name, AtFlags::REMOVEDIR)?)
-        })?;
+        let intent = Intent::Remove { at: place.at(), ino: node.ino.0 };
+        let (id, ()) =
+            self.with_intent(intent, who, || Ok(rustix::fs::unlinkat(&*place.fd, name, AtFlags::REMOVEDIR)?))?;
         node.drop_name(place.dir.ino, name);
         if known.is_none() {
             self.recorder.intents.end_now(&[id]);
             return Ok(());
         }
-        let rows = vec![
-            table::delete(table::name_key(place.dir.ino, name)),
-            table::delete(table::inode_key(node.ino)),
-        ];
-        self.recorder
-            .emit(&names, Cause::Mount, Op::Rmdir { path }, rows, vec![id]);
+        let rows = vec![table::delete(table::name_key(place.dir.ino, name)), table::delete(table::inode_key(node.ino))];
+        self.recorder.emit(&names, Cause::Mount, Op::Rmdir { path }, rows, vec![id]);
         Ok(())
     }
 
@@ -499,38 +377,21 @@ impl LoopbackFs {
             Err(error) if error.errno() == Errno::NOENT => None,
             Err(error) => return Err(error),
         };
-        let paths = (
-            self.recorder.path(&from.dir, from.name)?,
-            self.recorder.path(&to.dir, to.name)?,
-        );
-        let same = target
-            .as_ref()
-            .is_some_and(|(t, _)| Arc::ptr_eq(t, &moved.0));
-        let intent = Intent::Rename {
-            from: from.at(),
-            to: to.at(),
-            ino: moved.0.ino.0,
-        };
+        let paths = (self.recorder.path(&from.dir, from.name)?, self.recorder.path(&to.dir, to.name)?);
+        let same = target.as_ref().is_some_and(|(t, _)| Arc::ptr_eq(t, &moved.0));
+        let intent = Intent::Rename { from: from.at(), to: to.at(), ino: moved.0.ino.0 };
         let (id, ()) = self.with_intent(intent, who, || {
             let done = rustix::fs::renameat_with(&*from.fd, from.name, &*to.fd, to.name, flags);
             Ok(done?)
         })?;
-        let rename = Rename {
-            names: &names,
-            from,
-            to,
-            paths,
-            id,
-        };
+        let rename = Rename { names: &names, from, to, paths, id };
         if same {
             // Two names of one file: the kernel leaves both.
             self.recorder.intents.end_now(&[id]);
             return Ok(());
         }
         match target {
-            Some(target) if flags.contains(RenameFlags::EXCHANGE) => {
-                self.exchanged(&rename, moved, target)
-            }
+            Some(target) if flags.contains(RenameFlags::EXCHANGE) => self.exchanged(&rename, moved, target),
             target => self.renamed(&rename, moved, target),
         }
     }
@@ -561,8 +422,7 @@ impl LoopbackFs {
             self.recorder.imply_dirs(&to.dir, &mut rows)?;
             let (from, to) = rename.paths.clone();
             let op = Op::Rename { from, to };
-            self.recorder
-                .emit(rename.names, Cause::Mount, op, rows, vec![rename.id]);
+            self.recorder.emit(rename.names, Cause::Mount, op, rows, vec![rename.id]);
             return Ok(());
         }
         self.renamed_unreported(rename, &node, &before, target_row.as_ref(), rows)
@@ -582,8 +442,7 @@ impl LoopbackFs {
             self.recorder.stream.note(rows);
             let clean = node.writing.lock().dirty.is_none();
             let cause = if clean { Cause::Foreign } else { Cause::Mount };
-            self.recorder
-                .mark_dirty(node, vec![rename.id], cause, before);
+            self.recorder.mark_dirty(node, vec![rename.id], cause, before);
             if clean {
                 self.recorder.queue.push(node, false);
             }
@@ -600,23 +459,13 @@ impl LoopbackFs {
             Kind::Directory => Op::Rmdir { path },
             _ => Op::Remove { path },
         };
-        self.recorder
-            .emit(rename.names, Cause::Mount, op, rows, vec![rename.id]);
+        self.recorder.emit(rename.names, Cause::Mount, op, rows, vec![rename.id]);
         Ok(())
     }
 
     /// Rows that follow a reported name from one place to another.
-    fn moved_rows(
-        &self,
-        node: &Arc<Node>,
-        before: &Stat,
-        from: &Place<'_>,
-        to: &Place<'_>,
-    ) -> FsResult<Vec<Row>> {
-        let name_row = NameRow {
-            ino: node.ino.0,
-            kind: node.kind,
-        };
+    fn moved_rows(&self, node: &Arc<Node>, before: &Stat, from: &Place<'_>, to: &Place<'_>) -> FsResult<Vec<Row>> {
+        let name_row = NameRow { ino: node.ino.0, kind: node.kind };
         let mut rows = vec![table::set(table::name_key(to.dir.ino, to.name), &name_row)?];
         if let Some(mut row) = self.recorder.inode_row(node.ino, node.btime_ns)? {
             row.moved(before, &to.stat()?, &from.at(), to.at());
@@ -644,8 +493,7 @@ impl LoopbackFs {
             rows.extend(self.moved_rows(&b, &b_before, to, from)?);
             let (a, b) = rename.paths.clone();
             let op = Op::Exchange { a, b };
-            self.recorder
-                .emit(rename.names, Cause::Mount, op, rows, vec![rename.id]);
+            self.recorder.emit(rename.names, Cause::Mount, op, rows, vec![rename.id]);
             return Ok(());
         }
         // Of two names the ledger knows one at most: that one moves, the other comes with its content.
@@ -653,31 +501,16 @@ impl LoopbackFs {
         let (op, unknown, before) = if a_known {
             rows.push(table::delete(table::name_key(from.dir.ino, from.name)));
             rows.extend(self.moved_rows(&a, &a_before, from, to)?);
-            (
-                Some(Op::Rename {
-                    from: paths.0,
-                    to: paths.1,
-                }),
-                vec![&b],
-                b_before,
-            )
+            (Some(Op::Rename { from: paths.0, to: paths.1 }), vec![&b], b_before)
         } else if b_known {
             rows.push(table::delete(table::name_key(to.dir.ino, to.name)));
             rows.extend(self.moved_rows(&b, &b_before, to, from)?);
-            (
-                Some(Op::Rename {
-                    from: paths.1,
-                    to: paths.0,
-                }),
-                vec![&a],
-                a_before,
-            )
+            (Some(Op::Rename { from: paths.1, to: paths.0 }), vec![&a], a_before)
         } else {
             (None, vec![&a, &b], a_before)
         };
         if let Some(op) = op {
-            self.recorder
-                .emit(rename.names, Cause::Mount, op, rows, vec![]);
+            self.recorder.emit(rename.names, Cause::Mount, op, rows, vec![]);
         }
         for node in unknown {
             let clean = node.writing.lock().dirty.is_none();
@@ -687,9 +520,7 @@ impl LoopbackFs {
                 self.recorder.queue.push(node, false);
             }
         }
-        self.recorder
-            .intents
-            .end_after(self.recorder.stream.last(), vec![rename.id]);
+        self.recorder.intents.end_after(self.recorder.stream.last(), vec![rename.id]);
         Ok(())
     }
 }
@@ -719,8 +550,7 @@ fn give_to(place: &Place<'_>, who: Caller, mode: Mode) -> FsResult<()> {
     let stat = place.stat()?;
     let inherits_group = Stat::of_fd(&*place.fd)?.mode & libc::S_ISGID != 0;
     let uid = (stat.uid != who.uid).then(|| rustix::process::Uid::from_raw(who.uid));
-    let gid =
-        (stat.gid != who.gid && !inherits_group).then(|| rustix::process::Gid::from_raw(who.gid));
+    let gid = (stat.gid != who.gid && !inherits_group).then(|| rustix::process::Gid::from_raw(who.gid));
     if uid.is_none() && gid.is_none() {
         return Ok(());
     }

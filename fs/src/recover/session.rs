@@ -47,19 +47,14 @@ impl Left {
 
     /// It did not end in order and the machine has been started since: what was not on the disk is lost.
     pub fn machine_went_down(&self) -> bool {
-        self.unclean()
-            && self
-                .note
-                .as_ref()
-                .is_some_and(|note| note.boot_id != self.boot_id)
+        self.unclean() && self.note.as_ref().is_some_and(|note| note.boot_id != self.boot_id)
     }
 
     /// After a machine that went down: whether a change at this time was the session's.
     pub fn covers(&self, ctime_ns: i64) -> bool {
         self.machine_went_down()
             && self.note.as_ref().is_some_and(|note| {
-                (note.began_ns..=self.heartbeat_ns.saturating_add(AFTER_HEARTBEAT_NS))
-                    .contains(&ctime_ns)
+                (note.began_ns..=self.heartbeat_ns.saturating_add(AFTER_HEARTBEAT_NS)).contains(&ctime_ns)
             })
     }
 
@@ -85,11 +80,7 @@ impl Session {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Left::default(),
             Err(e) => return Err(FsError::os(path.display().to_string(), e)),
         };
-        let session = Self {
-            path,
-            boot_id: boot_id.to_owned(),
-            began_ns: nanos(SystemTime::now()),
-        };
+        let session = Self { path, boot_id: boot_id.to_owned(), began_ns: nanos(SystemTime::now()) };
         Ok((session, left))
     }
 
@@ -124,10 +115,7 @@ impl Session {
 fn decode(path: &Path, bytes: &[u8]) -> FsResult<Note> {
     let body = bytes.strip_prefix(MAGIC);
     body.and_then(|body| Note::try_from_slice(body).ok())
-        .ok_or_else(|| FsError::State {
-            path: path.to_owned(),
-            problem: "not a session note".into(),
-        })
+        .ok_or_else(|| FsError::State { path: path.to_owned(), problem: "not a session note".into() })
 }
 
 fn modified_ns(path: &Path) -> FsResult<i64> {
@@ -135,8 +123,7 @@ fn modified_ns(path: &Path) -> FsResult<i64> {
 }
 
 fn nanos(time: SystemTime) -> i64 {
-    time.duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]
@@ -144,29 +131,14 @@ mod tests {
     use super::*;
 
     fn left(boot_id: &str, clean: bool) -> Left {
-        let note = Note {
-            boot_id: "one".into(),
-            began_ns: 100,
-            clean,
-            next_intent: 7,
-        };
-        Left {
-            note: Some(note),
-            heartbeat_ns: 200,
-            boot_id: boot_id.into(),
-        }
+        let note = Note { boot_id: "one".into(), began_ns: 100, clean, next_intent: 7 };
+        Left { note: Some(note), heartbeat_ns: 200, boot_id: boot_id.into() }
     }
 
     #[test]
     fn only_an_unclean_end_of_another_boot_covers_changes_and_only_in_its_time() {
-        assert!(
-            !left("one", false).covers(150),
-            "the same boot has its intents"
-        );
-        assert!(
-            !left("two", true).covers(150),
-            "a session that ended in order left nothing"
-        );
+        assert!(!left("one", false).covers(150), "the same boot has its intents");
+        assert!(!left("two", true).covers(150), "a session that ended in order left nothing");
         let down = left("two", false);
         assert!(down.covers(150) && down.covers(100) && down.covers(200 + AFTER_HEARTBEAT_NS));
         assert!(!down.covers(99) && !down.covers(201 + AFTER_HEARTBEAT_NS));

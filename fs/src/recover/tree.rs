@@ -72,12 +72,7 @@ impl Differences {
                     lost_dirs.push(Ino(row.ino));
                 }
                 let at = (dir.0, name);
-                differences.gone.push(Gone {
-                    at,
-                    row,
-                    dir_ctime_ns: 0,
-                    with_parent: true,
-                });
+                differences.gone.push(Gone { at, row, dir_ctime_ns: 0, with_parent: true });
             }
         }
         Ok(differences)
@@ -114,13 +109,7 @@ impl Differences {
                 }
                 (row, _) => {
                     let replaced = row.filter(|row| row.ino != node.ino.0);
-                    self.appeared.push(Appeared {
-                        dir: dir.clone(),
-                        name,
-                        node,
-                        stat,
-                        replaced,
-                    });
+                    self.appeared.push(Appeared { dir: dir.clone(), name, node, stat, replaced });
                 }
             }
         }
@@ -133,12 +122,7 @@ impl Differences {
                 lost_dirs.push(Ino(row.ino));
             }
             let at = (dir.ino.0, name);
-            self.gone.push(Gone {
-                at,
-                row,
-                dir_ctime_ns,
-                with_parent: false,
-            });
+            self.gone.push(Gone { at, row, dir_ctime_ns, with_parent: false });
         }
         Ok(())
     }

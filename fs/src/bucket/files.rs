@@ -1,0 +1,334 @@
+//! Files of a bucket by path, mounted or not: put, remove, accept, look, compare.
+
+use super::Bucket;
+use crate::change::{Cause, Hashes};
+use crate::content;
+use crate::error::{FsError, FsResult};
+use crate::inode::Node;
+use crate::intent::Intent;
+use crate::lease::reopen;
+use crate::path::BucketPath;
+use crate::settle::Outcome;
+use crate::stat::{Kind, Stat};
+use crate::table::Settled;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a `put` stored.
+#[derive(Debug, Clone, Copy)]
+pub struct Stored {
+    /// Number of the change.
+    pub number: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Content.
+    pub hashes: Hashes,
+}
+
+/// What is at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The path.
+    pub path: BucketPath,
+    /// What it is.
+    pub kind: FoundKind,
+    /// Bytes.
+    pub size: u64,
+    /// Permission bits, `0o7777`.
+    pub mode: u32,
+    /// Last modification, nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// Target of a symbolic link.
+    pub target: Option<Vec<u8>>,
+}
+
+/// The kinds of files as far as recording tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FoundKind {
+    /// Regular file.
+    File,
+    /// Symbolic link.
+    Symlink,
+    /// Directory.
+    Directory,
+    /// Pipe, socket or device: works, is not recorded.
+    Special,
+}
+
+/// A file compared with what is expected of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContentCheck {
+    /// Bytes found.
+    pub size: u64,
+    /// Content found.
+    pub hashes: Hashes,
+    /// Byte ranges that differ, first and last inclusive; none when the content is as expected.
+    pub ranges: Vec<(u64, u64)>,
+}
+
+impl Bucket {
+    /// Store what `data` gives as `path`, replacing atomically what is there; missing directories are made. Returns when
+    /// the ledger has it pending.
+    ///
+    /// # Errors
+    /// `EISDIR` for a directory, `ENOSPC`, what reading `data` answers; the old content stays then.
+    pub fn put(&self, path: &BucketPath, mode: u32, data: &mut dyn Read) -> FsResult<Stored> {
+        self.admit_change(false)?;
+        let (dir, name) = path.split_last().ok_or(Errno::ISDIR)?;
+        let dir = self.make_dirs(&dir)?;
+        if let Some(there) = Stat::of_name_opt(&*dir.fd()?, name)?
+            && there.kind == Kind::Directory
+        {
+            return Err(FsError::os(path.to_string(), Errno::ISDIR));
+        }
+        let (temporary, stage) = self.stage(&dir, mode, data)?;
+        let node = self.fs.replace(&dir, &temporary, name, stage).inspect_err(|_| {
+            self.unstage(&dir, &temporary, stage);
+        })?;
+        self.tell_kernel(&dir, name);
+        self.settled(&node)
+    }
+
+    fn admit_change(&self, frees: bool) -> FsResult<()> {
+        if self.read_only {
+            return Err(FsError::os("mounted read-only", Errno::ROFS));
+        }
+        self.recorder.stream.admit(frees)
+    }
+
+    fn tell_kernel(&self, dir: &Node, name: &OsStr) {
+        if let Some(renamed) = &*self.renamed.lock() {
+            renamed(dir.ino, name);
+        }
+    }
+
+    /// Write `data` to a new file in `dir` that nobody sees as the user's.
+    fn stage(&self, dir: &Arc<Node>, mode: u32, data: &mut dyn Read) -> FsResult<(OsString, u64)> {
+        let mut random = [0; 8];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+        let name = OsString::from(format!(".wizefs-put-{:016x}", u64::from_le_bytes(random)));
+        let at = (dir.ino.0, name.as_bytes().to_vec());
+        let id = self.recorder.intents.note(Intent::Stage { at }, 0, 0)?;
+        let mut write = || -> FsResult<()> {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            let mode = Mode::from_raw_mode(mode & 0o7777);
+            let mut file = File::from(rustix::fs::openat(&*dir.fd()?, &name, flags, mode)?);
+            std::io::copy(data, &mut file)?;
+            Ok(())
+        };
+        write().inspect_err(|_| self.unstage(dir, &name, id))?;
+        Ok((name, id))
+    }
+
+    fn unstage(&self, dir: &Node, name: &OsStr, id: u64) {
+        let removed = dir.fd().and_then(|fd| Ok(rustix::fs::unlinkat(&*fd, name, AtFlags::empty())?));
+        match removed {
+            Ok(()) => self.recorder.intents.end_now(&[id]),
+            Err(error) => tracing::debug!(%error, "temporary file of a put left for recovery"),
+        }
+    }
+
+    /// The directory `path`, made with its parents where missing.
+    fn make_dirs(&self, path: &BucketPath) -> FsResult<Arc<Node>> {
+        let mut at = self.recorder.inodes.root().clone();
+        for name in path.components() {
+            at = match self.recorder.inodes.open_name(&at, name) {
+                Ok((node, _)) => node,
+                Err(error) if error.errno() == Errno::NOENT => {
+                    let made = self.fs.make_parent(&at, name)?;
+                    self.tell_kernel(&at, name);
+                    made
+                }
+                Err(error) => return Err(error),
+            };
+            if at.kind != Kind::Directory {
+                return Err(FsError::os(path.to_string(), Errno::NOTDIR));
+            }
+        }
+        Ok(at)
+    }
+
+    /// Settle `node` here and now, and wait until the ledger has it.
+    fn settled(&self, node: &Arc<Node>) -> FsResult<Stored> {
+        let number = loop {
+            let seen = self.recorder.queue.jobs_ended();
+            match self.recorder.settle(node, false)? {
+                Outcome::Done(Some(number)) => break number,
+                // A worker was faster; its number is not above the last one.
+                Outcome::Done(None) => break self.recorder.stream.last(),
+                Outcome::Writers | Outcome::Changed => {
+                    self.recorder.queue.wait_for_job(seen, Duration::from_millis(5));
+                }
+                Outcome::Refused => {
+                    return Err(FsError::Busy("the file is open for writing by another program".into()));
+                }
+            }
+        };
+        self.recorder.stream.wait(number)?;
+        let row = self.recorder.inode_row(node.ino, node.btime_ns)?;
+        match row.map(|row| (row.size, row.content)) {
+            Some((size, Settled::Hashed { hashes, .. })) => Ok(Stored { number, size, hashes }),
+            _ => Err(FsError::Busy("the file was changed meanwhile".into())),
+        }
+    }
+
+    /// Record the present content of the file at `path` as the owner's own, whatever it was before; returns the number of
+    /// the change.
+    ///
+    /// # Errors
+    /// `ENOENT`; busy when somebody writes it.
+    pub fn accept(&self, path: &BucketPath) -> FsResult<u64> {
+        self.admit_change(false)?;
+        let (node, stat) = self.find(path)?;
+        if node.kind != Kind::File {
+            return Err(FsError::os(path.to_string(), Errno::INVAL));
+        }
+        let before = Stat { mtime_ns: i64::MIN, ..stat };
+        self.recorder.mark_dirty(&node, Vec::new(), Cause::Put, &before);
+        if let Some(dirty) = &mut node.writing.lock().dirty {
+            dirty.accepted = true;
+        }
+        Ok(self.settled(&node)?.number)
+    }
+
+    /// Remove the file or symbolic link at `path`; returns the number of the change when the ledger has it pending.
+    ///
+    /// # Errors
+    /// `ENOENT`, `EISDIR`.
+    pub fn remove(&self, path: &BucketPath) -> FsResult<u64> {
+        self.admit_change(true)?;
+        let (dir, name) = path.split_last().ok_or(Errno::ISDIR)?;
+        let (dir, _) = self.find(&dir)?;
+        let number = self.fs.remove_in(&dir, name, Cause::Put)?;
+        self.tell_kernel(&dir, name);
+        self.recorder.stream.wait(number)?;
+        Ok(number)
+    }
+
+    fn find(&self, path: &BucketPath) -> FsResult<(Arc<Node>, Stat)> {
+        let mut node = self.recorder.inodes.root().clone();
+        let mut stat = node.stat()?;
+        for name in path.components() {
+            let found = self.recorder.inodes.open_name(&node, name);
+            (node, stat) = found.map_err(|e| FsError::os(path.to_string(), e.errno()))?;
+        }
+        Ok((node, stat))
+    }
+
+    /// The directory at `path`, without a node.
+    fn dir_at(&self, path: &BucketPath) -> FsResult<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut at: OwnedFd = reopen(self.recorder.inodes.root().fd()?, OFlags::RDONLY)?.into();
+        for name in path.components() {
+            at = rustix::fs::openat(&at, name, flags, Mode::empty())
+                .map_err(|errno| FsError::os(path.to_string(), errno))?;
+        }
+        Ok(at)
+    }
+
+    /// What is in the directory at `path`, sorted by name bytes.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENOTDIR`.
+    pub fn list(&self, path: &BucketPath) -> FsResult<Vec<Found>> {
+        let dir = self.dir_at(path)?;
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&dir)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(name.to_vec());
+            }
+        }
+        names.sort();
+        let mut found = Vec::with_capacity(names.len());
+        for name in names {
+            let name = OsStr::from_bytes(&name);
+            if let Some(stat) = Stat::of_name_opt(&dir, name)? {
+                found.push(found_at(&dir, path.join(name)?, name, &stat)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// What is at `path`; none when there is nothing.
+    ///
+    /// # Errors
+    /// What the kernel answers otherwise.
+    pub fn inspect(&self, path: &BucketPath) -> FsResult<Option<Found>> {
+        let Some((parent, name)) = path.split_last() else {
+            let root = self.dir_at(path)?;
+            let stat = Stat::of_fd(&root)?;
+            return Ok(Some(found_at(&root, path.clone(), OsStr::new("."), &stat)?));
+        };
+        let dir = match self.dir_at(&parent) {
+            Err(error) if matches!(error.errno(), Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            dir => dir?,
+        };
+        match Stat::of_name_opt(&dir, name)? {
+            Some(stat) => Ok(Some(found_at(&dir, path.clone(), name, &stat)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The backing file at `path`, for reading.
+    ///
+    /// # Errors
+    /// `ENOENT`; `ELOOP` for a symbolic link.
+    pub fn open_file(&self, path: &BucketPath) -> FsResult<File> {
+        let (parent, name) = path.split_last().ok_or(Errno::ISDIR)?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.dir_at(&parent)?, name, flags, Mode::empty());
+        Ok(file.map_err(|errno| FsError::os(path.to_string(), errno))?.into())
+    }
+
+    /// Read the whole file at `path` and compare it with the content of this BLAKE3.
+    ///
+    /// # Errors
+    /// What opening and reading answer; busy when it kept changing.
+    pub fn check_content(&self, path: &BucketPath, expected: &[u8; 32]) -> FsResult<ContentCheck> {
+        /// A file that somebody writes is read again, but not for ever.
+        const TRIES: usize = 3;
+        let file = self.open_file(path)?;
+        for _ in 0..TRIES {
+            let stat = Stat::of_fd(&file)?;
+            let Some(hashes) = content::hash(&file, stat.size, &mut || true, std::io::sink())? else {
+                continue;
+            };
+            let ranges = if hashes.blake3 == *expected {
+                Vec::new()
+            } else {
+                let ino = self.recorder.inodes.ino_of(&stat);
+                self.recorder.outboards.damaged_ranges(ino.0, &file, expected)?
+            };
+            return Ok(ContentCheck { size: stat.size, hashes, ranges });
+        }
+        Err(FsError::Busy(format!("{path} changes while it is read")))
+    }
+
+    /// Whether the content at `path` is not reported yet.
+    pub fn is_pending(&self, path: &BucketPath) -> bool {
+        self.find(path).is_ok_and(|(node, _)| node.writing.lock().dirty.is_some())
+    }
+}
+
+fn found_at(dir: &OwnedFd, path: BucketPath, name: &OsStr, stat: &Stat) -> FsResult<Found> {
+    let kind = match stat.kind {
+        Kind::File => FoundKind::File,
+        Kind::Symlink => FoundKind::Symlink,
+        Kind::Directory => FoundKind::Directory,
+        _ => FoundKind::Special,
+    };
+    let target = match kind {
+        FoundKind::Symlink => Some(rustix::fs::readlinkat(dir, name, Vec::new())?.into_bytes()),
+        _ => None,
+    };
+    Ok(Found { path, kind, size: stat.size, mode: stat.mode, mtime_ns: stat.mtime_ns, target })
+}
