@@ -2,7 +2,7 @@
 //! `cargo run --release -p wizefs-fs --example mount_only BACKING MOUNTPOINT`. Ends with the mount.
 
 use std::sync::Arc;
-use wizefs_fs::{Bucket, BucketOptions, Durability, MemorySink, MountOptions, boot_id};
+use wizefs_fs::{Bucket, BucketOptions, Durability, MemorySink, MountOptions};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args_os().skip(1);
@@ -17,7 +17,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         exclusive: false,
         read_only: false,
         durability: Durability::Relaxed,
-        boot_id: boot_id()?,
     };
     let sink = Arc::new(MemorySink::default());
     let (bucket, _) = Bucket::open(options, sink.clone())?;

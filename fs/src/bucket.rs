@@ -4,28 +4,21 @@ mod files;
 
 pub use files::{ContentCheck, Found, FoundKind, Stored};
 
-use crate::change::{Cause, ChangeSink, Hashes};
+use crate::change::ChangeSink;
 use crate::content::Outboards;
 use crate::error::{FsError, FsResult};
 use crate::inode::{InodeTable, Node};
-use crate::intent::{Intent, Intents};
+use crate::intent::Intents;
 use crate::lease::{ignore_lease_signal, leases_are_sound};
 use crate::loopback::LoopbackFs;
 use crate::path::BucketPath;
 use crate::recorder::{Parts, Recorder};
 use crate::recover::{self, Recovery};
-use crate::settle::Outcome;
-use crate::stat::Stat;
 use crate::stream::Stream;
 use crate::vfs::{Caller, Ino};
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
-use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -70,8 +63,6 @@ pub struct BucketOptions {
     pub read_only: bool,
     /// What `close` and `fsync` wait for.
     pub durability: Durability,
-    /// `/proc/sys/kernel/random/boot_id`: tells a killed node from a machine that went down.
-    pub boot_id: String,
 }
 
 /// An open bucket.
@@ -106,14 +97,6 @@ pub struct SyncReport {
     pub open_writers: Vec<BucketPath>,
 }
 
-/// How long the present boot has been known by: the kernel's name for it.
-///
-/// # Errors
-/// Reading procfs.
-pub fn boot_id() -> FsResult<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
-}
-
 /// The node acting for itself or for a client of its services.
 pub(crate) const NODE: Caller = Caller { uid: 0, gid: 0, pid: 0 };
 
@@ -122,14 +105,28 @@ impl Bucket {
     ///
     /// # Errors
     /// The backing or state cannot be opened, or the sink cannot be read.
-    pub fn open(options: &BucketOptions, sink: Arc<dyn ChangeSink>) -> FsResult<(Arc<Self>, Recovery)> {
+    pub fn open(options: BucketOptions, sink: Arc<dyn ChangeSink>) -> FsResult<(Arc<Self>, Recovery)> {
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        Self::open_in_boot(options, sink, boot_id.trim())
+    }
+
+    /// As [`Bucket::open`] in a boot of this name: a session that did not end in order in another one is recovered as after
+    /// a power cut.
+    ///
+    /// # Errors
+    /// As [`Bucket::open`].
+    pub fn open_in_boot(
+        options: BucketOptions,
+        sink: Arc<dyn ChangeSink>,
+        boot_id: &str,
+    ) -> FsResult<(Arc<Self>, Recovery)> {
         ignore_lease_signal();
         std::fs::create_dir_all(&options.state).map_err(|e| FsError::os(options.state.display().to_string(), e))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&options.backing, flags, Mode::empty())
             .map_err(|e| FsError::os(options.backing.display().to_string(), e))?;
         let leases_sound = leases_are_sound(&root)?;
-        let (session, left) = recover::Session::begin(&options.state, &options.boot_id)?;
+        let (session, left) = recover::Session::begin(&options.state, boot_id)?;
         let (intents, found) = Intents::open(&options.state.join("intents"), left.next_intent())?;
         let recorder = Arc::new(Recorder::new(Parts {
             inodes: InodeTable::new(root)?,

@@ -28,7 +28,7 @@ pub mod stream;
 pub mod table;
 pub mod vfs;
 
-pub use bucket::{Bucket, BucketOptions, ContentCheck, Durability, Found, FoundKind, Stored, SyncReport, boot_id};
+pub use bucket::{Bucket, BucketOptions, ContentCheck, Durability, Found, FoundKind, Stored, SyncReport};
 pub use change::{Cause, Change, ChangeSink, Content, Evidence, Hashes, Op, Put, Row, RowVisitor, SinkError};
 pub use error::FsError;
 pub use fuse::{Holder, Mount, MountOptions, UnmountError, clear_stale_mount};
