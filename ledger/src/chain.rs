@@ -35,7 +35,8 @@ mod submit;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use open::{FIRST_PENDING, GENESIS, LATEST_CHECKPOINT, TIP, verifier};
+pub(crate) use open::{FIRST_PENDING, GENESIS, LATEST_CHECKPOINT, TIP, check_tip_file, verifier};
+pub(crate) use seal::coinbase;
 
 /// Pending transactions after which submit waits, unless told otherwise.
 pub const MEMPOOL_LIMIT: u64 = 8_192;

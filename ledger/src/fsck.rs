@@ -1,9 +1,25 @@
-//! Rebuilds everything from genesis and compares.
+//! Rebuilds everything from genesis and compares: signatures, sequences, stamps, roots, previous hashes, the state and
+//! everything derived. Read-only; names the first bad block and transaction.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use crate::store::StoreError;
+use crate::block::Genesis;
+use crate::chain::GENESIS;
+use crate::codec::decode;
+use crate::store::rocks::RocksStore;
+use crate::store::{Column, Read, StoreError, Visitor, scan_prefix};
+
+mod derived;
+mod replay;
+mod signatures;
+#[cfg(test)]
+mod tests;
+mod trie;
+
+/// Problems after which a check stops telling more: one broken root breaks all that follow.
+const MOST_PROBLEMS: usize = 100;
 
 /// How far a check is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,15 +56,93 @@ pub struct Problem {
     pub problem: String,
 }
 
+impl Report {
+    fn add(&mut self, block: Option<u64>, index: Option<u64>, problem: impl Into<String>) {
+        if self.problems.len() < MOST_PROBLEMS {
+            self.problems.push(Problem { block, index, problem: problem.into() });
+        }
+    }
+
+    /// Notes a failed read; anything else is passed on.
+    fn note<T>(&mut self, block: Option<u64>, index: Option<u64>, result: Result<T, StoreError>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.add(block, index, error.to_string());
+                None
+            }
+        }
+    }
+}
+
 /// Checks the ledger in `dir`, which no process may have open, without writing; works on one too damaged to open.
 ///
 /// # Errors
-/// It is in use, or there is none.
-#[allow(unused_variables, clippy::todo)]
+/// There is none.
 pub fn fsck_dir(dir: &Path, progress: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Report, StoreError> {
-    todo!()
+    if !RocksStore::exists(dir) && !dir.is_dir() {
+        return Err(StoreError::Io(format!("no ledger in {}", dir.display())));
+    }
+    match RocksStore::open_read_only(dir) {
+        Ok(read) => {
+            let mut report = check(&read, progress);
+            if let Err(lost) = crate::chain::check_tip_file(dir, report.height) {
+                report.add(None, None, lost);
+            }
+            Ok(report)
+        }
+        Err(error) => {
+            let mut report = Report::default();
+            report.add(None, None, format!("the store does not open: {error}"));
+            Ok(report)
+        }
+    }
 }
 
-pub(crate) fn check(_read: &dyn crate::store::Read, _progress: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Report {
-    Report::default()
+/// Checks everything that `read` shows.
+pub(crate) fn check(read: &dyn Read, progress: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Report {
+    let mut report = Report::default();
+    let genesis = report.note(None, None, read.get(Column::Meta, GENESIS)).flatten();
+    let genesis: Genesis = match genesis.map(|bytes| decode(&bytes)) {
+        Some(Ok(genesis)) => genesis,
+        _ => {
+            report.add(Some(0), None, "the genesis parameters are missing or malformed");
+            return report;
+        }
+    };
+    let replayed = replay::run(read, &genesis, &mut report, progress);
+    if !report.cancelled {
+        derived::compare(read, &genesis, replayed, &mut report);
+    }
+    // Signatures are judged beside the replay: put all in the order of the chain, what has no place last.
+    report.problems.sort_by_key(|problem| (problem.block.unwrap_or(u64::MAX), problem.index.unwrap_or(u64::MAX)));
+    report
+}
+
+/// Rows of the state as replayed.
+#[derive(Debug, Default)]
+struct Rows(BTreeMap<Vec<u8>, Vec<u8>>);
+
+impl crate::state::View for Rows {
+    fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.0.get(row).cloned())
+    }
+
+    fn scan(&self, prefix: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError> {
+        let rows = self.0.range(prefix.to_vec()..).take_while(|(row, _)| row.starts_with(prefix));
+        for (row, value) in rows {
+            if visit(row, value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Visits every row of a column.
+fn every(read: &dyn Read, column: Column, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
+    scan_prefix(read, column, b"", &mut |key, value| {
+        visit(key, value);
+        ControlFlow::Continue(())
+    })
 }

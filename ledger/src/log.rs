@@ -11,7 +11,7 @@ use crate::proof::{ConsistencyProof, InclusionProof, split};
 use crate::store::{Batch, Column, Read, StoreError};
 
 /// Hashes in a full tile.
-pub const TILE: usize = 256;
+pub(crate) const TILE: usize = 256;
 /// Tree levels a tile spans.
 const HEIGHT: u32 = 8;
 

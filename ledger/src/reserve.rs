@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
 /// Bytes kept back.
-pub const RESERVE: u64 = 64 << 20;
+pub(crate) const RESERVE: u64 = 64 << 20;
 /// Free bytes below which the reserve is released.
 pub(crate) const LOW: u64 = 16 << 20;
 /// Free bytes below which nothing is written any more: what the store's own background writes may need.

@@ -66,7 +66,8 @@ impl Ledger {
         ledger.reserve = Some(Reserve::new(dir));
         ledger.dir = Some(dir.to_path_buf());
         ledger.space();
-        if let Err(lost) = check_tip_file(dir, ledger.live.get_mut()) {
+        let height = ledger.tip().header.height;
+        if let Err(lost) = check_tip_file(dir, height) {
             ledger.poison(lost);
         }
         Ok(ledger)
@@ -125,13 +126,12 @@ impl Ledger {
     }
 }
 
-/// Whether the store still holds the block that the tip file names. A torn or missing file says nothing.
-fn check_tip_file(dir: &Path, live: &mut Live) -> std::result::Result<(), String> {
+/// Whether a store that ends at `stored` still holds the block that the tip file names. A torn or missing file says nothing.
+pub(crate) fn check_tip_file(dir: &Path, stored: u64) -> std::result::Result<(), String> {
     let Ok(text) = std::fs::read_to_string(dir.join(TIP_FILE)) else { return Ok(()) };
     let Some((height, _)) = text.strip_suffix('\n').and_then(|line| line.split_once(' ')) else { return Ok(()) };
     match height.parse::<u64>() {
-        Ok(height) if height > live.tip.header.height => {
-            let stored = live.tip.header.height;
+        Ok(height) if height > stored => {
             Err(format!("block {height} was sealed, but the store ends with block {stored}"))
         }
         _ => Ok(()),

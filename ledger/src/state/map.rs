@@ -1,16 +1,18 @@
 //! The sparse Merkle map over the state: crate jmt, one version per block, stale nodes dropped with the write that makes
 //! them so.
 
+use std::ops::ControlFlow;
+
 use jmt::storage::{LeafNode, Node, NodeKey, TreeReader};
 use jmt::{JellyfishMerkleTree, KeyHash, OwnedValue, Version};
 use sha2::Sha256;
 
 use crate::codec::encode;
 use crate::hash::Hash;
-use crate::store::{Batch, Column, Read, StoreError};
+use crate::store::{Batch, Column, Direction, Read, StoreError};
 
 /// Root of a map of nothing.
-pub const EMPTY_ROOT: Hash = Hash(*b"SPARSE_MERKLE_PLACEHOLDER_HASH__");
+pub(crate) const EMPTY_ROOT: Hash = Hash(*b"SPARSE_MERKLE_PLACEHOLDER_HASH__");
 
 /// The hasher jmt is to use: its trait's own implementation is for an older `digest`.
 pub(crate) struct MapHasher(Sha256);
@@ -97,4 +99,66 @@ fn node_hash(bytes: &[u8]) -> Result<[u8; 32], StoreError> {
         Node::Internal(node) => node.hash::<MapHasher>(),
         Node::Leaf(leaf) => leaf.hash::<MapHasher>(),
     })
+}
+
+/// Walks the stored map after block `height`: the root has hash `root`, every node the hash and kind its parent has for it,
+/// every leaf is as `leaf` (key, value hash) expects it, and there is no other node. Returns the number of leaves.
+pub(crate) fn check(
+    read: &dyn Read,
+    height: u64,
+    root: &Hash,
+    leaf: &mut dyn FnMut(&Hash, &Hash) -> bool,
+) -> Result<u64, StoreError> {
+    let corrupt = |what: &str| StoreError::Corrupt(format!("state map: {what}"));
+    let (mut leaves, mut nodes) = (0, 0u64);
+    let mut waiting = vec![(root_key(height), root.0, None)];
+    while let Some((key, hash, kind)) = waiting.pop() {
+        let bytes = read.get(Column::Nodes, &encode(&key))?.ok_or_else(|| corrupt("a node is missing"))?;
+        if node_hash(&bytes)? != hash {
+            return Err(corrupt("a node does not have the hash its parent has for it"));
+        }
+        nodes += 1;
+        let node: Node = borsh::from_slice(&bytes).map_err(|_| corrupt("a node is malformed"))?;
+        let found = match &node {
+            Node::Internal(node) => (false, node.leaf_count()),
+            Node::Leaf(_) => (true, 1),
+            Node::Null => (false, 0),
+        };
+        if kind.is_some_and(|kind| kind != found) {
+            return Err(corrupt("a node is not of the kind its parent has for it"));
+        }
+        match node {
+            Node::Null => {}
+            Node::Leaf(found) => {
+                leaves += 1;
+                // Key hash, value hash: its whole encoding.
+                let value = encode(&found).last_chunk().copied().map(Hash);
+                if !value.is_some_and(|value| leaf(&Hash(found.key_hash().0), &value)) {
+                    return Err(corrupt("a leaf is not what the chain says"));
+                }
+            }
+            Node::Internal(node) => {
+                // Its encoding ends with these two counts, which no hash covers.
+                let below: usize = node.children_sorted().map(|(_, child)| child.leaf_count()).sum();
+                let counts = [node.children_sorted().count() as u64, below as u64].map(u64::to_le_bytes);
+                if !bytes.ends_with(&counts.concat()) {
+                    return Err(corrupt("a node miscounts what is below it"));
+                }
+                for (nibble, child) in node.children_sorted() {
+                    let path = key.nibble_path().nibbles().chain(std::iter::once(nibble)).collect();
+                    let child_key = NodeKey::new(child.version, path);
+                    waiting.push((child_key, child.hash, Some((child.is_leaf(), child.leaf_count()))));
+                }
+            }
+        }
+    }
+    let mut stored = 0;
+    read.scan(Column::Nodes, b"", Direction::Forward, &mut |_, _| {
+        stored += 1;
+        ControlFlow::Continue(())
+    })?;
+    if stored != nodes {
+        return Err(corrupt("there are nodes outside the tree"));
+    }
+    Ok(leaves)
 }
