@@ -222,6 +222,14 @@ impl Bucket {
         Ok(SyncReport { through: self.recorder.stream.delivered(), open_writers })
     }
 
+    /// Wait until the ledger has every change established so far; content not settled yet is not waited for.
+    ///
+    /// # Errors
+    /// The problem that keeps the ledger from taking it.
+    pub fn drain(&self) -> FsResult<()> {
+        self.recorder.stream.drain()
+    }
+
     /// Bring the data and names behind all changes so far to the disk: before they are sealed.
     ///
     /// # Errors

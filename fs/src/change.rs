@@ -174,12 +174,18 @@ pub trait ChangeSink: Send + Sync {
     /// [`SinkError::Broken`] when the store cannot be read.
     fn last_number(&self) -> Result<u64, SinkError>;
 
+    /// Whether new work may begin; what is already done is submitted all the same.
+    ///
+    /// # Errors
+    /// Why it may not.
+    fn admits(&self) -> Result<(), SinkError>;
+
     /// Take `changes`, whose numbers follow [`ChangeSink::last_number`], and `rows`, all or none. Blocks while the sink
-    /// is full. Returns the transaction id of each change.
+    /// is full.
     ///
     /// # Errors
     /// [`SinkError`]; nothing was taken then.
-    fn submit(&self, changes: &[Change], rows: &[Row]) -> Result<Vec<[u8; 32]>, SinkError>;
+    fn submit(&self, changes: &[Change], rows: &[Row]) -> Result<(), SinkError>;
 
     /// The row under `key`.
     ///

@@ -55,7 +55,7 @@ struct QueueState {
 impl Queue {
     /// Settle `node` when a worker is free; `now` ignores the pause of a file that changes all the time.
     pub fn push(&self, node: &Arc<Node>, now: bool) {
-        let due = if now { None } else { node.writing.lock().due() };
+        let due = (!now).then(|| node.writing.lock().due());
         let mut state = self.state.lock();
         if now {
             state.later.retain(|_, waiting| waiting.ino != node.ino);

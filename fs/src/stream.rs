@@ -101,6 +101,10 @@ impl Stream {
     /// # Errors
     /// The problem that keeps the stream from moving.
     pub fn admit(&self, frees: bool) -> FsResult<()> {
+        match self.sink.admits() {
+            Err(SinkError::NoSpace(_)) if frees => {}
+            admitted => admitted?,
+        }
         let mut state = self.state.lock();
         loop {
             match &state.problem {
@@ -225,7 +229,7 @@ impl Stream {
             let taken = self.sink.submit(&batch.changes, &batch.rows);
             let mut state = self.state.lock();
             match taken {
-                Ok(_) => state.taken(&batch),
+                Ok(()) => state.taken(&batch),
                 Err(problem) => {
                     if state.problem.is_none() {
                         tracing::error!(%problem, "changes wait");

@@ -172,18 +172,18 @@ impl Mount {
     ///
     /// # Errors
     /// [`UnmountError::Busy`]; the mount comes back with the error, as it was.
-    pub fn unmount(mut self, lazy: bool) -> Result<(), (Self, UnmountError)> {
+    pub fn unmount(mut self, lazy: bool) -> Result<(), Box<(Self, UnmountError)>> {
         if !self.is_gone() {
             match unmount(&self.mountpoint, lazy) {
                 // Not mounted any more, by somebody else, is as good.
                 Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
                 Err(Errno::BUSY) => {
                     let holders = self.device.map_or_else(Vec::new, |dev| holders(&self.mountpoint, dev));
-                    return Err((self, UnmountError::Busy { holders }));
+                    return Err(Box::new((self, UnmountError::Busy { holders })));
                 }
                 Err(errno) => {
                     let what = format!("unmount {}", self.mountpoint.display());
-                    return Err((self, FsError::os(what, errno).into()));
+                    return Err(Box::new((self, FsError::os(what, errno).into())));
                 }
             }
         }

@@ -1,0 +1,309 @@
+//! `verify`: every byte of a bucket against the ledger, and the ledger's entries against what is there.
+//!
+//! Directory by directory, the entries of the ledger and those of the backing are merged by name. A difference is looked at
+//! once more after the ledger has caught up, because programs may be at work meanwhile.
+
+use crate::error::{Error, Kind, Result};
+use crate::name::BucketName;
+use crate::node::{Node, OpenBucket, trouble};
+use crate::rest::wire::{self, VerifyLine, VerifyPath, VerifySummary};
+use std::cmp::Ordering;
+use std::ffi::OsStr;
+use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
+use std::time::Instant;
+use wizefs_fs::{Bucket, BucketPath, Found, FoundKind};
+use wizefs_ledger::{Cause, Content, Entry, EntryNode, Leaf, TreePath};
+
+/// Compare all buckets, one, or a path in one, and report each difference, and with `verbose` each match; last the summary.
+///
+/// # Errors
+/// What keeps from comparing; differences are lines.
+pub fn run(
+    node: &Node,
+    scope: Option<(&BucketName, &BucketPath)>,
+    verbose: bool,
+    emit: &mut dyn FnMut(&VerifyLine) -> ControlFlow<()>,
+) -> Result<()> {
+    let start = Instant::now();
+    let mut summary = VerifySummary { v: wire::V, ..VerifySummary::default() };
+    let scopes = match scope {
+        Some((name, path)) => vec![(name.clone(), path.clone())],
+        None => node.bucket_names().into_iter().map(|name| (name, BucketPath::ROOT)).collect(),
+    };
+    for (name, path) in scopes {
+        let bucket = node.bucket(&name)?;
+        let fs = bucket.fs.read();
+        fs.drain().map_err(trouble::fs)?;
+        let mut check = Check { node, bucket: &bucket, fs: &fs, verbose, emit: &mut *emit, summary: &mut summary };
+        if check.start(&path)?.is_break() {
+            return Ok(());
+        }
+    }
+    let bad = summary.damaged + summary.missing + summary.foreign > 0;
+    summary.exit = if bad { Kind::Damaged.exit() } else { 0 };
+    summary.seconds = start.elapsed().as_secs_f64();
+    // Whether the reader is still there makes no difference at the end.
+    let _ended = emit(&VerifyLine::Summary(summary));
+    Ok(())
+}
+
+struct Check<'a> {
+    node: &'a Node,
+    bucket: &'a OpenBucket,
+    fs: &'a Bucket,
+    verbose: bool,
+    emit: &'a mut dyn FnMut(&VerifyLine) -> ControlFlow<()>,
+    summary: &'a mut VerifySummary,
+}
+
+/// How a path compares.
+enum Verdict {
+    Ok,
+    Damaged { fields: Vec<&'static str>, expected: String, found: String, ranges: Vec<(u64, u64)> },
+    Missing,
+    Foreign,
+    Pending,
+}
+
+impl Check<'_> {
+    fn start(&mut self, path: &BucketPath) -> Result<ControlFlow<()>> {
+        if path.is_root() {
+            return self.directory(path);
+        }
+        let entry = self.entry(path)?;
+        let found = self.fs.inspect(path).map_err(trouble::fs)?;
+        if entry.is_none() && found.is_none() {
+            return Err(Error::new(Kind::FileMissing, format!("there is no {path} in {}", self.bucket.name)));
+        }
+        self.path(path, entry, found)
+    }
+
+    fn entry(&self, path: &BucketPath) -> Result<Option<Entry>> {
+        self.node.ledger().entry(&self.bucket.id, &tree_path(path)?).map_err(trouble::ledger)
+    }
+
+    fn directory(&mut self, path: &BucketPath) -> Result<ControlFlow<()>> {
+        let recorded = self.node.ledger().list(&self.bucket.id, &tree_path(path)?).map_err(trouble::ledger)?;
+        let found = match self.fs.inspect(path).map_err(trouble::fs)? {
+            Some(Found { kind: FoundKind::Directory, .. }) => self.fs.list(path).map_err(trouble::fs)?,
+            _ => Vec::new(),
+        };
+        let mut recorded = recorded.unwrap_or_default().into_iter().peekable();
+        let mut found = found.into_iter().peekable();
+        loop {
+            let order = match (recorded.peek(), found.peek()) {
+                (None, None) => return Ok(ControlFlow::Continue(())),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((name, _)), Some(there)) => name.as_slice().cmp(last_name(&there.path)),
+            };
+            let entry = if order == Ordering::Greater { None } else { recorded.next() };
+            let there = if order == Ordering::Less { None } else { found.next() };
+            let child = match (&entry, &there) {
+                (_, Some(there)) => there.path.clone(),
+                (Some((name, _)), None) => path.join(OsStr::from_bytes(name)).map_err(|e| Error::new(Kind::LedgerDamaged, e.to_string()))?,
+                (None, None) => continue,
+            };
+            let flow = self.path(&child, entry.map(|(_, entry)| entry), there)?;
+            if flow.is_break() {
+                return Ok(flow);
+            }
+        }
+    }
+
+    fn path(&mut self, path: &BucketPath, entry: Option<Entry>, found: Option<Found>) -> Result<ControlFlow<()>> {
+        if entry.is_none() && found.as_ref().is_some_and(|found| found.kind == FoundKind::Special) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let is_dir = entry.as_ref().is_some_and(Entry::is_directory)
+            || found.as_ref().is_some_and(|found| found.kind == FoundKind::Directory);
+        let verdict = self.verdict(path, entry.as_ref(), found.as_ref())?;
+        let (verdict, entry) = match verdict {
+            Verdict::Ok | Verdict::Pending => (verdict, entry),
+            _ => {
+                self.fs.drain().map_err(trouble::fs)?;
+                let entry = self.entry(path)?;
+                let found = self.fs.inspect(path).map_err(trouble::fs)?;
+                (self.verdict(path, entry.as_ref(), found.as_ref())?, entry)
+            }
+        };
+        let flow = self.report(path, entry.as_ref(), verdict, is_dir)?;
+        if flow.is_break() || !is_dir {
+            return Ok(flow);
+        }
+        self.directory(path)
+    }
+
+    fn verdict(&mut self, path: &BucketPath, entry: Option<&Entry>, found: Option<&Found>) -> Result<Verdict> {
+        let (entry, found) = match (entry, found) {
+            (None, None) => return Ok(Verdict::Ok),
+            (Some(_), None) => return Ok(Verdict::Missing),
+            (None, Some(found)) => {
+                let settling = found.kind == FoundKind::File && self.fs.is_pending(path);
+                return Ok(if settling { Verdict::Pending } else { Verdict::Foreign });
+            }
+            (Some(entry), Some(found)) => (entry, found),
+        };
+        match (&entry.node, found.kind) {
+            (EntryNode::Directory { mode, .. }, FoundKind::Directory) => Ok(match mode {
+                Some(mode) if *mode != found.mode => mode_differs(*mode, found.mode),
+                _ => Verdict::Ok,
+            }),
+            (EntryNode::Leaf(leaf), FoundKind::Symlink) => Ok(symlink(leaf, found)),
+            (EntryNode::Leaf(leaf), FoundKind::File) => self.file(path, leaf, found),
+            (node, kind) => Ok(Verdict::Damaged {
+                fields: vec!["kind"],
+                expected: if matches!(node, EntryNode::Directory { .. }) { "directory" } else { "file" }.to_owned(),
+                found: format!("{kind:?}").to_lowercase(),
+                ranges: Vec::new(),
+            }),
+        }
+    }
+
+    fn file(&mut self, path: &BucketPath, leaf: &Leaf, found: &Found) -> Result<Verdict> {
+        if self.fs.is_pending(path) {
+            return Ok(Verdict::Pending);
+        }
+        let Content::File { size, hashes } = &leaf.content else {
+            return Ok(Verdict::Damaged {
+                fields: vec!["kind"],
+                expected: "symlink".to_owned(),
+                found: "file".to_owned(),
+                ranges: Vec::new(),
+            });
+        };
+        // Recorded while it was being written: there is nothing to compare with.
+        let Some(hashes) = hashes else { return Ok(Verdict::Pending) };
+        let checked = match self.fs.check_content(path, &hashes.blake3) {
+            Err(error) if error.errno() == rustix::io::Errno::NOENT => return Ok(Verdict::Missing),
+            checked => checked.map_err(trouble::fs)?,
+        };
+        self.summary.bytes += checked.size;
+        let mut fields = Vec::new();
+        if (checked.hashes.blake3, checked.hashes.sha256) != (hashes.blake3, hashes.sha256) {
+            fields.push("content");
+        }
+        if checked.size != *size {
+            fields.push("size");
+        }
+        if fields.is_empty() && leaf.mode != found.mode {
+            return Ok(mode_differs(leaf.mode, found.mode));
+        }
+        if !fields.is_empty() {
+            if leaf.mode != found.mode {
+                fields.push("mode");
+            }
+            return Ok(Verdict::Damaged {
+                fields,
+                expected: wire::hex(&hashes.blake3),
+                found: wire::hex(&checked.hashes.blake3),
+                ranges: checked.ranges,
+            });
+        }
+        Ok(if leaf.cause == Cause::Foreign { Verdict::Foreign } else { Verdict::Ok })
+    }
+
+    fn report(
+        &mut self,
+        path: &BucketPath,
+        entry: Option<&Entry>,
+        verdict: Verdict,
+        is_dir: bool,
+    ) -> Result<ControlFlow<()>> {
+        let summary = &mut *self.summary;
+        summary.files += u64::from(!is_dir);
+        let logged = match entry {
+            Some(entry) => self.node.ledger().transaction(&entry.content_txid()).map_err(trouble::ledger)?,
+            None => None,
+        };
+        let leaf = entry.and_then(Entry::leaf);
+        let mut line = VerifyPath {
+            v: wire::V,
+            bucket: self.bucket.name.clone(),
+            path: path.into(),
+            block: logged.and_then(|logged| logged.block),
+            expected: leaf.and_then(expectation),
+            found: None,
+            fields: Vec::new(),
+            ranges: Vec::new(),
+            size: leaf.and_then(|leaf| match leaf.content {
+                Content::File { size, .. } => Some(size),
+                Content::Symlink { .. } => None,
+            }),
+        };
+        let line = match verdict {
+            Verdict::Ok => {
+                summary.ok += u64::from(!is_dir);
+                if !self.verbose || is_dir {
+                    return Ok(ControlFlow::Continue(()));
+                }
+                VerifyLine::Ok(line)
+            }
+            Verdict::Damaged { fields, expected, found, ranges } => {
+                summary.damaged += 1;
+                line.fields = fields.into_iter().map(str::to_owned).collect();
+                (line.expected, line.found, line.ranges) = (Some(expected), Some(found), ranges);
+                VerifyLine::Damaged(line)
+            }
+            Verdict::Missing => {
+                summary.missing += 1;
+                VerifyLine::Missing(line)
+            }
+            Verdict::Foreign => {
+                summary.foreign += 1;
+                VerifyLine::Foreign(line)
+            }
+            Verdict::Pending => {
+                summary.pending += 1;
+                VerifyLine::Pending(line)
+            }
+        };
+        Ok((self.emit)(&line))
+    }
+}
+
+fn tree_path(path: &BucketPath) -> Result<TreePath> {
+    TreePath::new(path.as_bytes()).map_err(|e| Error::new(Kind::BadPath, e.to_string()))
+}
+
+fn last_name(path: &BucketPath) -> &[u8] {
+    path.split_last().map_or(&[], |_| path.as_bytes().rsplit(|b| *b == b'/').next().unwrap_or_default())
+}
+
+fn mode_differs(expected: u32, found: u32) -> Verdict {
+    Verdict::Damaged {
+        fields: vec!["mode"],
+        expected: format!("{expected:04o}"),
+        found: format!("{found:04o}"),
+        ranges: Vec::new(),
+    }
+}
+
+fn symlink(leaf: &Leaf, found: &Found) -> Verdict {
+    let there = found.target.as_deref().unwrap_or_default();
+    match &leaf.content {
+        Content::Symlink { target } if target == there => {
+            if leaf.cause == Cause::Foreign { Verdict::Foreign } else { Verdict::Ok }
+        }
+        Content::Symlink { target } => Verdict::Damaged {
+            fields: vec!["target"],
+            expected: String::from_utf8_lossy(target).into_owned(),
+            found: String::from_utf8_lossy(there).into_owned(),
+            ranges: Vec::new(),
+        },
+        Content::File { .. } => Verdict::Damaged {
+            fields: vec!["kind"],
+            expected: "file".to_owned(),
+            found: "symlink".to_owned(),
+            ranges: Vec::new(),
+        },
+    }
+}
+
+fn expectation(leaf: &Leaf) -> Option<String> {
+    match &leaf.content {
+        Content::File { hashes, .. } => hashes.map(|hashes| wire::hex(&hashes.blake3)),
+        Content::Symlink { target } => Some(String::from_utf8_lossy(target).into_owned()),
+    }
+}
