@@ -115,7 +115,9 @@ impl ChangeSink for Notary {
 fn trouble(error: LedgerError) -> SinkError {
     match error {
         LedgerError::Full => SinkError::NoSpace(error.to_string()),
-        LedgerError::Poisoned(_) | LedgerError::Store(_) | LedgerError::Refused(_) => SinkError::Broken(error.to_string()),
+        LedgerError::Poisoned(_) | LedgerError::Store(_) | LedgerError::Refused(_) => {
+            SinkError::Broken(error.to_string())
+        }
     }
 }
 

@@ -102,7 +102,9 @@ impl Check<'_> {
             let there = if order == Ordering::Less { None } else { found.next() };
             let child = match (&entry, &there) {
                 (_, Some(there)) => there.path.clone(),
-                (Some((name, _)), None) => path.join(OsStr::from_bytes(name)).map_err(|e| Error::new(Kind::LedgerDamaged, e.to_string()))?,
+                (Some((name, _)), None) => {
+                    path.join(OsStr::from_bytes(name)).map_err(|e| Error::new(Kind::LedgerDamaged, e.to_string()))?
+                }
                 (None, None) => continue,
             };
             let flow = self.path(&child, entry.map(|(_, entry)| entry), there)?;
@@ -284,7 +286,11 @@ fn symlink(leaf: &Leaf, found: &Found) -> Verdict {
     let there = found.target.as_deref().unwrap_or_default();
     match &leaf.content {
         Content::Symlink { target } if target == there => {
-            if leaf.cause == Cause::Foreign { Verdict::Foreign } else { Verdict::Ok }
+            if leaf.cause == Cause::Foreign {
+                Verdict::Foreign
+            } else {
+                Verdict::Ok
+            }
         }
         Content::Symlink { target } => Verdict::Damaged {
             fields: vec!["target"],

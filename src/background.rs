@@ -1,0 +1,196 @@
+//! Start of the background node: fork before any thread exists, and a pipe on which the child says how it went.
+//!
+//! The child writes JSON lines: `{"phase": text}` while it works, then once `{"ready": value}` or `{"error": ...}`. The
+//! parent waits 10 s from the last line, so a long recovery is waited for and a silent child is not.
+
+use crate::error::{Error, Kind, Result};
+use crate::rest::wire::ErrorBody;
+use crate::root::Root;
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fs::{File, OpenOptions};
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, Instant};
+
+/// How long the parent waits for the next word of the child.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Word {
+    Phase(String),
+    Ready(Value),
+    Error(ErrorBody),
+}
+
+/// Tells whoever started the node how far it is.
+pub struct Reporter(Mutex<Listener>);
+
+/// Who is told.
+enum Listener {
+    /// The process that started this one.
+    Pipe(PipeWriter),
+    /// The person who looks on.
+    Here(Box<dyn FnOnce(Value) + Send>),
+    /// Everything was said.
+    Nobody,
+}
+
+impl Reporter {
+    /// For a node in the foreground: `ready` is called once it serves.
+    pub fn foreground(ready: impl FnOnce(Value) + Send + 'static) -> Reporter {
+        Reporter(Mutex::new(Listener::Here(Box::new(ready))))
+    }
+
+    /// Work goes on; the parent keeps waiting.
+    pub fn phase(&self, text: &str) {
+        tracing::info!("{text}");
+        if let Listener::Pipe(pipe) = &mut *self.0.lock() {
+            say(pipe, &Word::Phase(text.to_owned()));
+        }
+    }
+
+    /// The node serves; `value` is what the command prints.
+    pub fn ready(&self, value: Value) {
+        match self.end() {
+            Listener::Pipe(mut pipe) => say(&mut pipe, &Word::Ready(value)),
+            Listener::Here(ready) => ready(value),
+            Listener::Nobody => {}
+        }
+    }
+
+    /// The node cannot start, or did not end well.
+    pub fn failed(&self, error: &Error) {
+        if let Listener::Pipe(mut pipe) = self.end() {
+            say(&mut pipe, &Word::Error(ErrorBody::from(error)));
+        }
+    }
+
+    fn end(&self) -> Listener {
+        std::mem::replace(&mut *self.0.lock(), Listener::Nobody)
+    }
+}
+
+fn say(pipe: &mut PipeWriter, word: &Word) {
+    let Ok(mut line) = serde_json::to_vec(word) else { return };
+    line.push(b'\n');
+    // A parent that was killed must not stop the node.
+    if let Err(e) = pipe.write_all(&line) {
+        tracing::debug!(error = %e, "nobody listens to the start of this node");
+    }
+}
+
+/// Run `node` in a background process and return what it reports. Must be called before any thread exists.
+///
+/// In the child this never returns: the process exits with what `node` returns.
+///
+/// # Errors
+/// The child's own error; [`Kind::Background`] when it dies or stays silent.
+pub fn start(root: &Root, node: impl FnOnce(Reporter) -> u8) -> Result<Value> {
+    root.create()?;
+    let log = open_log(root)?;
+    let failed = |what: &str, e: &dyn std::fmt::Display| Error::new(Kind::Background, format!("{what}: {e}"));
+    let second = log.try_clone().map_err(|e| failed("cannot share node.log", &e))?;
+    let (reader, writer) = std::io::pipe().map_err(|e| failed("cannot make a pipe", &e))?;
+
+    let daemon = daemonize::Daemonize::new().umask(0).working_directory("/").stdout(log).stderr(second);
+    match daemon.execute() {
+        daemonize::Outcome::Child(child) => {
+            drop(reader);
+            let reporter = Reporter(Mutex::new(Listener::Pipe(writer)));
+            let code = match child {
+                Ok(_) => node(reporter),
+                Err(e) => {
+                    let error = failed("cannot go to the background", &e);
+                    reporter.failed(&error);
+                    error.kind.exit()
+                }
+            };
+            std::process::exit(code.into());
+        }
+        daemonize::Outcome::Parent(Err(e)) => Err(failed("cannot start a background process", &e)),
+        daemonize::Outcome::Parent(Ok(_)) => {
+            drop(writer);
+            listen(reader, root)
+        }
+    }
+}
+
+fn open_log(root: &Root) -> Result<File> {
+    let path = root.log_file();
+    let mut options = OpenOptions::new();
+    options.create(true).append(true).mode(0o600);
+    options.open(&path).map_err(|e| Error::io(Kind::Root, format!("cannot write {}", path.display()), &e))
+}
+
+/// Wait for the child's word.
+fn listen(mut pipe: PipeReader, root: &Root) -> Result<Value> {
+    let silent = |what: &str| {
+        let log = root.log_file();
+        Error::new(Kind::Background, format!("the background node {what}"))
+            .hint(format!("see {}, or use --fg", log.display()))
+    };
+    let mut text = Vec::new();
+    let mut deadline = Instant::now() + PATIENCE;
+    loop {
+        if !readable_before(&pipe, deadline) {
+            return Err(silent("has not said for 10 s how it is doing"));
+        }
+        let mut chunk = [0; 4096];
+        let count = match pipe.read(&mut chunk) {
+            Ok(0) | Err(_) => return Err(silent("ended without a word")),
+            Ok(count) => count,
+        };
+        text.extend_from_slice(&chunk[..count]);
+        while let Some(end) = text.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = text.drain(..=end).collect();
+            match serde_json::from_slice(&line) {
+                Ok(Word::Phase(_)) => deadline = Instant::now() + PATIENCE,
+                Ok(Word::Ready(value)) => return Ok(value),
+                Ok(Word::Error(body)) => return Err(body.into()),
+                Err(_) => return Err(silent("said something that cannot be understood")),
+            }
+        }
+    }
+}
+
+fn readable_before(pipe: &PipeReader, deadline: Instant) -> bool {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Ok(timeout) = Timespec::try_from(left) else { return false };
+        match poll(&mut [PollFd::new(pipe, PollFlags::IN)], Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(ready) => return ready > 0,
+            Err(_) => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hear(say: impl FnOnce(&Reporter)) -> Result<Value> {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let reporter = Reporter(Mutex::new(Listener::Pipe(writer)));
+        say(&reporter);
+        drop(reporter);
+        listen(reader, &Root::new(std::path::Path::new("/nowhere")))
+    }
+
+    #[test]
+    fn the_parent_hears_what_the_child_says() {
+        let ready = hear(|child| {
+            child.phase("recovering docs");
+            child.ready(serde_json::json!({"mountpoint": "/m"}));
+        });
+        assert_eq!(ready.unwrap()["mountpoint"], "/m");
+        let taken = Error::new(Kind::PortTaken, "127.0.0.1:1 is taken");
+        assert_eq!(hear(|child| child.failed(&taken)).unwrap_err(), taken);
+        assert_eq!(hear(|_| ()).unwrap_err().kind, Kind::Background);
+        assert_eq!(hear(|child| child.phase("opening")).unwrap_err().kind, Kind::Background);
+    }
+}

@@ -1,0 +1,179 @@
+//! The command line: global flags, the list of commands, and a help that teaches.
+//!
+//! A new command is one file under `cmd/` with its arguments and its run function, one variant here and one line in
+//! [`GROUPS`]; a test fails when the line is missing.
+
+use crate::cmd;
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// What the predecessor's users know, and what came since, in the order of a first visit.
+const GROUPS: &str = "\
+Buckets:  create (c)   delete (d)   mount (m)   unmount (u)   list (ls)   check
+Files:    put (p)      get (g)      remove (r)
+Ledger:   log          verify       accept      sync          integrity
+Node:     node         stop         status";
+
+const EXAMPLES: &str = "\
+Examples:
+  wizefs create docs && wizefs mount docs     a bucket as an ordinary folder
+  wizefs create work --from ~/work            adopt a folder where it is
+  wizefs put report.pdf docs                  store a file, mounted or not
+  wizefs log docs                             who changed what, and when
+  wizefs sync && wizefs verify docs           every byte against the ledger
+
+Exit codes: 0 ok, 2 usage, 6 bucket, 7 mountpoint, 8 start-up, 11 file, 13 busy, 20-23 configuration, 26 damage found,
+31 background start, 40 FUSE, 60 no node, 128+n signal n. `wizefs COMMAND --help` says more about a command.";
+
+/// Folders whose history you can prove.
+///
+/// A bucket is mounted as an ordinary folder; every change in it, by any program, is hashed, signed and recorded.
+#[derive(Debug, Parser)]
+#[command(
+    name = "wizefs",
+    version,
+    help_template = "{about}\n\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}{after-help}",
+    before_help = GROUPS,
+    after_help = EXAMPLES,
+    disable_help_subcommand = true,
+    arg_required_else_help = true,
+    max_term_width = 120
+)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags that stand before or after the command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Folder of buckets, ledger and wallets [default: ~/.local/share/wize/fs]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "WIZEFS_ROOT",
+        hide_env_values = true,
+        help_heading = "Options"
+    )]
+    pub root: Option<PathBuf>,
+    /// Machine-readable result on stdout, failures as one JSON line on stderr
+    #[arg(long, global = true, env = "WIZEFS_JSON", hide_env_values = true, action = ArgAction::SetTrue,
+          value_parser = FalseyValueParser::new(), help_heading = "Options")]
+    pub json: bool,
+    /// Errors only
+    #[arg(short, long, global = true, env = "WIZEFS_QUIET", hide_env_values = true, action = ArgAction::SetTrue,
+          value_parser = FalseyValueParser::new(), help_heading = "Options")]
+    pub quiet: bool,
+    /// Tell on stderr what happens inside
+    #[arg(long, global = true, env = "WIZEFS_DEBUG", hide_env_values = true, action = ArgAction::SetTrue,
+          value_parser = FalseyValueParser::new(), help_heading = "Options")]
+    pub debug: bool,
+    /// Colours: auto, always or never (NO_COLOR is honoured)
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        env = "WIZEFS_COLOR",
+        hide_env_values = true,
+        default_value = "auto",
+        hide_default_value = true,
+        hide_possible_values = true,
+        help_heading = "Options"
+    )]
+    pub color: ColorChoice,
+}
+
+/// Every command, with its alias.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a bucket, or adopt a folder as one
+    #[command(visible_alias = "c")]
+    Create(cmd::create::Args),
+    /// Delete a bucket; an adopted folder is released, not erased
+    #[command(visible_alias = "d")]
+    Delete(cmd::delete::Args),
+    /// Show a bucket as an ordinary folder
+    #[command(visible_alias = "m")]
+    Mount(cmd::mount::Args),
+    /// Take the folder away and wait until everything is recorded
+    #[command(visible_alias = "u")]
+    Unmount(cmd::unmount::Args),
+    /// Store a file
+    #[command(visible_alias = "p")]
+    Put(cmd::put::Args),
+    /// Fetch a file, checked against the ledger
+    #[command(visible_alias = "g")]
+    Get(cmd::get::Args),
+    /// Remove a file
+    #[command(visible_alias = "r")]
+    Remove(cmd::remove::Args),
+    /// Buckets, or the files of one
+    #[command(visible_alias = "ls")]
+    List(cmd::list::Args),
+    /// Structure and mount state of a bucket, quickly
+    Check(cmd::check::Args),
+    /// The transactions, newest first
+    Log(cmd::log::Args),
+    /// Bytes against the ledger
+    Verify(cmd::verify::Args),
+    /// Sign a foreign state as your own
+    Accept(cmd::accept::Args),
+    /// Wait until everything done so far is final
+    Sync(cmd::sync::Args),
+    /// The chain itself, from genesis
+    Integrity(cmd::integrity::Args),
+    /// The node, the ledger and the buckets at a glance
+    Status(cmd::status::Args),
+    /// Run the node without a mount
+    Node(cmd::node::Args),
+    /// End the running node
+    Stop(cmd::stop::Args),
+}
+
+impl Command {
+    /// Whether the command may become the node, whose tracing goes to `node.log` or a terminal.
+    pub fn may_serve(&self) -> bool {
+        matches!(self, Command::Mount(_) | Command::Node(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_parser_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_in_the_help() {
+        for command in Cli::command().get_subcommands() {
+            let mut words = GROUPS.split_whitespace();
+            assert!(words.any(|word| word == command.get_name()), "{} is not in GROUPS", command.get_name());
+            for alias in command.get_visible_aliases() {
+                assert!(GROUPS.contains(&format!("{} ({alias})", command.get_name())), "{alias}");
+            }
+        }
+    }
+
+    #[test]
+    fn global_flags_work_before_and_after_the_command() {
+        fn check(line: &str, expect: (bool, bool, Option<&str>)) {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            let Global { json, quiet, root, .. } = cli.global;
+            assert_eq!((json, quiet, root.as_deref().and_then(|r| r.to_str())), expect, "{line}");
+        }
+        check("wizefs --json --root /r list", (true, false, Some("/r")));
+        check("wizefs list --json -q --root /r", (true, true, Some("/r")));
+        check("wizefs c docs", (false, false, None));
+        check("wizefs m docs -f --notifypid 7", (false, false, None));
+    }
+}

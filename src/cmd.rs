@@ -1,0 +1,120 @@
+//! The commands: one file each with its arguments, what it asks of the node, and what it prints.
+
+pub mod accept;
+pub mod check;
+pub mod create;
+pub mod delete;
+pub mod get;
+pub mod integrity;
+pub mod list;
+pub mod log;
+pub mod mount;
+pub mod node;
+pub mod put;
+pub mod remove;
+pub mod status;
+pub mod stop;
+pub mod sync;
+pub mod unmount;
+pub mod verify;
+
+use crate::cli::{Command, Global};
+use crate::client::Client;
+use crate::config::{Config, ListenArgs};
+use crate::error::{Error, Kind, Result};
+use crate::terminal::Terminal;
+
+/// What every command gets: the flags of all commands, and where to print.
+pub struct Context {
+    /// Global flags.
+    pub global: Global,
+    /// Where results go.
+    pub out: Terminal,
+}
+
+impl Context {
+    /// The configuration, for commands that start no listening node.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn config(&self) -> Result<Config> {
+        self.serving_config(&ListenArgs::default())
+    }
+
+    /// The configuration, for commands that may start the node.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn serving_config(&self, listen: &ListenArgs) -> Result<Config> {
+        Config::load(self.global.root.as_deref(), listen)
+    }
+
+    /// Work with the running node, or with an own one that settles and seals before this returns.
+    ///
+    /// # Errors
+    /// What `work` returns, else what kept the own node from sealing.
+    pub fn with_node<T>(&self, work: impl FnOnce(&Client) -> Result<T>) -> Result<T> {
+        let client = Client::open(&self.config()?)?;
+        let result = work(&client);
+        let closed = client.close();
+        let value = result?;
+        closed?;
+        Ok(value)
+    }
+}
+
+/// How often a command is tried again when the node it asked was about to end.
+const TRIES: u32 = 3;
+
+/// Run a command; the exit code is 0 or 26 (damage was found and shown).
+///
+/// # Errors
+/// Whatever failed; its kind has the exit code.
+pub fn run(context: &Context, command: &Command) -> Result<u8> {
+    for _ in 1..TRIES {
+        match run_once(context, command) {
+            Err(e) if e.kind == Kind::Stopping => {
+                if let Some(client) = Client::running(&context.config()?)? {
+                    client.wait_for_end()?;
+                }
+            }
+            result => return result,
+        }
+    }
+    run_once(context, command)
+}
+
+fn run_once(context: &Context, command: &Command) -> Result<u8> {
+    match command {
+        Command::Create(args) => create::run(context, args).map(|()| 0),
+        Command::Delete(args) => delete::run(context, args).map(|()| 0),
+        Command::Mount(args) => mount::run(context, args).map(|()| 0),
+        Command::Unmount(args) => unmount::run(context, args).map(|()| 0),
+        Command::Put(args) => put::run(context, args).map(|()| 0),
+        Command::Get(args) => get::run(context, args).map(|()| 0),
+        Command::Remove(args) => remove::run(context, args).map(|()| 0),
+        Command::List(args) => list::run(context, args).map(|()| 0),
+        Command::Check(args) => check::run(context, args),
+        Command::Log(args) => log::run(context, args).map(|()| 0),
+        Command::Verify(args) => verify::run(context, args),
+        Command::Accept(args) => accept::run(context, args).map(|()| 0),
+        Command::Sync(args) => sync::run(context, args).map(|()| 0),
+        Command::Integrity(args) => integrity::run(context, args),
+        Command::Status(args) => status::run(context, args).map(|()| 0),
+        Command::Node(args) => node::run(context, args).map(|()| 0),
+        Command::Stop(args) => stop::run(context, args).map(|()| 0),
+    }
+}
+
+/// A path of a file system from a path that may be relative to where the user stands.
+fn absolute(path: &std::path::Path) -> Result<std::path::PathBuf> {
+    std::path::absolute(path).map_err(|e| Error::io(Kind::Usage, format!("cannot resolve {}", path.display()), &e))
+}
+
+/// `final in block 7`, or `pending`.
+fn standing(block: Option<u64>) -> String {
+    match block {
+        Some(height) => format!("block {height}"),
+        None => "pending".to_owned(),
+    }
+}

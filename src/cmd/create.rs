@@ -1,0 +1,109 @@
+//! `wizefs create`.
+
+use super::{Context, absolute, mount, standing};
+use crate::client::Client;
+use crate::config::ListenArgs;
+use crate::error::{Error, Kind, Result};
+use crate::name::{BucketKind, BucketName};
+use crate::rest::wire::{Create, CreateLine, Created, MountRequest, Progress};
+use crate::terminal::{count, size};
+use axum::http::Method;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Make a bucket, or adopt a folder as one.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  wizefs create docs                      an empty bucket
+  wizefs create work --from ~/work        adopt a folder where it is, and record every file in it
+Ctrl-C interrupts an adoption; the same command goes on with it.")]
+pub struct Args {
+    /// Name of the bucket: A-Z a-z 0-9 . _ -
+    #[arg(value_name = "ORIGIN")]
+    origin: String,
+    /// What stands behind it; without, the name decides: NAME.zip is lz, _NAME.zip is zip, else loopback
+    #[arg(long, value_name = "KIND")]
+    kind: Option<BucketKind>,
+    /// Adopt this folder in place and record every file in it
+    #[arg(long, value_name = "PATH")]
+    from: Option<PathBuf>,
+    /// Mount it as well
+    #[arg(long)]
+    mount: bool,
+    #[command(flatten)]
+    listen: ListenArgs,
+}
+
+/// Create, tell, and mount when asked to.
+///
+/// # Errors
+/// As `Node::create` and `Node::mount`.
+pub fn run(context: &Context, args: &Args) -> Result<()> {
+    let request = Create {
+        origin: BucketName::new(&args.origin)?,
+        kind: args.kind,
+        from: args.from.as_deref().map(absolute).transpose()?,
+    };
+    context.serving_config(&args.listen)?;
+    let created = context.with_node(|client| create(context, client, &request))?;
+    tell(context, &created);
+    if args.mount {
+        return mount::mount(context, &args.listen, &created.bucket, MountRequest::default(), true, None);
+    }
+    if context.out.json {
+        return context.out.document(&created);
+    }
+    context.out.hint(&format!("wizefs mount {}", created.bucket));
+    Ok(())
+}
+
+fn create(context: &Context, client: &Client, request: &Create) -> Result<Created> {
+    let bar = progress_bar(context);
+    let mut created = None;
+    let result = client.lines(Method::POST, "/v1/buckets", Some(request), |line: CreateLine, _| {
+        match line {
+            CreateLine::Progress { progress } => show(&bar, progress),
+            CreateLine::Created(bucket) => created = Some(bucket),
+            CreateLine::Failed(body) => return Err(body.into()),
+        }
+        Ok(())
+    });
+    bar.finish_and_clear();
+    match result {
+        Err(e) if matches!(e.kind, Kind::Signal(_)) && request.from.is_some() => {
+            Err(e.hint("the same command goes on where this one stopped"))
+        }
+        Err(e) => Err(e),
+        Ok(()) => created.ok_or_else(|| Error::new(Kind::Internal, "the node did not say what it created")),
+    }
+}
+
+/// On stderr, and hidden where nobody watches.
+fn progress_bar(context: &Context) -> ProgressBar {
+    if context.out.quiet || context.out.json {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}  {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+fn show(bar: &ProgressBar, progress: Progress) {
+    bar.set_message(format!("{} recorded, {}", count(progress.files, "file"), size(progress.bytes)));
+}
+
+fn tell(context: &Context, created: &Created) {
+    let (name, place) = (&created.bucket, standing(created.block));
+    context.out.done(&match created.imported {
+        None => format!("bucket {name} created ({}), {place}", created.kind.as_str()),
+        Some(Progress { files, bytes }) => {
+            let folder = created.backing.display();
+            format!("bucket {name} adopted {folder}: {}, {} recorded", count(files, "file"), size(bytes))
+        }
+    });
+}

@@ -1,0 +1,166 @@
+//! `wizefs get`.
+
+use super::{Context, standing};
+use crate::client::{Client, segment, segments};
+use crate::error::{Error, Kind, Result};
+use crate::name::{BucketName, bucket_path};
+use crate::rest::wire::Stored;
+use crate::terminal::size;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Fetch a file, checked against the ledger.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  wizefs get report.pdf docs                   into the current folder
+  wizefs get 2026/report.pdf docs /tmp/        into a folder
+  wizefs get notes.txt docs - | less           to standard output")]
+pub struct Args {
+    /// The file's path in the bucket
+    #[arg(value_name = "FILE")]
+    file: OsString,
+    /// The bucket
+    #[arg(value_name = "ORIGIN")]
+    origin: String,
+    /// A file, a folder, or - for standard output [default: the current folder]
+    #[arg(value_name = "DEST")]
+    dest: Option<PathBuf>,
+    /// Overwrite the destination
+    #[arg(long)]
+    force: bool,
+}
+
+/// Download, compare what arrived with the ledger, and only then give it its name.
+///
+/// # Errors
+/// [`Kind::FileExists`] without `--force`, [`Kind::Damaged`] when content and ledger differ; as `Node::get`.
+pub fn run(context: &Context, args: &Args) -> Result<()> {
+    let bucket = BucketName::new(&args.origin)?;
+    let path = bucket_path(args.file.as_bytes())?;
+    let Some((_, name)) = path.split_last() else {
+        return Err(Error::new(Kind::Usage, "name the file to get"));
+    };
+    let uri = format!("/v1/buckets/{}/files/{}", segment(bucket.as_str().as_bytes()), segments(path.as_bytes()));
+    if args.dest.as_deref().is_some_and(|dest| dest.as_os_str() == "-") {
+        let stored = context.with_node(|client| {
+            let (stored, _) = fetch(client, &uri, |chunk| context.out.raw(chunk))?;
+            Ok(stored)
+        })?;
+        return tell(context, &stored, "standard output", true);
+    }
+    let dest = place(args.dest.as_deref(), name);
+    if !args.force && dest.symlink_metadata().is_ok() {
+        return Err(exists(&dest));
+    }
+    let stored = context.with_node(|client| {
+        let mut part = Part::new(&dest)?;
+        let (stored, mode) = fetch(client, &uri, |chunk| part.write(chunk))?;
+        part.keep(&dest, mode, args.force)?;
+        Ok(stored)
+    })?;
+    tell(context, &stored, &dest.display().to_string(), false)
+}
+
+fn fetch(client: &Client, uri: &str, mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<(Stored, u32)> {
+    let mut hash = blake3::Hasher::new();
+    let head = client.download(uri, |chunk| {
+        hash.update(chunk);
+        write(chunk)
+    })?;
+    let stored = head.get("wizefs-stored").and_then(|value| serde_json::from_slice::<Stored>(value.as_bytes()).ok());
+    let stored = stored.ok_or_else(|| Error::new(Kind::Internal, "the node did not say what the ledger has"))?;
+    if hash.finalize().to_hex().as_str() != stored.blake3 {
+        let text = format!("{}/{} changed while it was read", stored.bucket, stored.path.text());
+        return Err(Error::new(Kind::Damaged, text).hint("try again"));
+    }
+    let mode = head.get("wizefs-mode").and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+    Ok((stored, mode.unwrap_or(0o644)))
+}
+
+/// DEST itself, or the file's name in it when it is a folder.
+fn place(dest: Option<&Path>, name: &OsStr) -> PathBuf {
+    match dest {
+        None => PathBuf::from(name),
+        Some(dest) if dest.is_dir() || dest.as_os_str().as_bytes().ends_with(b"/") => dest.join(name),
+        Some(dest) => dest.to_owned(),
+    }
+}
+
+fn exists(dest: &Path) -> Error {
+    Error::new(Kind::FileExists, format!("{} exists already", dest.display()))
+}
+
+fn tell(context: &Context, stored: &Stored, dest: &str, stdout_used: bool) -> Result<()> {
+    if context.out.json && !stdout_used {
+        return context.out.document(stored);
+    }
+    let what = format!("{}/{}", stored.bucket, stored.path.text());
+    let place = standing(stored.block);
+    context.out.done(&format!("{what} fetched to {dest}: {}, matches the ledger ({place})", size(stored.size)));
+    Ok(())
+}
+
+/// A file beside the destination that gets its name only when it is whole; removed otherwise.
+struct Part {
+    path: PathBuf,
+    file: File,
+    kept: bool,
+}
+
+impl Part {
+    fn new(dest: &Path) -> Result<Part> {
+        let mut name = OsString::from(".wizefs-get-");
+        name.push(std::process::id().to_string());
+        let path = dest.with_file_name(name);
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let file = options.open(&path).map_err(|e| cannot_write(dest, &e))?;
+        Ok(Part { path, file, kept: false })
+    }
+
+    fn write(&mut self, chunk: &[u8]) -> Result<()> {
+        self.file.write_all(chunk).map_err(|e| cannot_write(&self.path, &e))
+    }
+
+    fn keep(mut self, dest: &Path, mode: u32, force: bool) -> Result<()> {
+        let mode = rustix::fs::Mode::from_raw_mode(mode & 0o777);
+        rustix::fs::fchmod(&self.file, mode).map_err(|e| cannot_write(dest, &e.into()))?;
+        let flags = if force { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
+        match renameat_with(CWD, &self.path, CWD, dest, flags) {
+            Ok(()) => {
+                self.kept = true;
+                Ok(())
+            }
+            Err(rustix::io::Errno::EXIST) => Err(exists(dest)),
+            // File systems without RENAME_NOREPLACE: a hard link refuses to replace as well.
+            Err(rustix::io::Errno::INVAL) => match std::fs::hard_link(&self.path, dest) {
+                Ok(()) => Ok(()),
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Err(exists(dest)),
+                Err(e) => Err(cannot_write(dest, &e)),
+            },
+            Err(e) => Err(cannot_write(dest, &e.into())),
+        }
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(e) = std::fs::remove_file(&self.path)
+        {
+            tracing::warn!(error = %e, file = %self.path.display(), "cannot remove an unfinished file");
+        }
+    }
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> Error {
+    let mut failed = Error::io(Kind::Failed, format!("cannot write {}", path.display()), error);
+    failed.hint = None;
+    failed
+}

@@ -1,0 +1,51 @@
+//! `wizefs integrity`.
+
+use super::Context;
+use crate::error::{Kind, Result};
+use crate::name::escape;
+use crate::node::integrity_of_folder;
+use crate::rest::wire::{Integrity, Problem};
+use crate::root::{Root, RootLock};
+use crate::terminal::count;
+
+/// The chain itself, from genesis.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Check and say where the chain is damaged; 26 when it is. A ledger that no longer opens is checked all the same.
+///
+/// # Errors
+/// The check could not be made.
+pub fn run(context: &Context, _args: &Args) -> Result<u8> {
+    let report = match context.with_node(|client| client.get::<Integrity>("/v1/integrity")) {
+        Err(e) if e.kind == Kind::LedgerDamaged => {
+            let root = Root::new(&context.config()?.root);
+            let _lock = RootLock::wait(&root, || true)?;
+            integrity_of_folder(&root.ledger())?
+        }
+        result => result?,
+    };
+    if context.out.json {
+        context.out.document(&report)?;
+    } else {
+        show(context, &report)?;
+    }
+    Ok(report.exit)
+}
+
+fn show(context: &Context, report: &Integrity) -> Result<()> {
+    let out = &context.out;
+    let Integrity { ok, height, transactions, erased, .. } = report;
+    for Problem { block, index, problem } in &report.problems {
+        let block = block.map_or_else(|| "the ledger".to_owned(), |block| format!("block {block}"));
+        let index = index.map_or_else(String::new, |index| format!(", transaction {index}"));
+        out.line(&format!("{} {block}{index}: {}", out.mark(false), escape(problem)))?;
+    }
+    let erased = if *erased > 0 { format!(", {erased} erased") } else { String::new() };
+    let what = format!("blocks 0 to {height}, {}{erased}", count(*transactions, "transaction"));
+    match ok {
+        true if out.quiet => Ok(()),
+        true => out.line(&format!("{} the chain is whole: {what}", out.mark(true))),
+        false => out.line(&format!("the chain is damaged: {what}, {}", count(report.problems.len() as u64, "problem"))),
+    }
+}

@@ -1,0 +1,96 @@
+//! `wizefs log`.
+
+use super::Context;
+use crate::client::{segment, segments};
+use crate::error::Result;
+use crate::name::Target;
+use crate::rest::wire::LogLine;
+use crate::terminal::{Table, Terminal, short, size};
+use axum::http::Method;
+use std::ffi::OsString;
+
+/// The transactions, newest first.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  wizefs log docs -n 20                   the last 20 changes of a bucket
+  wizefs log docs/src/main.rs             one file, through its renames
+  wizefs log --follow --json              everything, as it becomes final, for programs")]
+pub struct Args {
+    /// A bucket, or a path in it; without, the whole chain
+    #[arg(value_name = "ORIGIN[/PATH]")]
+    target: Option<OsString>,
+    /// At most this many, the newest
+    #[arg(short = 'n', value_name = "N")]
+    n: Option<usize>,
+    /// Oldest first, and go on with those to come
+    #[arg(short, long)]
+    follow: bool,
+}
+
+/// Print line by line as they come.
+///
+/// # Errors
+/// As `Node::log`.
+pub fn run(context: &Context, args: &Args) -> Result<()> {
+    let target = args.target.as_deref().map(Target::parse).transpose()?;
+    let scope = match &target {
+        None => "/v1/log".to_owned(),
+        Some(Target { bucket, path, .. }) => {
+            let tail = if path.is_root() { String::new() } else { format!("/{}", segments(path.as_bytes())) };
+            format!("/v1/buckets/{}/log{tail}", segment(bucket.as_str().as_bytes()))
+        }
+    };
+    let n = args.n.map_or(String::new(), |n| format!("&n={n}"));
+    let uri = format!("{scope}?follow={}{n}", args.follow);
+    let out = context.out;
+    let whole_chain = target.is_none();
+    let headings = ["BLOCK", "WHEN", "BY", "OP", if whole_chain { "BUCKET/PATH" } else { "PATH" }, "SIZE", "CONTENT"];
+    let mut table = Table::new(&headings, &[true, false, false, false, false, true]);
+    context.with_node(|client| {
+        client.lines(Method::GET, &uri, None::<&()>, |line: LogLine, raw| {
+            if out.json {
+                return out.raw(&[raw, b"\n"].concat());
+            }
+            table.row(&out, cells(&out, &line, whole_chain))?;
+            if args.follow { table.flush(&out) } else { Ok(()) }
+        })
+    })?;
+    if out.json { Ok(()) } else { table.flush(&out) }
+}
+
+fn cells(out: &Terminal, line: &LogLine, whole_chain: bool) -> Vec<String> {
+    let dash = || out.dash().to_owned();
+    let bucket = line.bucket.as_deref().unwrap_or_default();
+    let mut what = match (line.path.path.as_deref(), whole_chain) {
+        (Some(path), true) => format!("{bucket}/{path}"),
+        (Some(path), false) => path.to_owned(),
+        (None, _) if line.bucket.is_some() => bucket.to_owned(),
+        (None, _) => dash(),
+    };
+    if let Some(from) = &line.from {
+        let arrow = if line.op == "exchange" { "<->" } else { "->" };
+        what = format!("{from} {arrow} {what}");
+    }
+    if let Some(target) = &line.target {
+        what = format!("{what} -> {target}");
+    }
+    let mut op = line.op.clone();
+    if let Some(cause @ ("foreign" | "recovered")) = line.cause.as_deref() {
+        op = format!("{op} ({cause})");
+    }
+    let content = match (line.blake3.as_deref(), line.evidence.as_deref()) {
+        (Some(hash), _) => short(hash).to_owned(),
+        (None, Some("open-writers")) => "still written".to_owned(),
+        (None, _) => dash(),
+    };
+    vec![
+        line.block.map_or("pending".to_owned(), |block| block.to_string()),
+        out.time(&line.time),
+        line.wallet.as_deref().or(line.author.as_deref().map(short)).unwrap_or(out.dash()).to_owned(),
+        op,
+        what,
+        line.size.map_or_else(dash, size),
+        content,
+    ]
+}

@@ -1,0 +1,161 @@
+//! `wizefs mount`: asks the running node, or becomes it.
+
+use super::Context;
+use crate::background::{self, Reporter};
+use crate::client::{Client, segment};
+use crate::config::{Config, ListenArgs};
+use crate::error::{Error, Kind, Result};
+use crate::name::BucketName;
+use crate::rest::wire::{Durability, MountRequest, Mounted};
+use crate::root::Root;
+use crate::server::{self, FirstMount};
+use crate::terminal::count;
+use axum::http::Method;
+use rustix::process::{Pid, Signal, kill_process};
+use std::path::PathBuf;
+
+/// Show a bucket as an ordinary folder.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  wizefs mount docs                       at <root>/mnt/docs; returns when the folder is usable
+  wizefs mount docs ~/docs --read-only    somewhere else, for reading
+  wizefs mount docs --fg                  stay in the foreground; Ctrl-C unmounts")]
+pub struct Args {
+    /// The bucket
+    #[arg(value_name = "ORIGIN")]
+    origin: String,
+    /// An empty folder [default: <root>/mnt/ORIGIN, made and removed with the mount]
+    #[arg(value_name = "MOUNTPOINT")]
+    mountpoint: Option<PathBuf>,
+    /// Stay in the foreground
+    #[arg(short, long)]
+    fg: bool,
+    /// Send SIGUSR1 to this process when the folder is usable
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    notifypid: Option<i32>,
+    /// Refuse all writes
+    #[arg(long)]
+    read_only: bool,
+    /// What close and fsync wait for
+    #[arg(long, value_enum, default_value_t)]
+    durability: Durability,
+    /// Nobody changes the backing meanwhile: cache longer
+    #[arg(long)]
+    exclusive: bool,
+    /// Let other users in
+    #[arg(long)]
+    allow_other: bool,
+    #[command(flatten)]
+    listen: ListenArgs,
+}
+
+/// Mount, and say where.
+///
+/// # Errors
+/// As `Node::mount` and `server::run`; [`Kind::Background`] when the node dies silently.
+pub fn run(context: &Context, args: &Args) -> Result<()> {
+    let bucket = BucketName::new(&args.origin)?;
+    let request = MountRequest {
+        mountpoint: args.mountpoint.as_deref().map(super::absolute).transpose()?,
+        read_only: args.read_only,
+        durability: args.durability,
+        exclusive: args.exclusive,
+        allow_other: args.allow_other,
+    };
+    mount(context, &args.listen, &bucket, request, !args.fg, args.notifypid)
+}
+
+/// Mount through the running node; without one become it, in the background or here.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn mount(
+    context: &Context,
+    listen: &ListenArgs,
+    bucket: &BucketName,
+    request: MountRequest,
+    background: bool,
+    notify: Option<i32>,
+) -> Result<()> {
+    let config = context.serving_config(listen)?;
+    if let Some(client) = Client::running(&config)? {
+        return ask(context, &client, bucket, &request, notify);
+    }
+    let first = FirstMount { bucket: bucket.clone(), request: request.clone() };
+    if !background {
+        return stay(context, &config, first, notify);
+    }
+    match background::start(&Root::new(&config.root), |reporter| serve(&config, first, &reporter)) {
+        Ok(ready) => {
+            let mounted = serde_json::from_value(ready)
+                .map_err(|e| Error::new(Kind::Internal, format!("the node's answer cannot be understood: {e}")))?;
+            tell(context, &mounted, notify)
+        }
+        // Another command was quicker to start a node; that one mounts as well.
+        Err(e) if e.kind == Kind::RootLocked => match Client::running(&config)? {
+            Some(client) => ask(context, &client, bucket, &request, notify),
+            None => Err(e),
+        },
+        Err(e) => Err(e),
+    }
+}
+
+fn ask(
+    context: &Context,
+    client: &Client,
+    bucket: &BucketName,
+    request: &MountRequest,
+    notify: Option<i32>,
+) -> Result<()> {
+    let uri = format!("/v1/buckets/{}/mount", segment(bucket.as_str().as_bytes()));
+    let mounted = client.call(Method::POST, &uri, Some(request))?;
+    tell(context, &mounted, notify)
+}
+
+/// The background child: its exit code says what ended it.
+fn serve(config: &Config, first: FirstMount, reporter: &Reporter) -> u8 {
+    match server::run(config, Some(first), reporter) {
+        Ok(None) => 0,
+        Ok(Some(signal)) => Kind::Signal(signal).exit(),
+        Err(error) => error.kind.exit(),
+    }
+}
+
+fn stay(context: &Context, config: &Config, first: FirstMount, notify: Option<i32>) -> Result<()> {
+    let out = context.out;
+    let told = Context { global: context.global.clone(), out };
+    let reporter = Reporter::foreground(move |ready| match serde_json::from_value(ready) {
+        Ok(mounted) => {
+            if let Err(e) = tell(&told, &mounted, notify) {
+                out.error(&e);
+            }
+        }
+        Err(e) => tracing::error!("cannot tell that the folder is usable: {e}"),
+    });
+    match server::run(config, Some(first), &reporter)? {
+        None => Ok(()),
+        Some(signal) => Err(Error::new(Kind::Signal(signal), format!("ended by signal {signal}"))),
+    }
+}
+
+fn tell(context: &Context, mounted: &Mounted, notify: Option<i32>) -> Result<()> {
+    let Mounted { bucket, mountpoint, pid, recovered, .. } = mounted;
+    if mounted.cleared_stale {
+        context.out.warn(&format!("a node that was killed had left a dead mount of {bucket}; it is cleared"));
+    }
+    if *recovered > 0 {
+        context.out.warn(&format!("{} found and recorded: wizefs log {bucket}", count(*recovered, "change")));
+    }
+    let how = if mounted.read_only { "read-only" } else { "read-write" };
+    context.out.done(&format!("{bucket} is mounted at {} ({how}, pid {pid})", mountpoint.display()));
+    context.out.hint(&format!("wizefs unmount {bucket}"));
+    if context.out.json {
+        context.out.document(mounted)?;
+    }
+    match notify.and_then(Pid::from_raw) {
+        None => Ok(()),
+        Some(pid) => kill_process(pid, Signal::USR1)
+            .map_err(|e| Error::io(Kind::Failed, format!("cannot notify process {}", pid.as_raw_nonzero()), &e.into())),
+    }
+}

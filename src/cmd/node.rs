@@ -1,0 +1,63 @@
+//! `wizefs node`.
+
+use super::Context;
+use crate::background::{self, Reporter};
+use crate::client::Client;
+use crate::config::ListenArgs;
+use crate::error::{Error, Kind, Result};
+use crate::rest::wire::Status;
+use crate::root::Root;
+use crate::server;
+
+/// Run the node without a mount; it serves until it is stopped.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Stay in the foreground
+    #[arg(short, long)]
+    fg: bool,
+    #[command(flatten)]
+    listen: ListenArgs,
+}
+
+/// Start, and say where it listens.
+///
+/// # Errors
+/// [`Kind::RootLocked`] when a node runs already; as `server::run`.
+pub fn run(context: &Context, args: &Args) -> Result<()> {
+    let config = context.serving_config(&args.listen)?;
+    if Client::running(&config)?.is_some() {
+        return Err(server::already_running(&config));
+    }
+    if !args.fg {
+        let ready =
+            background::start(&Root::new(&config.root), |reporter| match server::run(&config, None, &reporter) {
+                Ok(None) => 0,
+                Ok(Some(signal)) => Kind::Signal(signal).exit(),
+                Err(error) => error.kind.exit(),
+            })?;
+        return tell(context, ready);
+    }
+    let (out, told) = (context.out, Context { global: context.global.clone(), out: context.out });
+    let reporter = Reporter::foreground(move |ready| {
+        if let Err(e) = tell(&told, ready) {
+            out.error(&e);
+        }
+    });
+    match server::run(&config, None, &reporter)? {
+        None => Ok(()),
+        Some(signal) => Err(Error::new(Kind::Signal(signal), format!("ended by signal {signal}"))),
+    }
+}
+
+fn tell(context: &Context, ready: serde_json::Value) -> Result<()> {
+    let status: Status = serde_json::from_value(ready)
+        .map_err(|e| Error::new(Kind::Internal, format!("the node's answer cannot be understood: {e}")))?;
+    if context.out.json {
+        return context.out.document(&status);
+    }
+    let pid = status.node.pid.unwrap_or_default();
+    let rest = status.node.rest.as_deref().unwrap_or("off");
+    context.out.done(&format!("the node runs (pid {pid}, REST {rest})"));
+    context.out.hint("wizefs stop");
+    Ok(())
+}

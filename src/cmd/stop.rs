@@ -1,0 +1,32 @@
+//! `wizefs stop`.
+
+use super::Context;
+use crate::client::Client;
+use crate::error::{Error, Kind, Result};
+use axum::http::Method;
+use serde_json::{Value, json};
+
+/// End the running node; its mounts are taken away.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Ask it to end and wait until it has.
+///
+/// # Errors
+/// [`Kind::Unreachable`] when none runs, [`Kind::Busy`] when it does not end within 10 s.
+pub fn run(context: &Context, _args: &Args) -> Result<()> {
+    let Some(client) = Client::running(&context.config()?)? else {
+        return Err(Error::new(Kind::Unreachable, "no node is running"));
+    };
+    match client.call::<Value>(Method::POST, "/v1/stop", None::<&()>) {
+        Ok(_) => {}
+        Err(e) if e.kind == Kind::Stopping => {}
+        Err(e) => return Err(e),
+    }
+    client.wait_for_end()?;
+    if context.out.json {
+        return context.out.document(&json!({"v": crate::rest::wire::V, "stopped": true}));
+    }
+    context.out.done("the node has ended");
+    Ok(())
+}

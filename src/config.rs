@@ -1,0 +1,208 @@
+//! Flags, environment and `<root>/node.conf` become one checked [`Config`].
+//!
+//! A flag beats its `WIZEFS_*` variable, which beats the file. The file is optional JSON:
+//! `{"listen": "127.0.0.1:13000", "grpc-listen": "off", "chain-listen": "off"}`.
+
+use crate::error::{Error, Kind, Result};
+use serde::Deserialize;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// Where the REST service listens unless told otherwise (the predecessor's port).
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:13000";
+
+/// A listening address, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listen {
+    /// Do not listen.
+    Off,
+    /// Listen here; port 0 means any free port.
+    On(SocketAddr),
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Listen, String> {
+        if text == "off" {
+            return Ok(Listen::Off);
+        }
+        let address: SocketAddr = match text.parse() {
+            Ok(address) => address,
+            Err(_) => {
+                let port = text.strip_prefix("localhost:").unwrap_or(text).parse::<u16>();
+                port.map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+                    .map_err(|_| format!("{text:?} is neither ADDRESS:PORT nor off"))?
+            }
+        };
+        if !address.ip().is_loopback() {
+            return Err(format!(
+                "{address} is not a loopback address, and this version has neither tokens nor TLS to protect another"
+            ));
+        }
+        Ok(Listen::On(address))
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Off => f.write_str("off"),
+            Listen::On(address) => address.fmt(f),
+        }
+    }
+}
+
+/// Listening addresses as given on the command line or in the environment.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "If this starts the node")]
+pub struct ListenArgs {
+    /// Where REST listens: ADDRESS:PORT, port 0 for any free one, or off [default: 127.0.0.1:13000]
+    #[arg(long, value_name = "ADDR", env = "WIZEFS_LISTEN", hide_env_values = true)]
+    pub listen: Option<Listen>,
+    /// Where gRPC listens; only off until this version serves it
+    #[arg(long, value_name = "ADDR", env = "WIZEFS_GRPC_LISTEN", hide_env_values = true)]
+    pub grpc_listen: Option<Listen>,
+    /// Where the chain routes listen of their own; only off until this version serves them
+    #[arg(long, value_name = "ADDR", env = "WIZEFS_CHAIN_LISTEN", hide_env_values = true)]
+    pub chain_listen: Option<Listen>,
+}
+
+/// `<root>/node.conf`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct File {
+    listen: Option<String>,
+    grpc_listen: Option<String>,
+    chain_listen: Option<String>,
+}
+
+/// Everything a node needs to know before it starts; all paths absolute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The root folder.
+    pub root: PathBuf,
+    /// REST on TCP.
+    pub listen: Listen,
+}
+
+impl Config {
+    /// Check the root and the addresses together.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] without a root, [`Kind::ConfigOpen`] or [`Kind::ConfigParse`] for a bad `node.conf`,
+    /// [`Kind::Failed`] for services this version does not have.
+    pub fn load(root: Option<&Path>, flags: &ListenArgs) -> Result<Config> {
+        let root = resolve_root(root, std::env::var_os("HOME").map(PathBuf::from))?;
+        let file = read_file(&root.join("node.conf"))?;
+        let listen = match flags.listen {
+            Some(listen) => listen,
+            None => from_file(&root, file.listen.as_deref(), DEFAULT_LISTEN)?,
+        };
+        let grpc = match flags.grpc_listen {
+            Some(listen) => listen,
+            None => from_file(&root, file.grpc_listen.as_deref(), "off")?,
+        };
+        let chain = match flags.chain_listen {
+            Some(listen) => listen,
+            None => from_file(&root, file.chain_listen.as_deref(), "off")?,
+        };
+        for (service, flag, wanted) in [("gRPC", "--grpc-listen", grpc), ("chain routes", "--chain-listen", chain)] {
+            if wanted != Listen::Off {
+                let text = format!("this version has no {service} service to listen on {wanted}");
+                return Err(Error::new(Kind::Failed, text).hint(format!("leave {flag} out")));
+            }
+        }
+        Ok(Config { root, listen })
+    }
+}
+
+/// `--root` or `WIZEFS_ROOT`, else `$HOME/.local/share/wize/fs`; absolute, because the background node changes folder.
+fn resolve_root(given: Option<&Path>, home: Option<PathBuf>) -> Result<PathBuf> {
+    let root = match (given, home) {
+        (Some(root), _) if root.as_os_str().is_empty() => {
+            return Err(Error::new(Kind::Usage, "the root folder cannot be an empty name"));
+        }
+        (Some(root), _) => root.to_owned(),
+        (None, Some(home)) if home.is_absolute() => home.join(".local/share/wize/fs"),
+        (None, _) => {
+            let error = Error::new(Kind::Usage, "no root folder: HOME is not set");
+            return Err(error.hint("say where with --root DIR or WIZEFS_ROOT"));
+        }
+    };
+    std::path::absolute(&root).map_err(|e| Error::io(Kind::Root, format!("cannot resolve {}", root.display()), &e))
+}
+
+fn read_file(path: &Path) -> Result<File> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
+            return Ok(File::default());
+        }
+        Err(e) => return Err(Error::io(Kind::ConfigOpen, format!("cannot read {}", path.display()), &e)),
+    };
+    serde_json::from_slice(&text).map_err(|e| unreadable(path, &e))
+}
+
+/// A configuration file that cannot be understood.
+pub(crate) fn unreadable(path: &Path, problem: &dyn fmt::Display) -> Error {
+    Error::new(Kind::ConfigParse, format!("cannot understand {}: {problem}", path.display()))
+}
+
+fn from_file(root: &Path, text: Option<&str>, default: &str) -> Result<Listen> {
+    let text = text.unwrap_or(default);
+    text.parse().map_err(|problem: String| unreadable(&root.join("node.conf"), &problem))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listening_addresses() {
+        fn check(text: &str, expect: Option<&str>) {
+            assert_eq!(text.parse::<Listen>().ok().map(|l| l.to_string()).as_deref(), expect, "{text}");
+        }
+        check("off", Some("off"));
+        check("127.0.0.1:0", Some("127.0.0.1:0"));
+        check("localhost:13001", Some("127.0.0.1:13001"));
+        check("0", Some("127.0.0.1:0"));
+        check("[::1]:80", Some("[::1]:80"));
+        check("0.0.0.0:13000", None);
+        check("example.org:80", None);
+        check("", None);
+    }
+
+    #[test]
+    fn the_root_is_absolute_and_has_a_default() {
+        let home = || Some(PathBuf::from("/home/me"));
+        fn check(given: Option<&str>, home: Option<PathBuf>, expect: Option<&str>) {
+            let root = resolve_root(given.map(Path::new), home).ok();
+            assert_eq!(root.as_deref(), expect.map(Path::new), "{given:?}");
+        }
+        check(None, home(), Some("/home/me/.local/share/wize/fs"));
+        check(Some("/r"), home(), Some("/r"));
+        check(Some(""), home(), None);
+        check(None, None, None);
+    }
+
+    #[test]
+    fn the_file_is_beaten_by_flags_and_refused_when_odd() {
+        let dir = tempfile::tempdir().unwrap();
+        let load = |flags: &ListenArgs| Config::load(Some(dir.path()), flags);
+        assert_eq!(load(&ListenArgs::default()).unwrap().listen.to_string(), DEFAULT_LISTEN);
+        std::fs::write(dir.path().join("node.conf"), r#"{"listen":"off"}"#).unwrap();
+        assert_eq!(load(&ListenArgs::default()).unwrap().listen, Listen::Off);
+        let flags = ListenArgs { listen: Some("127.0.0.1:7".parse().unwrap()), ..ListenArgs::default() };
+        assert_eq!(load(&flags).unwrap().listen.to_string(), "127.0.0.1:7");
+        for odd in ["{", r#"{"listne":"off"}"#, r#"{"listen":"nowhere"}"#] {
+            std::fs::write(dir.path().join("node.conf"), odd).unwrap();
+            assert_eq!(load(&ListenArgs::default()).unwrap_err().kind, Kind::ConfigParse, "{odd}");
+        }
+        let flags = ListenArgs { grpc_listen: Some("127.0.0.1:0".parse().unwrap()), ..ListenArgs::default() };
+        std::fs::remove_file(dir.path().join("node.conf")).unwrap();
+        assert_eq!(load(&flags).unwrap_err().kind, Kind::Failed);
+    }
+}

@@ -1,0 +1,55 @@
+//! The program: parse, set up tracing and colours, run the command, turn its result into an exit code.
+
+use clap::Parser;
+use std::process::ExitCode;
+use wizefs::cli::Cli;
+use wizefs::cmd::{self, Context};
+use wizefs::error::{Error, Kind};
+use wizefs::terminal::Terminal;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match cli.global.color {
+        clap::ColorChoice::Auto => {}
+        clap::ColorChoice::Always => anstream::ColorChoice::Always.write_global(),
+        clap::ColorChoice::Never => anstream::ColorChoice::Never.write_global(),
+    }
+    trace(&cli);
+    let out = Terminal::new(cli.global.json, cli.global.quiet);
+    let context = Context { global: cli.global, out };
+    match cmd::run(&context, &cli.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            out.error(&error);
+            ExitCode::from(error.kind.exit())
+        }
+    }
+}
+
+/// Help and version as clap prints them; a mistake as one JSON line when that was asked for.
+fn usage(error: &clap::Error) -> ExitCode {
+    let json = std::env::args_os().any(|arg| arg == "--json");
+    if json && error.use_stderr() {
+        let text = error.to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        Terminal::new(true, false).error(&Error::new(Kind::Usage, message));
+    } else if error.print().is_err() {
+        return ExitCode::FAILURE;
+    }
+    ExitCode::from(if error.use_stderr() { Kind::Usage.exit() } else { 0 })
+}
+
+/// Commands are silent unless asked; a node tells what an operator should know. `WIZEFS_TRACE` takes a filter.
+fn trace(cli: &Cli) {
+    let default = match (cli.global.debug, cli.command.may_serve()) {
+        (true, _) => "debug,hyper_util=info,hyper=info",
+        (false, true) => "info",
+        (false, false) => "error",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("WIZEFS_TRACE")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}

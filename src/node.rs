@@ -1,0 +1,227 @@
+//! [`Node`]: the one API that commands and services call. It owns the root's lock, the ledger, the open buckets, their
+//! mounts and the sealer. Every method blocks; async callers use a worker thread.
+
+mod buckets;
+mod files;
+mod history;
+mod keys;
+mod mountpoint;
+mod mounts;
+mod sealer;
+pub(crate) mod trouble;
+
+pub use files::Fetched;
+pub use history::{LogQuery, integrity_of_folder};
+
+use crate::config::Config;
+use crate::error::Result;
+use crate::name::BucketName;
+use crate::registry::Registry;
+use crate::rest::wire;
+use crate::root::{Root, RootLock};
+use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio::sync::watch;
+use wizefs_fs::Bucket;
+use wizefs_ledger::{BucketId, Ledger, Space, Wallet};
+
+/// Why this process opened the root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// For one command that needs no mount.
+    Command,
+    /// To serve mounts and requests until its last mount is gone.
+    Mounts,
+    /// To serve until it is told to stop.
+    Service,
+}
+
+/// The process that serves one root. See the module's text.
+pub struct Node {
+    root: Root,
+    role: Role,
+    ledger: Arc<Ledger>,
+    wallet: Wallet,
+    registry: Mutex<Registry>,
+    /// Buckets in use; opened at the first need.
+    open: Mutex<BTreeMap<BucketName, Arc<OpenBucket>>>,
+    /// One bucket is opened at a time.
+    opening: Mutex<()>,
+    /// Create, delete, mount and unmount happen one at a time.
+    lifecycle: Mutex<()>,
+    sealer: sealer::Sealer,
+    rest: Mutex<Option<SocketAddr>>,
+    since: SystemTime,
+    stop: watch::Sender<bool>,
+    /// Declared last: everything above is closed before the next node may open it.
+    _lock: RootLock,
+}
+
+/// A bucket in use.
+pub struct OpenBucket {
+    /// Its name.
+    pub name: BucketName,
+    /// Its id on the ledger.
+    pub id: BucketId,
+    /// The file system. Replaced when a mount asks for other promises, hence the lock: hold it while using the bucket.
+    pub fs: RwLock<Arc<Bucket>>,
+    options: Mutex<buckets::Promises>,
+    mount: Mutex<Option<mounts::Mounted>>,
+    /// Changes that its opening found, until a mount reports them.
+    recovered: Mutex<u64>,
+}
+
+impl Node {
+    /// Open the root whose `lock` is held: folders, keys and ledger, made on first use. `phase` hears what takes long.
+    ///
+    /// # Errors
+    /// Configuration (20-23), the ledger (26), a full disk.
+    pub fn open(config: &Config, lock: RootLock, role: Role, phase: &dyn Fn(&str)) -> Result<Arc<Node>> {
+        let root = Root::new(&config.root);
+        root.create()?;
+        let mut registry = Registry::open(root.path())?;
+        buckets::sweep(&root, &mut registry)?;
+        phase("opening the ledger");
+        let (ledger, wallet) = keys::open_ledger(&root)?;
+        let node = Arc::new_cyclic(|node| Node {
+            sealer: sealer::Sealer::new(node.clone()),
+            root,
+            role,
+            ledger: Arc::new(ledger),
+            wallet,
+            registry: Mutex::new(registry),
+            open: Mutex::new(BTreeMap::new()),
+            opening: Mutex::new(()),
+            lifecycle: Mutex::new(()),
+            rest: Mutex::new(None),
+            since: SystemTime::now(),
+            stop: watch::Sender::new(false),
+            _lock: lock,
+        });
+        node.forget_gone_mounts()?;
+        node.sealer.start()?;
+        Ok(node)
+    }
+
+    /// The chain.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// Where everything is.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// The address of the node's wallet, and its name.
+    pub fn wallet(&self) -> (String, &'static str) {
+        (self.wallet.address().to_string(), keys::DEFAULT_WALLET)
+    }
+
+    /// Tell where REST listens.
+    pub fn set_rest(&self, address: SocketAddr) {
+        *self.rest.lock() = Some(address);
+    }
+
+    /// Ask the node to end; the server sees to it.
+    pub fn request_stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Whether the node is about to end.
+    pub fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// Changes to true when the node is asked to end.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
+    /// Why the node takes no writes, when it does not.
+    pub fn problem(&self) -> Option<String> {
+        if let Some(why) = self.ledger.poisoned() {
+            return Some(format!("the ledger is damaged and takes no writes: {why}"));
+        }
+        match self.ledger.space() {
+            Space::Ample => None,
+            Space::Reserve => Some("the disk holding the ledger is almost full: only removes are taken".to_owned()),
+            Space::Full => Some("the disk holding the ledger is full".to_owned()),
+        }
+    }
+
+    /// The node at a glance.
+    ///
+    /// # Errors
+    /// The ledger or a bucket's configuration cannot be read.
+    pub fn status(&self) -> Result<wire::Status> {
+        let running = self.role != Role::Command;
+        let tip = self.ledger.tip();
+        let buckets = self.buckets()?;
+        let head_time = i64::try_from(tip.header.time_us).ok().map(wire::time);
+        // A bucket that is being opened anew has nothing to tell for the moment.
+        let open = self.open_buckets();
+        let unsettled = open.iter().filter_map(|bucket| Some(bucket.fs.try_read()?.unsettled())).sum();
+        Ok(wire::Status {
+            v: wire::V,
+            node: wire::NodeStatus {
+                running,
+                pid: running.then(std::process::id),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                rest: self.rest_address(),
+                grpc: None,
+                since: running.then(|| jiff::Timestamp::try_from(self.since).unwrap_or_default().to_string()),
+                problem: self.problem(),
+            },
+            ledger: wire::LedgerStatus {
+                chain: self.ledger.chain_id().to_string(),
+                vkey: self.ledger.vkey(),
+                height: tip.header.height,
+                head: tip.hash().to_string(),
+                head_time,
+                transactions: self.ledger.size(),
+                pending: self.ledger.pending().count(),
+                unsettled,
+            },
+            buckets,
+        })
+    }
+
+    /// Seal what is pending now; afterwards everything submitted before the call is final.
+    ///
+    /// # Errors
+    /// The data could not be made durable, or the block not be written.
+    pub fn seal(&self) -> Result<()> {
+        self.sealer.seal(self)
+    }
+
+    /// End: settle, seal, close. The mounts are gone already.
+    ///
+    /// # Errors
+    /// What could not be settled or sealed; it stays pending and is taken up at the next start.
+    pub fn close(&self) -> Result<()> {
+        let open = self.open_buckets();
+        let mut result = Ok(());
+        for bucket in &open {
+            result = result.and(bucket.fs.read().sync().map(drop).map_err(trouble::fs));
+        }
+        result = result.and(self.seal());
+        for bucket in &open {
+            result = result.and(bucket.fs.read().close().map_err(trouble::fs));
+        }
+        self.open.lock().clear();
+        self.sealer.end();
+        result
+    }
+
+    fn rest_address(&self) -> Option<String> {
+        self.rest.lock().map(|address| address.to_string())
+    }
+
+    fn open_buckets(&self) -> Vec<Arc<OpenBucket>> {
+        self.open.lock().values().cloned().collect()
+    }
+}

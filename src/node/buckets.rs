@@ -1,0 +1,400 @@
+//! Buckets: created, adopted, opened, deleted.
+
+use super::{Node, OpenBucket, mountpoint, trouble};
+use crate::error::{Error, Kind, Result};
+use crate::name::{BucketKind, BucketName};
+use crate::notary::Notary;
+use crate::registry::{BucketConf, Registry};
+use crate::rest::wire;
+use crate::root::Root;
+use parking_lot::{Mutex, RwLock};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use wizefs_fs::{Bucket, BucketOptions, Durability};
+use wizefs_ledger::{BucketId, Draft, Label, Statement};
+
+/// Folders of deleted buckets, until they are gone.
+const DELETED: &str = ".deleted-";
+
+/// What a bucket promises while it is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Promises {
+    pub(super) durability: wire::Durability,
+    pub(super) read_only: bool,
+    pub(super) exclusive: bool,
+}
+
+impl Promises {
+    /// Without a mount.
+    const NONE: Promises = Promises { durability: wire::Durability::Relaxed, read_only: false, exclusive: false };
+}
+
+impl Node {
+    /// All buckets with their state.
+    ///
+    /// # Errors
+    /// A `wizefs.conf` or the ledger cannot be read.
+    pub fn buckets(&self) -> Result<Vec<wire::BucketStatus>> {
+        self.bucket_names().iter().map(|name| self.bucket_status(name)).collect()
+    }
+
+    /// The names of all buckets, sorted.
+    pub fn bucket_names(&self) -> Vec<BucketName> {
+        self.registry.lock().names().cloned().collect()
+    }
+
+    /// One bucket with its state.
+    ///
+    /// # Errors
+    /// [`Kind::BucketUnknown`]; as [`Node::buckets`].
+    pub fn bucket_status(&self, name: &BucketName) -> Result<wire::BucketStatus> {
+        let conf = self.registry.lock().bucket(name)?;
+        let (state, mountpoint) = self.mount_state(name);
+        let counts = self.ledger.bucket(&bucket_id(&conf)?).map_err(trouble::ledger)?.map(|b| b.counts);
+        let counts = counts.unwrap_or_default();
+        Ok(wire::BucketStatus {
+            origin: name.clone(),
+            kind: conf.kind()?,
+            state,
+            mountpoint,
+            files: counts.files,
+            bytes: counts.bytes,
+        })
+    }
+
+    /// Whether a bucket of that name exists, and whether it is mounted.
+    pub fn bucket_state(&self, name: &BucketName) -> (bool, bool) {
+        let created = self.registry.lock().contains(name);
+        (created, created && self.mount_state(name).0 == wire::MountState::Mounted)
+    }
+
+    /// A new bucket; one adopted from a directory is imported, which `progress` may break off: the same call resumes it.
+    ///
+    /// # Errors
+    /// [`Kind::BucketExists`], [`Kind::Unsupported`] for archives, [`Kind::FileMissing`] or [`Kind::ConfigChange`] for a
+    /// directory that cannot be adopted.
+    pub fn create(
+        &self,
+        request: &wire::Create,
+        progress: &mut dyn FnMut(wire::Progress) -> ControlFlow<()>,
+    ) -> Result<wire::Created> {
+        let conf = {
+            let _one_at_a_time = self.lifecycle.lock();
+            match self.resumable(request)? {
+                Some(conf) => conf,
+                None => self.create_new(request)?,
+            }
+        };
+        self.seal()?;
+        let imported = if conf.importing { Some(self.import(&conf, progress)?) } else { None };
+        let id = bucket_id(&conf)?;
+        let logged = self.ledger.transaction(&id).map_err(trouble::ledger)?;
+        Ok(wire::Created {
+            v: wire::V,
+            bucket: conf.origin.clone(),
+            kind: conf.kind()?,
+            txid: id.to_string(),
+            block: logged.and_then(|logged| logged.block),
+            backing: conf.originpath,
+            imported,
+        })
+    }
+
+    /// The bucket whose import an earlier, equal call did not finish.
+    fn resumable(&self, request: &wire::Create) -> Result<Option<BucketConf>> {
+        let registry = self.registry.lock();
+        if !registry.contains(&request.origin) {
+            return Ok(None);
+        }
+        let conf = registry.bucket(&request.origin)?;
+        let same = request.from.as_deref().is_some_and(|from| resolve(from).is_ok_and(|from| from == conf.originpath));
+        if conf.importing && same {
+            return Ok(Some(conf));
+        }
+        let error = Error::new(Kind::BucketExists, format!("the bucket {} exists already", request.origin));
+        Err(error.hint(format!("choose another name, or delete it first: wizefs delete {}", request.origin)))
+    }
+
+    fn create_new(&self, request: &wire::Create) -> Result<BucketConf> {
+        let name = &request.origin;
+        let kind = request.kind.unwrap_or_else(|| BucketKind::of_name(name));
+        if kind != BucketKind::Loopback {
+            let text =
+                format!("this version serves loopback buckets only, and {name} would be of kind {}", kind.as_str());
+            return Err(Error::new(Kind::Unsupported, text).hint(format!("wizefs create {name} --kind loopback")));
+        }
+        let state = self.registry.lock().state_dir(name);
+        let backing = match &request.from {
+            Some(from) => adoptable(from, &self.root, &self.registry.lock())?,
+            None => state.join("data"),
+        };
+        let made = std::fs::create_dir_all(&state).and_then(|()| std::fs::create_dir_all(&backing));
+        made.map_err(|e| Error::io(Kind::Root, format!("cannot make the folders of {name}"), &e))?;
+        let mut conf = BucketConf::new(name.clone(), kind, backing, request.from.is_some());
+        // Without the registry's lock: a full mempool waits for the sealer, which looks into the registry.
+        conf.id = self.register_on_ledger(name, kind)?.to_string();
+        self.registry.lock().put_bucket(&conf)?;
+        tracing::info!(bucket = %name, "created");
+        Ok(conf)
+    }
+
+    /// The bucket's id. One that a crash left on the ledger but not in the registry is taken up.
+    fn register_on_ledger(&self, name: &BucketName, kind: BucketKind) -> Result<BucketId> {
+        if let Some(known) = self.ledger.bucket_named(name.as_str()).map_err(trouble::ledger)? {
+            return Ok(known.id);
+        }
+        let label = Label::new(name.as_str()).map_err(|e| Error::new(Kind::BucketName, e.to_string()))?;
+        let kind = match kind {
+            BucketKind::Loopback => wizefs_ledger::BucketKind::Loopback,
+            BucketKind::Zip => wizefs_ledger::BucketKind::Zip,
+            BucketKind::Lz => wizefs_ledger::BucketKind::Lz,
+        };
+        self.state_on_ledger(Statement::CreateBucket { name: label, kind })
+    }
+
+    fn state_on_ledger(&self, statement: Statement) -> Result<BucketId> {
+        let draft = Draft { time_us: jiff::Timestamp::now().as_microsecond().unsigned_abs(), statement };
+        let txids = self.ledger.submit(&self.wallet, vec![draft], &[]).map_err(trouble::ledger)?;
+        txids.first().copied().ok_or_else(|| Error::new(Kind::Internal, "the ledger gave no transaction id"))
+    }
+
+    fn import(
+        &self,
+        conf: &BucketConf,
+        progress: &mut dyn FnMut(wire::Progress) -> ControlFlow<()>,
+    ) -> Result<wire::Progress> {
+        let bucket = self.bucket(&conf.origin)?;
+        let report = bucket
+            .fs
+            .read()
+            .import(&mut |so_far| progress(wire::Progress { files: so_far.files, bytes: so_far.bytes }))
+            .map_err(trouble::fs)?;
+        let finished = BucketConf { importing: false, ..conf.clone() };
+        self.registry.lock().put_bucket(&finished)?;
+        self.seal()?;
+        Ok(wire::Progress { files: report.files, bytes: report.bytes })
+    }
+
+    /// Delete an unmounted bucket; its history stays on the ledger, an adopted directory is left alone.
+    ///
+    /// # Errors
+    /// [`Kind::BucketUnknown`]; [`Kind::AlreadyMounted`] unless `unmount`, then [`Kind::Busy`].
+    pub fn delete(&self, name: &BucketName, unmount: bool) -> Result<wire::Deleted> {
+        let _one_at_a_time = self.lifecycle.lock();
+        let conf = self.registry.lock().bucket(name)?;
+        let node_ends = match self.mount_state(name) {
+            (wire::MountState::Unmounted, _) => false,
+            (wire::MountState::Mounted, mountpoint) if !unmount => {
+                let place = mountpoint.unwrap_or_default();
+                let text = format!("{name} is mounted at {}", place.display());
+                let hint = format!("wizefs unmount {name}, or wizefs delete {name} --unmount");
+                return Err(Error::new(Kind::AlreadyMounted, text).hint(hint));
+            }
+            _ => self.unmount_now(name, false)?.node_ends,
+        };
+        self.close_bucket(name)?;
+        let id = bucket_id(&conf)?;
+        let record = self.ledger.bucket(&id).map_err(trouble::ledger)?;
+        let txid = match record {
+            Some(bucket) if !bucket.record.closed => self.state_on_ledger(Statement::DeleteBucket { bucket: id })?,
+            _ => id,
+        };
+        self.seal()?;
+        let mut registry = self.registry.lock();
+        let grave = self.root.buckets().join(format!("{DELETED}{txid}"));
+        std::fs::rename(registry.state_dir(name), &grave)
+            .map_err(|e| Error::io(Kind::Failed, format!("cannot remove the folder of {name}"), &e))?;
+        registry.remove_bucket(name)?;
+        drop(registry);
+        bury(&grave);
+        tracing::info!(bucket = %name, "deleted");
+        let released = conf.adopted.then_some(conf.originpath);
+        Ok(wire::Deleted { v: wire::V, bucket: name.clone(), txid: txid.to_string(), released, node_ends })
+    }
+
+    /// Structure and mount state, without reading file contents.
+    ///
+    /// # Errors
+    /// [`Kind::BucketUnknown`], and configuration that cannot be read.
+    pub fn check(&self, name: &BucketName) -> Result<wire::Checked> {
+        let status = self.bucket_status(name)?;
+        let conf = self.registry.lock().bucket(name)?;
+        let mut problems = Vec::new();
+        if !conf.originpath.is_dir() {
+            problems.push(format!("the backing {} is not there", conf.originpath.display()));
+        }
+        if conf.importing {
+            problems.push("the import is not finished".to_owned());
+        }
+        match self.ledger.bucket(&bucket_id(&conf)?).map_err(trouble::ledger)? {
+            None => problems.push("the ledger does not know it".to_owned()),
+            Some(known) if known.record.closed => problems.push("the ledger says it was deleted".to_owned()),
+            Some(_) => {}
+        }
+        if let (wire::MountState::Stale, Some(place)) = (status.state, &status.mountpoint) {
+            problems.push(format!("a node that was killed left a dead mount at {}", place.display()));
+        }
+        if let (wire::MountState::Mounted, Some(place)) = (status.state, &status.mountpoint)
+            && mountpoint::mounted_at(place)? != mountpoint::Found::Wizefs
+        {
+            problems.push(format!("the kernel shows no mount of ours at {}", place.display()));
+        }
+        problems.extend(self.problem());
+        Ok(wire::Checked { v: wire::V, ok: problems.is_empty(), bucket: status, backing: conf.originpath, problems })
+    }
+
+    /// The bucket, opened at the first need. Opening recovers what a crash left.
+    ///
+    /// # Errors
+    /// [`Kind::BucketUnknown`], and what keeps the bucket from opening.
+    pub fn bucket(&self, name: &BucketName) -> Result<Arc<OpenBucket>> {
+        self.bucket_with(name, None)
+    }
+
+    /// The bucket with these promises; opened anew when it is open with others.
+    pub(super) fn bucket_with(&self, name: &BucketName, wanted: Option<Promises>) -> Result<Arc<OpenBucket>> {
+        let conf = self.registry.lock().bucket(name)?;
+        // Held while opening, so that no bucket is opened twice; not the table's own lock, because the sealer needs that.
+        let _one_at_a_time = self.opening.lock();
+        let known = self.open.lock().get(name).cloned();
+        if let Some(bucket) = known {
+            let promises = *bucket.options.lock();
+            if let Some(wanted) = wanted.filter(|wanted| *wanted != promises) {
+                let mut fs = bucket.fs.write();
+                fs.close().map_err(trouble::fs)?;
+                *fs = self.open_fs(&conf, wanted, &bucket.recovered)?;
+                *bucket.options.lock() = wanted;
+            }
+            return Ok(bucket);
+        }
+        let promises = wanted.unwrap_or(Promises::NONE);
+        let recovered = Mutex::new(0);
+        let fs = self.open_fs(&conf, promises, &recovered)?;
+        let bucket = Arc::new(OpenBucket {
+            name: name.clone(),
+            id: bucket_id(&conf)?,
+            fs: RwLock::new(fs),
+            options: Mutex::new(promises),
+            mount: Mutex::new(None),
+            recovered,
+        });
+        self.open.lock().insert(name.clone(), Arc::clone(&bucket));
+        Ok(bucket)
+    }
+
+    fn open_fs(&self, conf: &BucketConf, promises: Promises, recovered: &Mutex<u64>) -> Result<Arc<Bucket>> {
+        if !conf.originpath.is_dir() {
+            let text = format!("the backing of {} is not there: {}", conf.origin, conf.originpath.display());
+            return Err(Error::new(Kind::FileMissing, text).hint("mount or restore that folder and try again"));
+        }
+        let notary = Notary::new(Arc::clone(&self.ledger), self.wallet.clone(), bucket_id(conf)?);
+        let options = BucketOptions {
+            backing: conf.originpath.clone(),
+            state: self.registry.lock().state_dir(&conf.origin),
+            adopted: conf.adopted,
+            durability: match promises.durability {
+                wire::Durability::Relaxed => Durability::Relaxed,
+                wire::Durability::Close => Durability::Close,
+                wire::Durability::Strict => Durability::Strict,
+            },
+            read_only: promises.read_only,
+            exclusive: promises.exclusive,
+        };
+        let (fs, recovery) = Bucket::open(options, self.sealer.sink(self, Arc::new(notary))).map_err(trouble::fs)?;
+        *recovered.lock() += recovery.recovered + recovery.foreign;
+        Ok(fs)
+    }
+
+    /// The open bucket with this id.
+    pub(super) fn open_bucket(&self, id: &BucketId) -> Option<Arc<OpenBucket>> {
+        self.open.lock().values().find(|bucket| bucket.id == *id).cloned()
+    }
+
+    /// Where the files of the bucket with this id are.
+    pub(super) fn backing_of(&self, id: &BucketId) -> Result<Option<PathBuf>> {
+        let registry = self.registry.lock();
+        let wanted = id.to_string();
+        for name in registry.names() {
+            let conf = registry.bucket(name)?;
+            if conf.id == wanted {
+                return Ok(Some(conf.originpath));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Wait for those who use the bucket, record what they did, and close it.
+    fn close_bucket(&self, name: &BucketName) -> Result<()> {
+        let _one_at_a_time = self.opening.lock();
+        let Some(bucket) = self.open.lock().get(name).cloned() else { return Ok(()) };
+        let fs = bucket.fs.write();
+        fs.close().map_err(trouble::fs)?;
+        self.open.lock().remove(name);
+        Ok(())
+    }
+}
+
+fn bucket_id(conf: &BucketConf) -> Result<BucketId> {
+    let bytes = wire::unhex(&conf.id).ok_or_else(|| {
+        Error::new(Kind::ConfigParse, format!("wizefs.conf of {} has no valid bucket id", conf.origin))
+    })?;
+    Ok(wizefs_ledger::Hash(bytes))
+}
+
+fn resolve(path: &Path) -> Result<PathBuf> {
+    std::fs::canonicalize(path).map_err(|e| {
+        Error::io(Kind::FileMissing, format!("cannot adopt {}", path.display()), &e).hint("name an existing folder")
+    })
+}
+
+/// The real path of a directory that may become a bucket: outside the root and apart from every other bucket.
+fn adoptable(from: &Path, root: &Root, registry: &Registry) -> Result<PathBuf> {
+    let real = resolve(from)?;
+    if !real.is_dir() {
+        return Err(
+            Error::new(Kind::NotAFile, format!("{} is not a folder", from.display())).hint("--from takes a folder")
+        );
+    }
+    let refused =
+        |text: String| Err(Error::new(Kind::ConfigChange, text).hint("choose a folder that no other bucket has"));
+    let root_path = resolve(root.path())?;
+    if real.starts_with(&root_path) || root_path.starts_with(&real) {
+        return refused(format!("{} and the root folder {} overlap", real.display(), root_path.display()));
+    }
+    for name in registry.names() {
+        let other = registry.bucket(name)?.originpath;
+        if real.starts_with(&other) || other.starts_with(&real) {
+            return refused(format!("{} overlaps with the bucket {name}", real.display()));
+        }
+    }
+    if mountpoint::mounted_at(&real)? == mountpoint::Found::Wizefs {
+        return refused(format!("{} is a mounted bucket", real.display()));
+    }
+    Ok(real)
+}
+
+/// Finish deletes that a crash interrupted.
+pub(super) fn sweep(root: &Root, registry: &mut Registry) -> Result<()> {
+    let folder = root.buckets();
+    let entries = std::fs::read_dir(&folder)
+        .map_err(|e| Error::io(Kind::Root, format!("cannot read {}", folder.display()), &e))?;
+    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(DELETED)) {
+        let conf = std::fs::read(entry.path().join("wizefs.conf")).ok();
+        let conf = conf.and_then(|text| serde_json::from_slice::<BucketConf>(&text).ok());
+        if let Some(BucketConf { origin, .. }) = conf
+            && registry.contains(&origin)
+            && !registry.state_dir(&origin).exists()
+        {
+            registry.remove_bucket(&origin)?;
+        }
+        bury(&entry.path());
+    }
+    Ok(())
+}
+
+fn bury(grave: &Path) {
+    if let Err(e) = std::fs::remove_dir_all(grave) {
+        tracing::warn!(error = %e, folder = %grave.display(), "cannot remove a deleted bucket; tried again at the next start");
+    }
+}

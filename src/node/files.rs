@@ -1,0 +1,267 @@
+//! Files of a bucket by path, mounted or not: put, get, remove, list, accept, sync.
+
+use super::{Node, OpenBucket, trouble};
+use crate::error::{Error, Kind, Result};
+use crate::name::BucketName;
+use crate::rest::wire::{self, TxStatus};
+use std::fs::File;
+use std::io::Read;
+use std::sync::Arc;
+use wizefs_fs::{Bucket, BucketPath, Found, FoundKind};
+use wizefs_ledger::{Content, Entry, EntryNode, Hash, History, Leaf, Logged, Order, TreePath};
+
+/// A file that was compared with the ledger and may be read.
+pub struct Fetched {
+    /// What the ledger says of it.
+    pub stored: wire::Stored,
+    /// Permission bits.
+    pub mode: u32,
+    /// Its content, from the start.
+    pub file: File,
+}
+
+impl Node {
+    /// Store a file, replacing what is there; final when this returns.
+    ///
+    /// # Errors
+    /// [`Kind::NotAFile`] when a directory is there, [`Kind::NoSpace`], [`Kind::BucketUnknown`].
+    pub fn put(&self, name: &BucketName, path: &BucketPath, mode: u32, content: &mut dyn Read) -> Result<wire::Stored> {
+        let bucket = self.bucket(name)?;
+        let fs = bucket.fs.read();
+        if let Some(found) = fs.inspect(path).map_err(trouble::fs)?
+            && found.kind == FoundKind::Directory
+        {
+            let error = Error::new(Kind::NotAFile, format!("{name}/{path} is a folder"));
+            return Err(error.hint(format!("to store a file in it, end the path with a slash: {name}/{path}/")));
+        }
+        let stored = fs.put(path, mode, content).map_err(trouble::fs)?;
+        drop(fs);
+        self.seal()?;
+        let change = self.change(&bucket, path, stored.number)?;
+        Ok(wire::Stored {
+            v: wire::V,
+            txid: change.as_ref().map(|logged| logged.txid.to_string()),
+            status: status_of(change.as_ref()),
+            block: change.and_then(|logged| logged.block),
+            bucket: name.clone(),
+            path: path.into(),
+            size: stored.size,
+            blake3: wire::hex(&stored.hashes.blake3),
+            sha256: wire::hex(&stored.hashes.sha256),
+            verified: None,
+        })
+    }
+
+    /// The file at `path`, every byte compared with the ledger.
+    ///
+    /// # Errors
+    /// [`Kind::FileMissing`], [`Kind::NotAFile`], [`Kind::Busy`] while it is being written, [`Kind::Damaged`] when it is
+    /// not what the ledger says.
+    pub fn get(&self, name: &BucketName, path: &BucketPath) -> Result<Fetched> {
+        let bucket = self.bucket(name)?;
+        let fs = bucket.fs.read();
+        let found = existing(&fs, name, path)?;
+        if found.kind != FoundKind::File {
+            return Err(Error::new(Kind::NotAFile, format!("{name}/{path} is not a regular file")));
+        }
+        if fs.is_pending(path) {
+            fs.sync().map_err(trouble::fs)?;
+        }
+        let Some((entry, leaf)) = self.leaf(&bucket, path)? else {
+            let error =
+                Error::new(Kind::Damaged, format!("{name}/{path} is not on the ledger: it came from outside wizefs"));
+            return Err(error.hint(format!("wizefs accept {name}/{path} signs it as yours")));
+        };
+        let Content::File { size, hashes: Some(hashes) } = leaf.content else {
+            return Err(Error::new(Kind::Busy, format!("{name}/{path} is still being written")));
+        };
+        let file = fs.open_file(path).map_err(trouble::fs)?;
+        let checked = fs.check_content(path, &hashes.blake3).map_err(trouble::fs)?;
+        if checked.hashes.blake3 != hashes.blake3 || checked.size != size {
+            let text = format!("{name}/{path} is not what the ledger says");
+            return Err(Error::new(Kind::Damaged, text).hint(format!("wizefs verify {name}/{path}")));
+        }
+        let logged = self.logged(&entry.content_txid())?;
+        let stored = wire::Stored {
+            v: wire::V,
+            txid: Some(entry.content_txid().to_string()),
+            status: status_of(logged.as_ref()),
+            block: logged.and_then(|logged| logged.block),
+            bucket: name.clone(),
+            path: path.into(),
+            size,
+            blake3: wire::hex(&hashes.blake3),
+            sha256: wire::hex(&hashes.sha256),
+            verified: Some(true),
+        };
+        Ok(Fetched { stored, mode: leaf.mode, file })
+    }
+
+    /// Remove a file or symbolic link; final when this returns.
+    ///
+    /// # Errors
+    /// [`Kind::FileMissing`]; [`Kind::NotAFile`] for a directory.
+    pub fn remove(&self, name: &BucketName, path: &BucketPath) -> Result<wire::Changed> {
+        let bucket = self.bucket(name)?;
+        let fs = bucket.fs.read();
+        if existing(&fs, name, path)?.kind == FoundKind::Directory {
+            return Err(Error::new(Kind::NotAFile, format!("{name}/{path} is a folder")));
+        }
+        let number = fs.remove(path).map_err(trouble::fs)?;
+        drop(fs);
+        self.changed(&bucket, path, number)
+    }
+
+    /// Sign what is at `path` now as one's own.
+    ///
+    /// # Errors
+    /// [`Kind::FileMissing`], [`Kind::NotAFile`], [`Kind::Busy`] while it is being written.
+    pub fn accept(&self, name: &BucketName, path: &BucketPath) -> Result<wire::Changed> {
+        let bucket = self.bucket(name)?;
+        let fs = bucket.fs.read();
+        existing(&fs, name, path)?;
+        let number = fs.accept(path).map_err(trouble::fs)?;
+        drop(fs);
+        self.changed(&bucket, path, number)
+    }
+
+    fn changed(&self, bucket: &OpenBucket, path: &BucketPath, number: u64) -> Result<wire::Changed> {
+        self.seal()?;
+        let change = self.change(bucket, path, number)?;
+        let change = change.ok_or_else(|| Error::new(Kind::Internal, "the change is not on the ledger"))?;
+        Ok(wire::Changed {
+            v: wire::V,
+            txid: change.txid.to_string(),
+            status: status_of(Some(&change)),
+            block: change.block,
+            bucket: bucket.name.clone(),
+            path: path.into(),
+        })
+    }
+
+    /// What is in the directory at `path`, or the one entry that is there.
+    ///
+    /// # Errors
+    /// [`Kind::BucketUnknown`], [`Kind::FileMissing`].
+    pub fn list(&self, name: &BucketName, path: &BucketPath) -> Result<wire::Entries> {
+        let bucket = self.bucket(name)?;
+        let fs = bucket.fs.read();
+        let found = if path.is_root() { None } else { Some(existing(&fs, name, path)?) };
+        let (found, recorded) = match found {
+            Some(one) if one.kind != FoundKind::Directory => {
+                let entry = self.ledger.entry(&bucket.id, &tree_path(path)?).map_err(trouble::ledger)?;
+                let last = path.as_bytes().rsplit(|b| *b == b'/').next().unwrap_or_default().to_vec();
+                (vec![one], entry.map(|entry| (last, entry)).into_iter().collect())
+            }
+            _ => {
+                let recorded = self.ledger.list(&bucket.id, &tree_path(path)?).map_err(trouble::ledger)?;
+                (fs.list(path).map_err(trouble::fs)?, recorded.unwrap_or_default())
+            }
+        };
+        let entries = found.iter().map(|found| self.entry(found, &recorded)).collect::<Result<_>>()?;
+        Ok(wire::Entries { v: wire::V, entries })
+    }
+
+    /// `recorded` is sorted by name bytes, as the ledger gives it.
+    fn entry(&self, found: &Found, recorded: &[(Vec<u8>, Entry)]) -> Result<wire::Entry> {
+        let name = found.path.as_bytes().rsplit(|b| *b == b'/').next().unwrap_or_default();
+        let known = recorded.binary_search_by(|(other, _)| other.as_slice().cmp(name)).ok();
+        let known = known.map(|at| &recorded[at].1);
+        let block = match known {
+            Some(entry) => self.logged(&entry.content_txid())?.and_then(|logged| logged.block),
+            None => None,
+        };
+        let blake3 = match known.map(|entry| &entry.node) {
+            Some(EntryNode::Leaf(Leaf { content: Content::File { hashes: Some(hashes), .. }, .. })) => {
+                Some(wire::hex(&hashes.blake3))
+            }
+            _ => None,
+        };
+        let modified = jiff::Timestamp::from_nanosecond(found.mtime_ns.into()).unwrap_or_default();
+        Ok(wire::Entry {
+            path: (&found.path).into(),
+            kind: kind_name(found.kind).to_owned(),
+            size: found.size,
+            mode: found.mode,
+            modified: modified.to_string(),
+            blake3,
+            block,
+            target: found.target.as_deref().map(|target| wire::text_and_bytes(target).0),
+        })
+    }
+
+    /// The barrier: everything that programs did in one bucket, or in all, is final when this returns, but for files that
+    /// are still being written.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] names those files when `strict`; [`Kind::BucketUnknown`].
+    pub fn sync(&self, name: Option<&BucketName>, strict: bool) -> Result<wire::Synced> {
+        let buckets = match name {
+            Some(name) => vec![self.bucket(name)?],
+            None => self.open_buckets(),
+        };
+        let mut open_writers = Vec::new();
+        for bucket in &buckets {
+            let report = bucket.fs.read().sync().map_err(trouble::fs)?;
+            open_writers.extend(report.open_writers.iter().map(|path| format!("{}/{path}", bucket.name)));
+        }
+        self.seal()?;
+        if strict && !open_writers.is_empty() {
+            let text = format!("still being written: {}", open_writers.join(", "));
+            return Err(Error::new(Kind::Busy, text));
+        }
+        let (height, transactions) = (self.ledger.tip().header.height, self.ledger.size());
+        Ok(wire::Synced { v: wire::V, height, transactions, open_writers })
+    }
+
+    /// What the ledger has at a path, if it is a file or symbolic link.
+    fn leaf(&self, bucket: &OpenBucket, path: &BucketPath) -> Result<Option<(Entry, Leaf)>> {
+        let entry = self.ledger.entry(&bucket.id, &tree_path(path)?).map_err(trouble::ledger)?;
+        Ok(entry.and_then(|entry| match entry.node.clone() {
+            EntryNode::Leaf(leaf) => Some((entry, leaf)),
+            EntryNode::Directory { .. } => None,
+        }))
+    }
+
+    /// The transaction of the newest change up to this number at this path.
+    fn change(&self, bucket: &OpenBucket, path: &BucketPath, number: u64) -> Result<Option<Logged>> {
+        /// Others may have changed the same path in the meantime, but not often.
+        const LOOK_BACK: usize = 64;
+        let history = History::Path(bucket.id, tree_path(path)?);
+        let logged = self.ledger.history(&history, Order::NewestFirst, None, LOOK_BACK).map_err(trouble::ledger)?;
+        let is_it = |logged: &Logged| {
+            logged.transaction.as_ref().and_then(|tx| tx.file()).is_some_and(|file| file.change <= number)
+        };
+        Ok(logged.into_iter().find(is_it))
+    }
+
+    fn logged(&self, txid: &Hash) -> Result<Option<Logged>> {
+        self.ledger.transaction(txid).map_err(trouble::ledger)
+    }
+}
+
+fn existing(fs: &Arc<Bucket>, name: &BucketName, path: &BucketPath) -> Result<Found> {
+    let found = fs.inspect(path).map_err(trouble::fs)?;
+    found.ok_or_else(|| {
+        let error = Error::new(Kind::FileMissing, format!("there is no {path} in {name}"));
+        error.hint(format!("wizefs list {name} shows what is there"))
+    })
+}
+
+/// The same path in the words of the ledger.
+pub(super) fn tree_path(path: &BucketPath) -> Result<TreePath> {
+    TreePath::new(path.as_bytes()).map_err(|e| Error::new(Kind::BadPath, e.to_string()))
+}
+
+fn status_of(logged: Option<&Logged>) -> TxStatus {
+    if logged.is_some_and(|logged| logged.index.is_some()) { TxStatus::Final } else { TxStatus::Pending }
+}
+
+fn kind_name(kind: FoundKind) -> &'static str {
+    match kind {
+        FoundKind::File => "file",
+        FoundKind::Symlink => "symlink",
+        FoundKind::Directory => "directory",
+        FoundKind::Special => "special",
+    }
+}

@@ -1,0 +1,165 @@
+//! The log of transactions and the check of the chain.
+
+use super::{Node, files::tree_path, keys, trouble};
+use crate::error::Result;
+use crate::name::BucketName;
+use crate::rest::stream::Lines;
+use crate::rest::{logged, wire};
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Duration;
+use wizefs_fs::BucketPath;
+use wizefs_ledger::{BucketId, History, Logged, Order, Report};
+
+/// Transactions read at a time.
+const PAGE: usize = 256;
+/// How long a follower waits for a block before it looks whether its reader is still there.
+const FOLLOW_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What of the log is wanted.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+pub struct LogQuery {
+    /// At most so many, the newest.
+    pub n: Option<usize>,
+    /// Oldest first, and go on with those to come.
+    pub follow: bool,
+}
+
+impl Node {
+    /// Write the transactions of the whole chain, a bucket, or a path (through renames) to `lines`: newest first, pending
+    /// ones included; or with `follow` oldest first, as they become final, until the reader goes away.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::BucketUnknown`]; the ledger cannot be read.
+    pub fn log(&self, scope: Option<(&BucketName, &BucketPath)>, query: LogQuery, lines: &mut Lines) -> Result<()> {
+        let history = self.history_of(scope)?;
+        let mut names = Names::default();
+        if query.follow {
+            return self.follow(&history, query.n, &mut names, lines);
+        }
+        // Nothing that a power cut could take back is shown.
+        self.ledger.sync().map_err(trouble::ledger)?;
+        let mut left = query.n.unwrap_or(usize::MAX);
+        let mut from = None;
+        while left > 0 {
+            let page =
+                self.ledger.history(&history, Order::NewestFirst, from, PAGE.min(left)).map_err(trouble::ledger)?;
+            left -= page.len().min(left);
+            let last = page.last().and_then(|logged| logged.index);
+            let full = page.len() == PAGE;
+            for logged in page {
+                if lines.line(&names.line(self, &logged)?).is_break() {
+                    return Ok(());
+                }
+            }
+            from = match last {
+                Some(index) if index > 0 && full => Some(index - 1),
+                None if full => Some(self.ledger.size().saturating_sub(1)),
+                _ => break,
+            };
+        }
+        Ok(())
+    }
+
+    fn follow(&self, history: &History, n: Option<usize>, names: &mut Names, lines: &mut Lines) -> Result<()> {
+        let mut next = match n {
+            None => 0,
+            Some(n) => {
+                let newest =
+                    self.ledger.history(history, Order::NewestFirst, Some(self.ledger.size().saturating_sub(1)), n);
+                newest.map_err(trouble::ledger)?.last().and_then(|logged| logged.index).unwrap_or(self.ledger.size())
+            }
+        };
+        let mut blocks = 0;
+        loop {
+            let page = self.ledger.history(history, Order::OldestFirst, Some(next), PAGE).map_err(trouble::ledger)?;
+            let full = page.len() == PAGE;
+            let mut flow = ControlFlow::Continue(());
+            for logged in page.iter().filter(|logged| logged.index.is_some()) {
+                next = logged.index.map_or(next, |index| index + 1);
+                flow = lines.line(&names.line(self, logged)?);
+                if flow.is_break() {
+                    break;
+                }
+            }
+            if flow.is_break() || lines.flush().is_break() || self.is_stopping() {
+                return Ok(());
+            }
+            if !full {
+                blocks = self.sealer.wait_for_block(blocks, FOLLOW_PATIENCE);
+            }
+        }
+    }
+
+    fn history_of(&self, scope: Option<(&BucketName, &BucketPath)>) -> Result<History> {
+        let Some((name, path)) = scope else { return Ok(History::All) };
+        let id = self.bucket(name)?.id;
+        Ok(if path.is_root() { History::Bucket(id) } else { History::Path(id, tree_path(path)?) })
+    }
+
+    /// Check the chain from genesis.
+    ///
+    /// # Errors
+    /// The check itself could not be made; what it finds is in the reply.
+    pub fn integrity(&self) -> Result<wire::Integrity> {
+        let report = self.ledger.fsck(&mut |_| self.unless_stopping()).map_err(trouble::ledger)?;
+        Ok(integrity_of(report))
+    }
+
+    fn unless_stopping(&self) -> ControlFlow<()> {
+        if self.is_stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+/// Check the ledger in `folder`, which nobody has open; works on one that no longer opens.
+///
+/// # Errors
+/// It is in use, or there is none.
+pub fn integrity_of_folder(folder: &Path) -> Result<wire::Integrity> {
+    let report = wizefs_ledger::fsck_dir(folder, &mut |_| ControlFlow::Continue(()));
+    report.map(integrity_of).map_err(|e| trouble::store(folder, e))
+}
+
+fn integrity_of(report: Report) -> wire::Integrity {
+    let ok = report.problems.is_empty() && !report.cancelled;
+    let problems = report.problems.into_iter();
+    wire::Integrity {
+        v: wire::V,
+        ok,
+        height: report.height,
+        transactions: report.transactions,
+        erased: report.erased,
+        problems: problems.map(|p| wire::Problem { block: p.block, index: p.index, problem: p.problem }).collect(),
+        exit: if ok { 0 } else { crate::error::Kind::Damaged.exit() },
+    }
+}
+
+/// Names of buckets, looked up once per reply.
+#[derive(Default)]
+struct Names(HashMap<BucketId, Option<String>>);
+
+impl Names {
+    fn line(&mut self, node: &Node, logged: &Logged) -> Result<wire::LogLine> {
+        let bucket = match logged::bucket_id(logged) {
+            Some(id) => self.name(node, id)?,
+            None => None,
+        };
+        let mut line = logged::line(logged, bucket);
+        let own = node.wallet.address().to_string();
+        line.wallet = (line.author.as_deref() == Some(own.as_str())).then(|| keys::DEFAULT_WALLET.to_owned());
+        Ok(line)
+    }
+
+    fn name(&mut self, node: &Node, id: BucketId) -> Result<Option<String>> {
+        if let Some(known) = self.0.get(&id) {
+            return Ok(known.clone());
+        }
+        let bucket = node.ledger.bucket(&id).map_err(trouble::ledger)?;
+        let name = bucket.map(|bucket| bucket.record.name.to_string());
+        self.0.insert(id, name.clone());
+        Ok(name)
+    }
+}

@@ -1,0 +1,218 @@
+//! Mounts of buckets: made, taken away, found dead, detached at the end.
+
+use super::buckets::Promises;
+use super::{Node, OpenBucket, Role, mountpoint, trouble};
+use crate::error::{Error, Kind, Result};
+use crate::name::BucketName;
+use crate::rest::wire;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use wizefs_fs::{Mount, MountOptions, UnmountError, clear_stale_mount};
+
+/// Threads that answer the kernel, per mount: one more than processors, so that one may wait for a disk.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from) + 1
+}
+
+/// A mount of this node.
+pub(super) struct Mounted {
+    mount: Mount,
+    path: PathBuf,
+    /// We made the folder and remove it.
+    ours: bool,
+}
+
+impl Node {
+    /// Mount a bucket. A dead mount of a killed node is detached first.
+    ///
+    /// # Errors
+    /// [`Kind::BucketUnknown`], [`Kind::BucketImporting`], [`Kind::AlreadyMounted`], [`Kind::Mountpoint`],
+    /// [`Kind::MountpointNotEmpty`], [`Kind::Fuse`].
+    pub fn mount(&self, name: &BucketName, request: &wire::MountRequest) -> Result<wire::Mounted> {
+        let _one_at_a_time = self.lifecycle.lock();
+        if self.is_stopping() {
+            return Err(Error::new(Kind::Stopping, "the node is about to end"));
+        }
+        let conf = self.registry.lock().bucket(name)?;
+        if conf.importing {
+            let text = format!("{name} is not wholly imported yet");
+            let hint = format!("wizefs create {name} --from {}", conf.originpath.display());
+            return Err(Error::new(Kind::BucketImporting, text).hint(hint));
+        }
+        if let (wire::MountState::Mounted, place) = self.mount_state(name) {
+            let place = place.unwrap_or_default();
+            let text = format!("{name} is already mounted at {}", place.display());
+            return Err(Error::new(Kind::AlreadyMounted, text).hint(format!("wizefs unmount {name}")));
+        }
+        let cleared_stale = self.clear_stale(name, request.mountpoint.as_deref())?;
+        let place = mountpoint::prepare(&self.root, name, &conf.originpath, request.mountpoint.as_deref())?;
+        let promises =
+            Promises { durability: request.durability, read_only: request.read_only, exclusive: request.exclusive };
+        let bucket = self.bucket_with(name, Some(promises))?;
+        let options = MountOptions {
+            allow_other: request.allow_other,
+            read_only: request.read_only,
+            name: name.to_string(),
+            threads: threads(),
+        };
+        let mounted = bucket.fs.read().mount(&place.path, options);
+        let mount = mounted.map_err(|e| {
+            remove_folder(&place.path, place.ours);
+            Error::new(Kind::Fuse, format!("cannot mount {name} at {}: {e}", place.path.display()))
+        })?;
+        *bucket.mount.lock() = Some(Mounted { mount, path: place.path.clone(), ours: place.ours });
+        self.registry.lock().set_mountpoint(name, Some(&place.path))?;
+        tracing::info!(bucket = %name, mountpoint = %place.path.display(), "mounted");
+        Ok(wire::Mounted {
+            v: wire::V,
+            bucket: name.clone(),
+            mountpoint: place.path,
+            read_only: request.read_only,
+            pid: std::process::id(),
+            cleared_stale,
+            recovered: std::mem::take(&mut *bucket.recovered.lock()),
+            rest: self.rest_address(),
+        })
+    }
+
+    /// Unmount, then settle and seal what was done through it.
+    ///
+    /// # Errors
+    /// [`Kind::NotMounted`]; [`Kind::Busy`] names the processes using it, unless `lazy`.
+    pub fn unmount(&self, name: &BucketName, lazy: bool) -> Result<wire::Unmounted> {
+        let _one_at_a_time = self.lifecycle.lock();
+        self.unmount_now(name, lazy)
+    }
+
+    /// As [`Node::unmount`], for a caller that holds the lifecycle lock.
+    pub(super) fn unmount_now(&self, name: &BucketName, lazy: bool) -> Result<wire::Unmounted> {
+        let known = self.registry.lock().mountpoint(name).map(Path::to_owned);
+        if !self.registry.lock().contains(name) {
+            return Err(Error::new(Kind::BucketUnknown, format!("no bucket is called {name}")));
+        }
+        let open = self.open.lock().get(name).cloned();
+        let taken = open.as_ref().and_then(|bucket| Some((Arc::clone(bucket), bucket.mount.lock().take()?)));
+        let Some((bucket, mounted)) = taken else {
+            let Some(mountpoint) = known else {
+                let error = Error::new(Kind::NotMounted, format!("{name} is not mounted"));
+                return Err(error.hint(format!("wizefs mount {name}")));
+            };
+            self.clear_stale(name, None)?;
+            return Ok(wire::Unmounted {
+                v: wire::V,
+                bucket: name.clone(),
+                mountpoint,
+                detached: true,
+                node_ends: false,
+            });
+        };
+        let detached = self.take_away(&bucket, mounted, lazy)?;
+        let synced = bucket.fs.read().sync().map_err(trouble::fs);
+        let sealed = self.seal();
+        let node_ends = self.role == Role::Mounts && !self.has_mounts();
+        if node_ends {
+            self.request_stop();
+        }
+        synced?;
+        sealed?;
+        let mountpoint = known.unwrap_or_default();
+        Ok(wire::Unmounted { v: wire::V, bucket: name.clone(), mountpoint, detached, node_ends })
+    }
+
+    /// Returns whether the mount was only detached.
+    fn take_away(&self, bucket: &OpenBucket, mounted: Mounted, lazy: bool) -> Result<bool> {
+        let Mounted { mount, path, ours } = mounted;
+        let name = &bucket.name;
+        let detached = match mount.unmount(false).map_err(|failed| *failed) {
+            Ok(()) => false,
+            Err((mount, UnmountError::Busy { .. })) if lazy => {
+                let gone = mount.unmount(true).map_err(|failed| failed.1);
+                gone.map_err(|e| Error::new(Kind::Fuse, format!("cannot detach {name}: {e}")))?;
+                true
+            }
+            Err((mount, error)) => {
+                *bucket.mount.lock() = Some(Mounted { mount, path, ours });
+                return Err(match error {
+                    UnmountError::Busy { holders } => busy(name, &holders),
+                    UnmountError::Failed(e) => Error::new(Kind::Fuse, format!("cannot unmount {name}: {e}")),
+                });
+            }
+        };
+        remove_folder(&path, ours);
+        self.registry.lock().set_mountpoint(name, None)?;
+        tracing::info!(bucket = %name, detached, "unmounted");
+        Ok(detached)
+    }
+
+    /// Take all mounts away at the end; those in use are detached.
+    pub fn unmount_all(&self) {
+        let _one_at_a_time = self.lifecycle.lock();
+        for bucket in self.open_buckets() {
+            let Some(mounted) = bucket.mount.lock().take() else { continue };
+            if let Err(e) = self.take_away(&bucket, mounted, true) {
+                tracing::error!("at the end: {e}");
+            }
+        }
+    }
+
+    /// Whether the bucket is mounted, and where.
+    pub(super) fn mount_state(&self, name: &BucketName) -> (wire::MountState, Option<PathBuf>) {
+        let open = self.open.lock().get(name).cloned();
+        if let Some(bucket) = open
+            && let Some(mounted) = &*bucket.mount.lock()
+        {
+            return (wire::MountState::Mounted, Some(mounted.path.clone()));
+        }
+        match self.registry.lock().mountpoint(name) {
+            Some(path) => (wire::MountState::Stale, Some(path.to_owned())),
+            None => (wire::MountState::Unmounted, None),
+        }
+    }
+
+    fn has_mounts(&self) -> bool {
+        self.open_buckets().iter().any(|bucket| bucket.mount.lock().is_some())
+    }
+
+    /// Detach what a killed node left at the noted and at the wanted mountpoint. True when there was something.
+    fn clear_stale(&self, name: &BucketName, wanted: Option<&Path>) -> Result<bool> {
+        let noted = self.registry.lock().mountpoint(name).map(Path::to_owned);
+        let default = self.root.mnt().join(name.as_str());
+        let mut cleared = false;
+        for path in [noted.as_deref(), Some(wanted.unwrap_or(&default))].into_iter().flatten() {
+            cleared |= clear_stale_mount(path).map_err(trouble::fs)?;
+        }
+        if let Some(path) = noted {
+            remove_folder(&path, mountpoint::is_default(&self.root, &path));
+            self.registry.lock().set_mountpoint(name, None)?;
+        }
+        Ok(cleared)
+    }
+
+    /// At the start: forget noted mounts that the kernel no longer has, for instance after a reboot.
+    pub(super) fn forget_gone_mounts(&self) -> Result<()> {
+        let mut registry = self.registry.lock();
+        let names: Vec<BucketName> = registry.names().cloned().collect();
+        for name in names {
+            let Some(path) = registry.mountpoint(&name).map(Path::to_owned) else { continue };
+            if mountpoint::mounted_at(&path)? != mountpoint::Found::Wizefs {
+                remove_folder(&path, mountpoint::is_default(&self.root, &path));
+                registry.set_mountpoint(&name, None)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn busy(name: &BucketName, holders: &[wizefs_fs::Holder]) -> Error {
+    let listed: Vec<String> = holders.iter().map(|h| format!("{} ({})", h.command, h.pid)).collect();
+    let who = if listed.is_empty() { "a program".to_owned() } else { listed.join(", ") };
+    Error::new(Kind::Busy, format!("{name} is in use by {who}"))
+        .hint(format!("close them, or detach the folder at once: wizefs unmount {name} --lazy"))
+}
+
+/// A mountpoint that we made goes away with its mount. It is empty, else it stays.
+fn remove_folder(path: &Path, ours: bool) {
+    if ours && let Err(e) = std::fs::remove_dir(path) {
+        tracing::debug!(error = %e, mountpoint = %path.display(), "the mountpoint stays");
+    }
+}

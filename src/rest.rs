@@ -1,0 +1,153 @@
+//! REST: routes over the one [`Node`], for programs on TCP and for the command line on `node.sock`.
+//!
+//! Handlers only translate: wire types in, a blocking call of the node on a worker thread, wire types out.
+
+mod buckets;
+mod files;
+mod guard;
+mod history;
+mod legacy;
+pub(crate) mod logged;
+pub mod stream;
+pub mod wire;
+
+use crate::error::{Error, Kind, Result};
+use crate::node::Node;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use percent_encoding::percent_decode_str;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// All routes, for callers that need no further check: the socket's owner and this process itself.
+pub fn router(node: Arc<Node>) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .merge(buckets::routes())
+        .merge(files::routes())
+        .merge(history::routes())
+        .merge(legacy::routes())
+        .route("/v1/stop", post(stop))
+        .fallback(unknown_route)
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&node), refuse_at_the_end))
+        .with_state(node)
+}
+
+/// All routes for TCP: requests that a foreign web page caused are refused.
+pub fn public_router(node: Arc<Node>) -> Router {
+    router(node).layer(axum::middleware::from_fn(guard::check))
+}
+
+/// Whoever asks a node that ends is told to ask the next one.
+async fn refuse_at_the_end(State(node): State<Arc<Node>>, request: Request, next: Next) -> Response {
+    if node.is_stopping() {
+        return Error::new(Kind::Stopping, "the node is about to end").into_response();
+    }
+    next.run(request).await
+}
+
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+async fn readyz(State(node): State<Arc<Node>>) -> Response {
+    match node.problem() {
+        None => "ready\n".into_response(),
+        Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")).into_response(),
+    }
+}
+
+async fn stop(State(node): State<Arc<Node>>) -> Response {
+    node.request_stop();
+    json(&serde_json::json!({"v": wire::V, "stopping": true}))
+}
+
+async fn unknown_route(uri: Uri) -> Response {
+    let text = format!("there is nothing at {}", uri.path());
+    failure(&Error::new(Kind::Failed, text), StatusCode::NOT_FOUND)
+}
+
+/// Run a blocking call of the node on a worker thread and answer with its result as JSON.
+async fn answer<T: Serialize + Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Response {
+    match blocking(work).await {
+        Ok(value) => json(&value),
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Run a blocking call of the node on a worker thread.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(e) => Err(Error::new(Kind::Internal, format!("a request failed: {e}"))),
+    }
+}
+
+/// The JSON body of a request, whatever its content type says: curl sends a form's.
+fn parse<T: for<'a> Deserialize<'a>>(body: &Bytes) -> Result<T> {
+    serde_json::from_slice(body)
+        .map_err(|e| Error::new(Kind::Usage, format!("the body is not the JSON that is expected: {e}")))
+}
+
+fn json(value: &impl Serialize) -> Response {
+    match serde_json::to_string(value) {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
+        Err(e) => Error::new(Kind::Internal, format!("cannot write the answer: {e}")).into_response(),
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.kind.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        failure(&self, status)
+    }
+}
+
+fn failure(error: &Error, status: StatusCode) -> Response {
+    if status.is_server_error() {
+        tracing::warn!(kind = error.kind.name(), "{error}");
+    }
+    let mut reply = json(&wire::ErrorBody::from(error));
+    *reply.status_mut() = status;
+    reply
+}
+
+/// The bytes of the path segment with this number, decoded. Segments may hold bytes that are not UTF-8, which the
+/// framework's own extractor refuses.
+fn segment(uri: &Uri, number: usize) -> Vec<u8> {
+    let raw = uri.path().split('/').nth(number + 1).unwrap_or_default();
+    percent_decode_str(raw).collect()
+}
+
+/// Everything from the path segment with this number on, decoded, without a slash at the end.
+fn rest_of(uri: &Uri, number: usize) -> Vec<u8> {
+    let raw = uri.path().splitn(number + 2, '/').nth(number + 1).unwrap_or_default();
+    let bytes: Vec<u8> = percent_decode_str(raw).collect();
+    bytes.strip_suffix(b"/").map(<[u8]>::to_vec).unwrap_or(bytes)
+}
+
+/// The bucket named in the path segment with this number.
+fn bucket_at(uri: &Uri, number: usize) -> Result<crate::name::BucketName> {
+    crate::name::BucketName::new(&String::from_utf8_lossy(&segment(uri, number)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_bytes() {
+        let uri: Uri = "/v1/buckets/docs/files/a%2Fb/%FF?x=1".parse().unwrap();
+        assert_eq!(segment(&uri, 2), b"docs");
+        assert_eq!(rest_of(&uri, 4), b"a/b/\xff");
+        assert_eq!(rest_of(&uri, 9), b"");
+        let uri: Uri = "/v1/buckets/docs/entries/sub/".parse().unwrap();
+        assert_eq!(rest_of(&uri, 4), b"sub");
+    }
+}

@@ -1,0 +1,151 @@
+//! The predecessor's routes, with its bodies: `curl -X POST localhost:13000/buckets -d '{"data":{"origin":"O"}}'`.
+//!
+//! Bodies are read as JSON whatever their content type, because curl sends a form's. Failures keep its
+//! `{"data":{error,message,status,exitcode}}` with a fitting HTTP status.
+
+use crate::error::{Error, Result};
+use crate::name::{BucketName, bucket_path};
+use crate::node::Node;
+use crate::rest::{blocking, bucket_at, files, json, parse, rest_of, wire};
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use serde::Deserialize;
+use serde_json::json;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+pub(super) fn routes() -> Router<Arc<Node>> {
+    Router::new()
+        .route("/", get(home))
+        .route("/buckets", post(create))
+        .route("/buckets/{bucket}", delete(remove))
+        .route("/buckets/{bucket}/mount", post(mount))
+        .route("/buckets/{bucket}/unmount", post(unmount))
+        .route("/buckets/{bucket}/state", get(state))
+        .route("/buckets/{bucket}/put", post(put))
+        .route("/buckets/{bucket}/files/{*path}", get(fetch).delete(remove_file))
+}
+
+async fn home() -> Response {
+    json(&"HOME")
+}
+
+/// `{"data": ...}`, the predecessor's envelope.
+#[derive(Deserialize)]
+struct Data<T> {
+    data: T,
+}
+
+#[derive(Deserialize)]
+struct Origin {
+    origin: String,
+}
+
+#[derive(Deserialize)]
+struct TextFile {
+    name: String,
+    content: String,
+}
+
+fn unwrap<T: for<'a> Deserialize<'a>>(body: &Bytes) -> Result<T> {
+    parse::<Data<T>>(body).map(|envelope| envelope.data)
+}
+
+async fn create(State(node): State<Arc<Node>>, body: Bytes) -> Response {
+    let made = blocking(move || {
+        let origin = BucketName::new(&unwrap::<Origin>(&body)?.origin)?;
+        let request = wire::Create { origin: origin.clone(), kind: None, from: None };
+        node.create(&request, &mut |_| ControlFlow::Continue(()))?;
+        Ok(origin)
+    });
+    reply(made.await.map(|origin| (StatusCode::CREATED, success("Bucket was created!", &origin))))
+}
+
+async fn remove(State(node): State<Arc<Node>>, uri: Uri) -> Response {
+    on_bucket(uri, "Bucket was deleted!", move |name| node.delete(name, false).map(drop)).await
+}
+
+async fn mount(State(node): State<Arc<Node>>, uri: Uri) -> Response {
+    on_bucket(uri, "Bucket was mounted!", move |name| node.mount(name, &wire::MountRequest::default()).map(drop)).await
+}
+
+async fn unmount(State(node): State<Arc<Node>>, uri: Uri) -> Response {
+    on_bucket(uri, "Bucket was unmounted!", move |name| node.unmount(name, false).map(drop)).await
+}
+
+async fn state(State(node): State<Arc<Node>>, uri: Uri) -> Response {
+    let (created, mounted) = bucket_at(&uri, 1).map_or((false, false), |name| node.bucket_state(&name));
+    json(&json!({"success": true, "created": created, "mounted": mounted}))
+}
+
+async fn put(State(node): State<Arc<Node>>, uri: Uri, body: Bytes) -> Response {
+    let put = blocking(move || {
+        let name = bucket_at(&uri, 1)?;
+        let TextFile { name: file, content } = unwrap(&body)?;
+        node.put(&name, &bucket_path(file.as_bytes())?, 0o644, &mut content.as_bytes())?;
+        Ok((name, file))
+    });
+    reply(put.await.map(|(name, file)| (StatusCode::OK, success(&format!("File {file} was upload to Bucket!"), &name))))
+}
+
+async fn fetch(State(node): State<Arc<Node>>, uri: Uri) -> Response {
+    let fetched = blocking(move || {
+        let path = bucket_path(&rest_of(&uri, 3))?;
+        Ok((node.get(&bucket_at(&uri, 1)?, &path)?, path))
+    });
+    match fetched.await {
+        Ok((fetched, path)) => {
+            let mut reply = files::content(fetched);
+            let last = path.split_last().map(|(_, name)| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let plain: String = last.chars().map(|c| if c.is_ascii_graphic() && c != '"' { c } else { '_' }).collect();
+            if let Ok(value) = format!("attachment; filename=\"{plain}\"").parse() {
+                reply.headers_mut().insert(header::CONTENT_DISPOSITION, value);
+            }
+            reply
+        }
+        Err(error) => failure(&error),
+    }
+}
+
+async fn remove_file(State(node): State<Arc<Node>>, uri: Uri) -> Response {
+    let removed = blocking(move || {
+        let (name, path) = (bucket_at(&uri, 1)?, bucket_path(&rest_of(&uri, 3))?);
+        node.remove(&name, &path)?;
+        Ok((name, path))
+    });
+    let reply_of = |(name, path)| (StatusCode::OK, success(&format!("File {path} was removed from Bucket!"), &name));
+    reply(removed.await.map(reply_of))
+}
+
+async fn on_bucket(uri: Uri, message: &str, work: impl FnOnce(&BucketName) -> Result<()> + Send + 'static) -> Response {
+    let done = blocking(move || {
+        let name = bucket_at(&uri, 1)?;
+        work(&name)?;
+        Ok(name)
+    });
+    reply(done.await.map(|name| (StatusCode::OK, success(message, &name))))
+}
+
+fn success(message: &str, name: &BucketName) -> serde_json::Value {
+    json!({"success": true, "message": message, "bucket": {"data": {"origin": name}}})
+}
+
+fn reply(result: Result<(StatusCode, serde_json::Value)>) -> Response {
+    match result {
+        Ok((status, body)) => (status, json(&body)).into_response(),
+        Err(error) => failure(&error),
+    }
+}
+
+fn failure(error: &Error) -> Response {
+    let status = StatusCode::from_u16(error.kind.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let message = format!("Error: {error}. Exit code: {}", error.kind.exit());
+    let body = json!({"data": {
+        "error": error.message, "message": message, "status": status.as_u16(), "exitcode": error.kind.exit(),
+    }});
+    (status, [(header::CONTENT_TYPE, "application/json")], Body::from(body.to_string())).into_response()
+}

@@ -1,0 +1,78 @@
+//! Replies of unknown length: JSON lines that a worker thread produces while the client reads.
+
+use crate::error::{Error, Result};
+use crate::rest::wire::ErrorBody;
+use axum::body::{Body, Bytes};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+/// Lines are sent together once they fill this many bytes ...
+const BATCH_BYTES: usize = 16 * 1024;
+/// ... or the oldest has waited this long when the next one comes.
+const BATCH_TIME: Duration = Duration::from_millis(50);
+
+/// Where a worker writes its lines. `Break` means the client went away and the work should stop.
+pub struct Lines {
+    sender: Sender<Bytes>,
+    batch: Vec<u8>,
+    sent: Instant,
+}
+
+impl Lines {
+    /// Add a line.
+    pub fn line(&mut self, value: &impl Serialize) -> ControlFlow<()> {
+        if serde_json::to_writer(&mut self.batch, value).is_err() {
+            return ControlFlow::Break(());
+        }
+        self.batch.push(b'\n');
+        if self.batch.len() >= BATCH_BYTES || self.sent.elapsed() >= BATCH_TIME {
+            self.flush()
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+
+    /// Send what there is, for instance before waiting for more.
+    pub fn flush(&mut self) -> ControlFlow<()> {
+        self.sent = Instant::now();
+        if self.batch.is_empty() {
+            return if self.sender.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        }
+        match self.sender.blocking_send(Bytes::from(std::mem::take(&mut self.batch))) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+}
+
+/// Answer with the lines that `work` writes on a worker thread. A failure becomes the last line.
+pub(super) fn lines(work: impl FnOnce(&mut Lines) -> Result<()> + Send + 'static) -> Response {
+    let (sender, receiver) = channel(8);
+    tokio::task::spawn_blocking(move || {
+        let mut lines = Lines { sender, batch: Vec::new(), sent: Instant::now() };
+        let result = work(&mut lines);
+        let mut flow = ControlFlow::Continue(());
+        if let Err(error) = result {
+            flow = lines.line(&ErrorBody::from(&error));
+        }
+        if flow.is_continue() {
+            flow = lines.flush();
+        }
+        if flow.is_break() {
+            tracing::debug!("the client of a streamed reply went away");
+        }
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body(receiver)).into_response()
+}
+
+fn body(receiver: Receiver<Bytes>) -> Body {
+    let stream = futures_util::stream::unfold(receiver, |mut receiver| async {
+        let chunk = receiver.recv().await?;
+        Some((Ok::<_, Error>(chunk), receiver))
+    });
+    Body::from_stream(stream)
+}

@@ -1,0 +1,643 @@
+//! The shapes of CONTRACT section 1: what `--json` prints is what `/v1` answers.
+//!
+//! Times are RFC 3339 UTC, sizes bytes, hashes whole lower-case hex. A path that is not UTF-8 is shown with U+FFFD and then
+//! carries its bytes in base64 beside it.
+
+use crate::error::{Error, Kind};
+use crate::name::{BucketKind, BucketName};
+use base64::Engine;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use wizefs_fs::BucketPath;
+
+/// The version in every document.
+pub const V: u32 = 1;
+
+/// A failure: `{"error":{"exit":6,"kind":"bucket-unknown","message":"…","hint":"…"}}`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// The failure.
+    pub error: ErrorFields,
+}
+
+/// The fields of a failure.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ErrorFields {
+    /// Exit code of the command.
+    pub exit: u8,
+    /// Name of the error kind.
+    pub kind: String,
+    /// One sentence.
+    pub message: String,
+    /// What to try.
+    pub hint: Option<String>,
+}
+
+impl From<&Error> for ErrorBody {
+    fn from(error: &Error) -> ErrorBody {
+        ErrorBody {
+            error: ErrorFields {
+                exit: error.kind.exit(),
+                kind: error.kind.name().to_owned(),
+                message: error.message.clone(),
+                hint: error.hint.clone(),
+            },
+        }
+    }
+}
+
+impl From<ErrorBody> for Error {
+    fn from(body: ErrorBody) -> Error {
+        let ErrorFields { kind, message, hint, .. } = body.error;
+        Error { kind: Kind::named(&kind), message, hint }
+    }
+}
+
+/// A path for people, and its bytes when they are not UTF-8. Flattened into the shapes below.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WirePath {
+    /// The path; invalid bytes are U+FFFD.
+    pub path: Option<String>,
+    /// The bytes, then and only then.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub path_b64: Option<String>,
+}
+
+impl From<&BucketPath> for WirePath {
+    fn from(path: &BucketPath) -> WirePath {
+        let (path, path_b64) = text_and_bytes(path.as_bytes());
+        WirePath { path: Some(path), path_b64 }
+    }
+}
+
+impl WirePath {
+    /// The path for people; empty when there is none.
+    pub fn text(&self) -> &str {
+        self.path.as_deref().unwrap_or_default()
+    }
+}
+
+/// Text for people, and base64 of the bytes when they are not UTF-8.
+pub fn text_and_bytes(bytes: &[u8]) -> (String, Option<String>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (text.to_owned(), None),
+        Err(_) => {
+            let encoded = base64::engine::general_purpose::STANDARD.encode(bytes);
+            (String::from_utf8_lossy(bytes).into_owned(), Some(encoded))
+        }
+    }
+}
+
+/// Bytes as lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        for digit in [byte >> 4, byte & 15] {
+            text.push(char::from(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }));
+        }
+        text
+    })
+}
+
+/// The 32 bytes of 64 hex digits.
+pub fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+/// Microseconds since 1970 as RFC 3339 UTC.
+pub fn time(micros: i64) -> String {
+    jiff::Timestamp::from_microsecond(micros).unwrap_or_default().to_string()
+}
+
+/// `wizefs status`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// [`V`].
+    pub v: u32,
+    /// The process.
+    pub node: NodeStatus,
+    /// The chain.
+    pub ledger: LedgerStatus,
+    /// The buckets.
+    pub buckets: Vec<BucketStatus>,
+}
+
+/// The process in [`Status`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Whether a node runs; a command on its own is none.
+    pub running: bool,
+    /// Its process id.
+    pub pid: Option<u32>,
+    /// Version of the program.
+    pub version: String,
+    /// Where REST listens.
+    pub rest: Option<String>,
+    /// Where gRPC listens.
+    pub grpc: Option<String>,
+    /// When it started.
+    pub since: Option<String>,
+    /// Why it takes no writes, when it does not.
+    pub problem: Option<String>,
+}
+
+/// The chain in [`Status`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LedgerStatus {
+    /// Chain id.
+    pub chain: String,
+    /// C2SP verifier key of the log key.
+    pub vkey: String,
+    /// Height of the newest block.
+    pub height: u64,
+    /// Its hash.
+    pub head: String,
+    /// When it was sealed.
+    pub head_time: Option<String>,
+    /// Transactions in blocks.
+    pub transactions: u64,
+    /// Transactions in the mempool.
+    pub pending: u64,
+    /// Changes not settled yet.
+    pub unsettled: u64,
+}
+
+/// Whether a bucket is mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountState {
+    /// By this node.
+    Mounted,
+    /// Not at all.
+    Unmounted,
+    /// By a node that was killed; nobody answers there.
+    Stale,
+}
+
+/// A bucket in [`Status`] and [`Buckets`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BucketStatus {
+    /// Its name.
+    pub origin: BucketName,
+    /// Its kind.
+    pub kind: BucketKind,
+    /// Whether it is mounted.
+    pub state: MountState,
+    /// Where.
+    pub mountpoint: Option<PathBuf>,
+    /// Files on the ledger.
+    pub files: u64,
+    /// Their sizes, summed.
+    pub bytes: u64,
+}
+
+/// `wizefs list`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Buckets {
+    /// [`V`].
+    pub v: u32,
+    /// All of them, by name.
+    pub buckets: Vec<BucketStatus>,
+}
+
+/// `wizefs create`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Create {
+    /// The bucket's name.
+    pub origin: BucketName,
+    /// Its kind; the name decides without.
+    #[serde(default)]
+    pub kind: Option<BucketKind>,
+    /// The directory to adopt.
+    #[serde(default)]
+    pub from: Option<PathBuf>,
+}
+
+/// A line of the reply to [`Create`]: progress while files are adopted, then the bucket or the failure.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum CreateLine {
+    /// So far.
+    Progress {
+        /// How far.
+        progress: Progress,
+    },
+    /// The bucket.
+    Created(Created),
+    /// The failure.
+    Failed(ErrorBody),
+}
+
+/// How far an import is.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Progress {
+    /// Files recorded.
+    pub files: u64,
+    /// Their sizes, summed.
+    pub bytes: u64,
+}
+
+/// The reply to [`Create`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Created {
+    /// [`V`].
+    pub v: u32,
+    /// The bucket.
+    pub bucket: BucketName,
+    /// Its kind.
+    pub kind: BucketKind,
+    /// The transaction that created it.
+    pub txid: String,
+    /// The block of it.
+    pub block: Option<u64>,
+    /// Where the files are.
+    pub backing: PathBuf,
+    /// Files recorded when a directory was adopted.
+    pub imported: Option<Progress>,
+}
+
+/// How strong a bucket's promises are; DESIGN section 4.9.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// close(2) returns after the intent.
+    #[default]
+    Relaxed,
+    /// close(2) waits for the transaction.
+    Close,
+    /// fsync(2) does too.
+    Strict,
+}
+
+/// `wizefs mount`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MountRequest {
+    /// Absolute; the default is `<root>/mnt/ORIGIN`.
+    pub mountpoint: Option<PathBuf>,
+    /// Refuse all writes.
+    pub read_only: bool,
+    /// Promises of close and fsync.
+    pub durability: Durability,
+    /// Nobody touches the backing while mounted: longer caches.
+    pub exclusive: bool,
+    /// Other users may enter.
+    pub allow_other: bool,
+}
+
+/// The reply to [`MountRequest`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Mounted {
+    /// [`V`].
+    pub v: u32,
+    /// The bucket.
+    pub bucket: BucketName,
+    /// Where.
+    pub mountpoint: PathBuf,
+    /// Whether writes are refused.
+    pub read_only: bool,
+    /// The node.
+    pub pid: u32,
+    /// A dead mount of a killed node was detached first.
+    pub cleared_stale: bool,
+    /// Changes found after a crash, and changes by others.
+    pub recovered: u64,
+    /// Where REST listens.
+    pub rest: Option<String>,
+}
+
+/// The reply to an unmount.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Unmounted {
+    /// [`V`].
+    pub v: u32,
+    /// The bucket.
+    pub bucket: BucketName,
+    /// Where it was.
+    pub mountpoint: PathBuf,
+    /// It was only detached: programs still hold it, and it ends with the last of them.
+    pub detached: bool,
+    /// The node ends now, because this was its last mount.
+    pub node_ends: bool,
+}
+
+/// `put`, and `get` with `verified`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Stored {
+    /// [`V`].
+    pub v: u32,
+    /// The transaction.
+    pub txid: Option<String>,
+    /// `pending` or `final`.
+    pub status: TxStatus,
+    /// The block, when final.
+    pub block: Option<u64>,
+    /// The bucket.
+    pub bucket: BucketName,
+    /// The path.
+    #[serde(flatten)]
+    pub path: WirePath,
+    /// Bytes.
+    pub size: u64,
+    /// BLAKE3 of the content.
+    pub blake3: String,
+    /// SHA-256 of the content.
+    pub sha256: String,
+    /// Content and ledger were compared; only for `get`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub verified: Option<bool>,
+}
+
+/// Whether a transaction can still be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TxStatus {
+    /// In the mempool.
+    Pending,
+    /// In a sealed block.
+    Final,
+}
+
+/// A change of one path without content: `remove`, `accept`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Changed {
+    /// [`V`].
+    pub v: u32,
+    /// The transaction.
+    pub txid: String,
+    /// `pending` or `final`.
+    pub status: TxStatus,
+    /// The block, when final.
+    pub block: Option<u64>,
+    /// The bucket.
+    pub bucket: BucketName,
+    /// The path.
+    #[serde(flatten)]
+    pub path: WirePath,
+}
+
+/// The reply to a delete.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Deleted {
+    /// [`V`].
+    pub v: u32,
+    /// The bucket.
+    pub bucket: BucketName,
+    /// The transaction.
+    pub txid: String,
+    /// The adopted directory that was left alone.
+    pub released: Option<PathBuf>,
+    /// The node ends now, because this was its last mount.
+    pub node_ends: bool,
+}
+
+/// `wizefs list ORIGIN`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Entries {
+    /// [`V`].
+    pub v: u32,
+    /// By name.
+    pub entries: Vec<Entry>,
+}
+
+/// What is at a path.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Entry {
+    /// The path, from the bucket's root.
+    #[serde(flatten)]
+    pub path: WirePath,
+    /// `file`, `symlink`, `directory`, or `special` (not recorded).
+    pub kind: String,
+    /// Bytes.
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Modification time.
+    pub modified: String,
+    /// BLAKE3 on the ledger.
+    pub blake3: Option<String>,
+    /// The block of that entry.
+    pub block: Option<u64>,
+    /// Where a symbolic link points.
+    pub target: Option<String>,
+}
+
+/// A transaction: `wizefs log`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LogLine {
+    /// [`V`].
+    pub v: u32,
+    /// Position in the log.
+    pub index: Option<u64>,
+    /// The transaction id.
+    pub txid: String,
+    /// The block.
+    pub block: Option<u64>,
+    /// `pending` or `final`.
+    pub status: TxStatus,
+    /// When.
+    pub time: String,
+    /// Address of who signed.
+    pub author: Option<String>,
+    /// The name of that wallet here.
+    pub wallet: Option<String>,
+    /// What was done.
+    pub op: String,
+    /// In which bucket.
+    pub bucket: Option<String>,
+    /// To which path.
+    #[serde(flatten)]
+    pub path: WirePath,
+    /// The old name, for a rename; the other name, for an exchange.
+    pub from: Option<String>,
+    /// Its bytes when they are not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub from_b64: Option<String>,
+    /// `file` or `symlink`.
+    pub kind: Option<String>,
+    /// Where a symbolic link points.
+    pub target: Option<String>,
+    /// Bytes.
+    pub size: Option<u64>,
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// BLAKE3 of the content.
+    pub blake3: Option<String>,
+    /// SHA-256 of the content.
+    pub sha256: Option<String>,
+    /// What led to it.
+    pub cause: Option<String>,
+    /// How the content was established.
+    pub evidence: Option<String>,
+    /// Coins, for transfers and coinbases.
+    pub amount: Option<u64>,
+}
+
+/// A line of `wizefs verify`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum VerifyLine {
+    /// Matches its entry.
+    Ok(VerifyPath),
+    /// Differs from its entry.
+    Damaged(VerifyPath),
+    /// An entry, and nothing there.
+    Missing(VerifyPath),
+    /// There without an entry, or changed by others and not accepted.
+    Foreign(VerifyPath),
+    /// An intent is open.
+    Pending(VerifyPath),
+    /// The end.
+    Summary(VerifySummary),
+}
+
+/// A path in [`VerifyLine`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct VerifyPath {
+    /// [`V`].
+    pub v: u32,
+    /// The bucket.
+    pub bucket: BucketName,
+    /// The path.
+    #[serde(flatten)]
+    pub path: WirePath,
+    /// The block of the entry.
+    pub block: Option<u64>,
+    /// BLAKE3, or symlink target, of the entry.
+    pub expected: Option<String>,
+    /// What was found instead.
+    pub found: Option<String>,
+    /// What differs: `content`, `mode`, `size`, `kind`, `target`.
+    pub fields: Vec<String>,
+    /// Damaged byte ranges, first and last inclusive.
+    pub ranges: Vec<(u64, u64)>,
+    /// The size on the ledger.
+    pub size: Option<u64>,
+}
+
+/// The last line of `wizefs verify`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct VerifySummary {
+    /// [`V`].
+    pub v: u32,
+    /// Paths looked at.
+    pub files: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Matching.
+    pub ok: u64,
+    /// Differing.
+    pub damaged: u64,
+    /// Not there.
+    pub missing: u64,
+    /// Not the user's.
+    pub foreign: u64,
+    /// Still being written.
+    pub pending: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// 0 or 26.
+    pub exit: u8,
+}
+
+/// `wizefs integrity`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Integrity {
+    /// [`V`].
+    pub v: u32,
+    /// Nothing is wrong.
+    pub ok: bool,
+    /// Height of the last block looked at.
+    pub height: u64,
+    /// Transactions looked at.
+    pub transactions: u64,
+    /// Stubs of erased transactions.
+    pub erased: u64,
+    /// What is wrong, first block first.
+    pub problems: Vec<Problem>,
+    /// 0 or 26.
+    pub exit: u8,
+}
+
+/// A problem of the chain.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Problem {
+    /// Where.
+    pub block: Option<u64>,
+    /// Which transaction.
+    pub index: Option<u64>,
+    /// What.
+    pub problem: String,
+}
+
+/// `wizefs sync`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Synced {
+    /// [`V`].
+    pub v: u32,
+    /// Height after it.
+    pub height: u64,
+    /// Transactions in blocks after it.
+    pub transactions: u64,
+    /// Files that are still being written, as `ORIGIN/PATH`.
+    pub open_writers: Vec<String>,
+}
+
+/// `wizefs check ORIGIN`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Checked {
+    /// [`V`].
+    pub v: u32,
+    /// Everything is in order.
+    pub ok: bool,
+    /// The bucket.
+    pub bucket: BucketStatus,
+    /// Where its files are.
+    pub backing: PathBuf,
+    /// What is not in order, one sentence each.
+    pub problems: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_and_hex() {
+        let bytes: [u8; 32] = std::array::from_fn(|i| i as u8 * 7);
+        assert_eq!(unhex(&hex(&bytes)), Some(bytes));
+        assert_eq!(unhex("00"), None);
+        assert_eq!(unhex(&"zz".repeat(32)), None);
+        assert_eq!(unhex(&"+1".repeat(32)), None);
+    }
+
+    #[test]
+    fn paths_carry_their_bytes_only_when_they_must() {
+        fn check(bytes: &[u8], expect: &str) {
+            let path = WirePath::from(&BucketPath::new(bytes).unwrap());
+            assert_eq!(serde_json::to_string(&path).unwrap(), expect);
+        }
+        check(b"a/b", r#"{"path":"a/b"}"#);
+        check(b"a\xff", r#"{"path":"a�","path_b64":"Yf8="}"#);
+    }
+
+    #[test]
+    fn times_are_rfc_3339() {
+        assert_eq!(time(0), "1970-01-01T00:00:00Z");
+        assert_eq!(time(1_700_000_000_123_456), "2023-11-14T22:13:20.123456Z");
+    }
+
+    #[test]
+    fn errors_survive_the_wire() {
+        let error = Error::new(Kind::Busy, "docs is busy");
+        let text = serde_json::to_string(&ErrorBody::from(&error)).unwrap();
+        assert!(text.starts_with(r#"{"error":{"exit":13,"kind":"busy","message":"docs is busy","hint":"#), "{text}");
+        assert_eq!(Error::from(serde_json::from_str::<ErrorBody>(&text).unwrap()), error);
+    }
+}

@@ -1,0 +1,224 @@
+//! The serving process: a node, its listeners, and its end.
+//!
+//! Handlers for signals are installed and everything is written down before anybody is told that the node serves. At the
+//! end the socket goes first, requests under way are answered, mounts are taken away (those in use are detached), the rest
+//! is settled and sealed.
+
+use crate::background::Reporter;
+use crate::config::{Config, Listen};
+use crate::error::{Error, Kind, Result};
+use crate::name::BucketName;
+use crate::node::{Node, Role};
+use crate::rest::{self, wire};
+use crate::root::{Root, RootLock, locked};
+use crate::socket;
+use axum::Router;
+use axum::serve::{Listener, ListenerExt};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+/// How long requests under way may take at the end.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A client that has not sent the head of its request after this is dropped.
+const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the node does first.
+#[derive(Debug, Clone)]
+pub struct FirstMount {
+    /// The bucket.
+    pub bucket: BucketName,
+    /// How.
+    pub request: wire::MountRequest,
+}
+
+/// Be the node of a root until told to stop, or until the last mount is gone; returns the signal that ended it.
+///
+/// # Errors
+/// [`Kind::RootLocked`], [`Kind::PortTaken`], what keeps the root from opening, and what keeps `first` from being mounted.
+/// `reporter` was told.
+pub fn run(config: &Config, first: Option<FirstMount>, reporter: &Reporter) -> Result<Option<u8>> {
+    let role = if first.is_some() { Role::Mounts } else { Role::Service };
+    let result = prepare(config, role, reporter).and_then(|(runtime, node)| {
+        let served = runtime.block_on(serve(config, &node, first, reporter));
+        runtime.shutdown_timeout(PATIENCE);
+        let closed = node.close();
+        tracing::info!("ended");
+        served.and_then(|signal| closed.map(|()| signal))
+    });
+    if let Err(error) = &result {
+        tracing::error!("{error}");
+        reporter.failed(error);
+    }
+    result
+}
+
+fn prepare(config: &Config, role: Role, reporter: &Reporter) -> Result<(tokio::runtime::Runtime, Arc<Node>)> {
+    let root = Root::new(&config.root);
+    root.create()?;
+    reporter.phase("waiting for the root folder");
+    // A command that ends soon is waited for, a node that serves is not.
+    let lock = RootLock::wait(&root, || matches!(socket::connect(&root), Ok(None)))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("rest")
+        .build()
+        .map_err(|e| Error::io(Kind::Internal, "cannot start", &e))?;
+    let node = Node::open(config, lock, role, &|phase| reporter.phase(phase))?;
+    Ok((runtime, node))
+}
+
+async fn serve(
+    config: &Config,
+    node: &Arc<Node>,
+    first: Option<FirstMount>,
+    reporter: &Reporter,
+) -> Result<Option<u8>> {
+    let mut signals = Signals::install()?;
+    let tcp = match config.listen {
+        Listen::Off => None,
+        Listen::On(address) => Some(TcpListener::bind(address).await.map_err(|e| taken(address, &e))?),
+    };
+    if let Some(address) = tcp.as_ref().and_then(|listener| listener.local_addr().ok()) {
+        node.set_rest(address);
+    }
+    let unix = socket::listen_on(node.root())?;
+    let unix = unix.set_nonblocking(true).and_then(|()| UnixListener::from_std(unix));
+    let unix = unix.map_err(|e| Error::io(Kind::Root, "cannot listen on node.sock", &e))?;
+
+    let stopping = node.stopping();
+    let (ended, end) = watch::channel(false);
+    let own = tokio::spawn(accept(unix, rest::router(Arc::clone(node)), end.clone()));
+    let public =
+        tcp.map(|tcp| tokio::spawn(accept(tcp.tap_io(send_at_once), rest::public_router(Arc::clone(node)), end)));
+
+    let result = match begin(node, first, reporter).await {
+        Ok(ready) => {
+            reporter.ready(ready);
+            Ok(wait_for_end(&mut signals, stopping).await)
+        }
+        Err(error) => Err(error),
+    };
+    node.request_stop();
+    socket::remove(node.root());
+    ended.send_replace(true);
+    for task in [Some(own), public].into_iter().flatten() {
+        if task.await.is_err() {
+            tracing::error!("a listener failed");
+        }
+    }
+    let last = Arc::clone(node);
+    if tokio::task::spawn_blocking(move || last.unmount_all()).await.is_err() {
+        tracing::error!("unmounting failed");
+    }
+    result
+}
+
+/// Mount what was asked for; the reply of the command that started this node.
+async fn begin(node: &Arc<Node>, first: Option<FirstMount>, reporter: &Reporter) -> Result<serde_json::Value> {
+    let node = Arc::clone(node);
+    let Some(FirstMount { bucket, request }) = first else {
+        return to_json(&node.status()?);
+    };
+    reporter.phase("mounting");
+    let mounted = tokio::task::spawn_blocking(move || node.mount(&bucket, &request)).await;
+    let mounted = mounted.map_err(|e| Error::new(Kind::Internal, format!("mounting failed: {e}")))??;
+    to_json(&mounted)
+}
+
+fn to_json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(value).map_err(|e| Error::new(Kind::Internal, format!("cannot write the answer: {e}")))
+}
+
+fn taken(address: std::net::SocketAddr, error: &std::io::Error) -> Error {
+    if error.kind() == std::io::ErrorKind::AddrInUse {
+        return Error::new(Kind::PortTaken, format!("another program listens on {address} already"));
+    }
+    Error::io(Kind::PortTaken, format!("cannot listen on {address}"), error)
+}
+
+/// The signals that end a node.
+struct Signals([(u8, Signal); 4]);
+
+impl Signals {
+    fn install() -> Result<Signals> {
+        let install =
+            |kind: SignalKind| signal(kind).map_err(|e| Error::io(Kind::Internal, "cannot watch for signals", &e));
+        Ok(Signals([
+            (libc::SIGINT as u8, install(SignalKind::interrupt())?),
+            (libc::SIGTERM as u8, install(SignalKind::terminate())?),
+            (libc::SIGHUP as u8, install(SignalKind::hangup())?),
+            (libc::SIGQUIT as u8, install(SignalKind::quit())?),
+        ]))
+    }
+
+    async fn next(&mut self) -> u8 {
+        let [(a, int), (b, term), (c, hup), (d, quit)] = &mut self.0;
+        tokio::select! {
+            _ = int.recv() => *a,
+            _ = term.recv() => *b,
+            _ = hup.recv() => *c,
+            _ = quit.recv() => *d,
+        }
+    }
+}
+
+async fn wait_for_end(signals: &mut Signals, mut stopping: watch::Receiver<bool>) -> Option<u8> {
+    tokio::select! {
+        number = signals.next() => Some(number),
+        () = reached(&mut stopping) => None,
+    }
+}
+
+async fn accept(mut listener: impl Listener, router: Router, mut end: watch::Receiver<bool>) {
+    let graceful = GracefulShutdown::new();
+    loop {
+        tokio::select! {
+            // Who connected before the socket was removed is accepted first, and told that the node ends.
+            biased;
+            (stream, _) = listener.accept() => connection(stream, router.clone(), &graceful),
+            () = reached(&mut end) => break,
+        }
+    }
+    drop(listener);
+    if tokio::time::timeout(PATIENCE, graceful.shutdown()).await.is_err() {
+        tracing::warn!("requests were still under way at the end");
+    }
+}
+
+/// Wait until it is true. A sender that is gone is as good.
+async fn reached(signal: &mut watch::Receiver<bool>) {
+    drop(signal.wait_for(|reached| *reached).await);
+}
+
+fn send_at_once(stream: &mut TcpStream) {
+    if let Err(e) = stream.set_nodelay(true) {
+        tracing::debug!(error = %e, "cannot set TCP_NODELAY");
+    }
+}
+
+fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    graceful: &GracefulShutdown,
+) {
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE);
+    let served = graceful.watch(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    tokio::spawn(async move {
+        if let Err(e) = served.await {
+            tracing::debug!(error = %e, "a connection ended early");
+        }
+    });
+}
+
+/// The failure of a `wizefs node` when another one serves the root.
+pub fn already_running(config: &Config) -> Error {
+    locked(&Root::new(&config.root))
+}

@@ -1,0 +1,262 @@
+//! How results look: one line per result, then `hint:`; stdout is data, stderr is talk.
+//!
+//! On a terminal times are relative and sizes have units; elsewhere times are RFC 3339. Marks are ASCII when the locale is
+//! not UTF-8. Colours follow `--color`, NO_COLOR and CLICOLOR_FORCE (crate anstream does the stripping).
+
+use crate::error::{Error, Kind, Result};
+use crate::name::escape;
+use crate::rest::wire::ErrorBody;
+use serde::Serialize;
+use std::io::{IsTerminal, Write};
+
+/// How the command was asked to talk.
+#[derive(Debug, Clone, Copy)]
+pub struct Terminal {
+    /// `--json`: one document, or one object per line, on stdout.
+    pub json: bool,
+    /// `--quiet`: errors only.
+    pub quiet: bool,
+    marks: bool,
+    relative: bool,
+}
+
+impl Terminal {
+    /// Look at the locale and at where stdout goes.
+    pub fn new(json: bool, quiet: bool) -> Terminal {
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+            .into_iter()
+            .filter_map(|name| std::env::var(name).ok())
+            .find(|value| !value.is_empty())
+            .unwrap_or_default()
+            .to_ascii_uppercase();
+        let marks = locale.contains("UTF-8") || locale.contains("UTF8");
+        Terminal { json, quiet, marks, relative: std::io::stdout().is_terminal() }
+    }
+
+    /// Whether a person watches and can answer.
+    pub fn is_interactive(&self) -> bool {
+        std::io::stdin().is_terminal() && std::io::stderr().is_terminal() && !self.json
+    }
+
+    /// Something was done; a line of talk.
+    pub fn done(&self, text: &str) {
+        if !self.quiet && !self.json {
+            let mark = if self.marks { "✓" } else { "+" };
+            anstream::eprintln!("\x1b[32m{mark}\x1b[0m {}", escape(text));
+        }
+    }
+
+    /// Something deserves attention, but the command went on.
+    pub fn warn(&self, text: &str) {
+        if !self.quiet {
+            anstream::eprintln!("\x1b[33m!\x1b[0m {}", escape(text));
+        }
+    }
+
+    /// A command to paste next.
+    pub fn hint(&self, text: &str) {
+        if !self.quiet && !self.json {
+            anstream::eprintln!("\x1b[2mhint: {}\x1b[0m", escape(text));
+        }
+    }
+
+    /// A line of data.
+    ///
+    /// # Errors
+    /// As [`Terminal::raw`].
+    pub fn line(&self, text: &str) -> Result<()> {
+        self.raw(format!("{text}\n").as_bytes())
+    }
+
+    /// Bytes of data, unchanged.
+    ///
+    /// # Errors
+    /// [`Kind::Failed`] when stdout cannot be written; a reader who went away ends the process as SIGPIPE would.
+    pub fn raw(&self, bytes: &[u8]) -> Result<()> {
+        let written = anstream::stdout().write_all(bytes).and_then(|()| anstream::stdout().flush());
+        written.map_err(|e| match e.kind() {
+            std::io::ErrorKind::BrokenPipe => Error::new(Kind::Signal(13), "the reader of the output went away"),
+            _ => Error::io(Kind::Failed, "cannot write the output", &e),
+        })
+    }
+
+    /// One JSON document, or one JSON line.
+    ///
+    /// # Errors
+    /// As [`Terminal::raw`].
+    pub fn document(&self, value: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_string(value)
+            .map_err(|e| Error::new(Kind::Internal, format!("cannot write the result as JSON: {e}")))?;
+        self.line(&text)
+    }
+
+    /// A failure, on stderr.
+    pub fn error(&self, error: &Error) {
+        if self.json {
+            if let Ok(text) = serde_json::to_string(&ErrorBody::from(error)) {
+                eprintln!("{text}");
+            }
+            return;
+        }
+        anstream::eprintln!("\x1b[31merror:\x1b[0m {}", escape(&error.message));
+        if let Some(hint) = &error.hint {
+            anstream::eprintln!("\x1b[2mhint:\x1b[0m  {}", escape(hint));
+        }
+    }
+
+    /// The mark of a good or bad result in data.
+    pub fn mark(&self, good: bool) -> &'static str {
+        match (good, self.marks) {
+            (true, true) => "✓",
+            (true, false) => "+",
+            (false, true) => "✗",
+            (false, false) => "x",
+        }
+    }
+
+    /// What stands for "nothing here" in a table.
+    pub fn dash(&self) -> &'static str {
+        if self.marks { "–" } else { "-" }
+    }
+
+    /// A time in RFC 3339 as the reader wants it: relative on a terminal.
+    pub fn time(&self, rfc3339: &str) -> String {
+        let Ok(time) = rfc3339.parse::<jiff::Timestamp>() else { return rfc3339.to_owned() };
+        if self.relative {
+            ago(jiff::Timestamp::now().as_second() - time.as_second(), time)
+        } else {
+            rfc3339.to_owned()
+        }
+    }
+}
+
+/// `4 s ago`, up to a month; then the date.
+fn ago(seconds: i64, time: jiff::Timestamp) -> String {
+    match seconds {
+        i64::MIN..0 => "in the future".to_owned(),
+        0..60 => format!("{seconds} s ago"),
+        60..3600 => format!("{} min ago", seconds / 60),
+        3600..86_400 => format!("{} h ago", seconds / 3600),
+        86_400..2_592_000 => format!("{} d ago", seconds / 86_400),
+        _ => time.strftime("%Y-%m-%d").to_string(),
+    }
+}
+
+/// Bytes with a binary unit: `0 B`, `1.2 MiB`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut scaled = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    // 1023.95 would be shown as 1024.0 of the smaller unit.
+    while scaled >= 1023.95 && unit + 1 < UNITS.len() {
+        scaled /= 1024.0;
+        unit += 1;
+    }
+    format!("{scaled:.1} {}", UNITS[unit])
+}
+
+/// `1 file`, `3 files`.
+pub fn count(number: u64, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
+}
+
+/// The first 12 characters of a hash or address.
+pub fn short(text: &str) -> &str {
+    text.get(..12).unwrap_or(text)
+}
+
+/// Columns that line up. Rows are held back until [`Table::HELD`] of them have set the widths, then flow.
+#[derive(Debug)]
+pub struct Table {
+    held: Vec<Vec<String>>,
+    widths: Vec<usize>,
+    right: &'static [bool],
+    flowing: bool,
+}
+
+impl Table {
+    /// How many rows decide the widths.
+    const HELD: usize = 500;
+
+    /// A table with these headings; `right` says which columns are numbers.
+    pub fn new(headings: &[&str], right: &'static [bool]) -> Table {
+        let held = vec![headings.iter().map(|h| (*h).to_owned()).collect()];
+        Table { held, widths: vec![0; headings.len()], right, flowing: false }
+    }
+
+    /// Add a row of untrusted text.
+    ///
+    /// # Errors
+    /// As [`Terminal::raw`].
+    pub fn row(&mut self, out: &Terminal, cells: Vec<String>) -> Result<()> {
+        self.held.push(cells.iter().map(|cell| escape(cell)).collect());
+        if self.flowing || self.held.len() > Table::HELD { self.flush(out) } else { Ok(()) }
+    }
+
+    /// Print what is held back.
+    ///
+    /// # Errors
+    /// As [`Terminal::raw`].
+    pub fn flush(&mut self, out: &Terminal) -> Result<()> {
+        self.flowing = true;
+        for row in &self.held {
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        for row in std::mem::take(&mut self.held) {
+            let mut line = String::new();
+            for (column, cell) in row.iter().enumerate() {
+                let gap = " ".repeat(self.widths[column].saturating_sub(cell.chars().count()));
+                let right = self.right.get(column).copied().unwrap_or(false);
+                let (before, after) = if right { (gap, String::new()) } else { (String::new(), gap) };
+                line.extend([before.as_str(), cell.as_str(), after.as_str(), "  "]);
+            }
+            out.line(line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_binary_units() {
+        fn check(bytes: u64, expect: &str) {
+            assert_eq!(size(bytes), expect);
+        }
+        check(0, "0 B");
+        check(1023, "1023 B");
+        check(1024, "1.0 KiB");
+        check(1_258_291, "1.2 MiB");
+        check(1_048_575, "1.0 MiB");
+        check(u64::MAX, "16.0 EiB");
+    }
+
+    #[test]
+    fn times_are_relative_up_to_a_month() {
+        fn check(seconds: i64, expect: &str) {
+            assert_eq!(ago(seconds, jiff::Timestamp::UNIX_EPOCH), expect);
+        }
+        check(0, "0 s ago");
+        check(59, "59 s ago");
+        check(60, "1 min ago");
+        check(7200, "2 h ago");
+        check(172_800, "2 d ago");
+        check(3_000_000, "1970-01-01");
+        check(-5, "in the future");
+    }
+
+    #[test]
+    fn counts_and_short_hashes() {
+        assert_eq!(count(1, "file"), "1 file");
+        assert_eq!(count(0, "file"), "0 files");
+        assert_eq!(short("0123456789abcdef"), "0123456789ab");
+        assert_eq!(short("abc"), "abc");
+    }
+}
