@@ -33,7 +33,7 @@ mod query;
 mod seal;
 mod submit;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use open::{FIRST_PENDING, GENESIS, LATEST_CHECKPOINT, TIP, check_tip_file, verifier};
 pub(crate) use seal::coinbase;

@@ -111,7 +111,8 @@ pub(crate) fn check(read: &dyn Read, progress: &mut dyn FnMut(Progress) -> Contr
         }
     };
     let replayed = replay::run(read, &genesis, &mut report, progress);
-    if !report.cancelled {
+    // What goes with an end that was not reached cannot be judged.
+    if replayed.complete {
         derived::compare(read, &genesis, replayed, &mut report);
     }
     // Signatures are judged beside the replay: put all in the order of the chain, what has no place last.

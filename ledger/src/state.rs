@@ -13,6 +13,7 @@ use crate::wallet::PublicKey;
 
 pub(crate) mod apply;
 pub(crate) mod map;
+mod node;
 
 /// Names a directory for as long as it exists, however it is renamed. A bucket's root directory has the bucket's id;
 /// any other SHA-256("wizefs dir v1\0" || txid || depth as u32 little-endian) of the transaction that made or implied it.

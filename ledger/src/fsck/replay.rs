@@ -26,6 +26,8 @@ pub(super) struct Replayed {
     pub(super) index: RowSum,
     /// Tiles that must be there.
     pub(super) tiles: u64,
+    /// Whether the chain could be followed to its last block.
+    pub(super) complete: bool,
     /// Whether the state could be followed to the end; else there is nothing to compare it with.
     pub(super) state_known: bool,
 }
@@ -70,6 +72,7 @@ pub(super) fn run(
                 trie: Trie::default(),
                 index: RowSum::default(),
                 tiles: 0,
+                complete: false,
                 state_known: true,
             },
         };
@@ -90,7 +93,8 @@ pub(super) fn run(
         }
         report.height = done.tip.as_ref().map_or(0, |tip| tip.header.height);
         report.transactions = done.edge.size();
-        done
+        let complete = done.tip.as_ref().is_some_and(|tip| tip.header.height == last);
+        Replayed { complete, ..done }
     })
 }
 

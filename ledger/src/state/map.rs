@@ -1,12 +1,14 @@
-//! The sparse Merkle map over the state: crate jmt, one version per block, stale nodes dropped with the write that makes
-//! them so.
+//! The sparse Merkle map over the state: crate jmt, one version per block. Only the last version is kept: a node has one
+//! row by its place in the tree, see [`super::node`].
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use jmt::storage::{LeafNode, Node, NodeKey, TreeReader};
 use jmt::{JellyfishMerkleTree, KeyHash, OwnedValue, Version};
 use sha2::Sha256;
 
+use super::node;
 use crate::codec::encode;
 use crate::hash::Hash;
 use crate::store::{Batch, Column, Direction, Read, StoreError};
@@ -36,10 +38,9 @@ struct Nodes<'a>(&'a dyn Read);
 
 impl TreeReader for Nodes<'_> {
     fn get_node_option(&self, key: &NodeKey) -> anyhow::Result<Option<Node>> {
-        match self.0.get(Column::Nodes, &encode(key))? {
-            None => Ok(None),
-            Some(bytes) => Ok(Some(borsh::from_slice(&bytes)?)),
-        }
+        let Some(bytes) = self.0.get(Column::Nodes, &node::key(key.nibble_path()))? else { return Ok(None) };
+        let (version, node) = read_node(&bytes)?;
+        Ok((version == key.version()).then_some(node))
     }
 
     /// Values are in [`Column::State`] under their own keys; updates do not read them.
@@ -69,11 +70,17 @@ pub(crate) fn update(read: &dyn Read, height: u64, updates: Vec<Update>, batch: 
         tree.put_value_set(updates.into_iter().map(|(key, value)| (KeyHash(key.0), value)), height)
     };
     let (root, changed) = done.map_err(|error| StoreError::Corrupt(format!("state map: {error:#}")))?;
+    let mut written = HashSet::new();
     for (key, node) in changed.node_batch.nodes() {
-        batch.put(Column::Nodes, encode(key), encode(node));
+        let row = node::key(key.nibble_path());
+        batch.put(Column::Nodes, row.clone(), node::value(key.version(), node));
+        written.insert(row);
     }
     for stale in &changed.stale_node_index_batch {
-        batch.delete(Column::Nodes, encode(&stale.node_key));
+        let row = node::key(stale.node_key.nibble_path());
+        if !written.contains(&row) {
+            batch.delete(Column::Nodes, row);
+        }
     }
     Ok(Hash(root.0))
 }
@@ -85,20 +92,28 @@ fn root_key(height: u64) -> NodeKey {
 
 /// Root of the stored map after block `height`.
 pub(crate) fn root(read: &dyn Read, height: u64) -> Result<Hash, StoreError> {
-    match read.get(Column::Nodes, &encode(&root_key(height)))? {
-        None => Err(StoreError::Corrupt(format!("state map: no root after block {height}"))),
-        Some(bytes) => Ok(Hash(node_hash(&bytes)?)),
+    let bytes = read.get(Column::Nodes, &node::key(root_key(height).nibble_path()))?;
+    let bytes = bytes.ok_or_else(|| corrupt("the root is missing"))?;
+    match read_node(&bytes)? {
+        (version, root) if version == height => Ok(hash(&root)),
+        (version, _) => Err(corrupt(&format!("its root is of block {version}, not {height}"))),
     }
 }
 
-/// Hash of a stored node.
-fn node_hash(bytes: &[u8]) -> Result<[u8; 32], StoreError> {
-    let node: Node = borsh::from_slice(bytes).map_err(|error| StoreError::Corrupt(format!("state map: {error}")))?;
-    Ok(match node {
-        Node::Null => EMPTY_ROOT.0,
-        Node::Internal(node) => node.hash::<MapHasher>(),
-        Node::Leaf(leaf) => leaf.hash::<MapHasher>(),
-    })
+fn corrupt(what: &str) -> StoreError {
+    StoreError::Corrupt(format!("state map: {what}"))
+}
+
+fn read_node(bytes: &[u8]) -> Result<(Version, Node), StoreError> {
+    node::parse(bytes).ok_or_else(|| corrupt("a node is malformed"))
+}
+
+fn hash(node: &Node) -> Hash {
+    match node {
+        Node::Null => EMPTY_ROOT,
+        Node::Internal(node) => Hash(node.hash::<MapHasher>()),
+        Node::Leaf(leaf) => Hash(leaf.hash::<MapHasher>()),
+    }
 }
 
 /// Walks the stored map after block `height`: the root has hash `root`, every node the hash and kind its parent has for it,
@@ -109,16 +124,16 @@ pub(crate) fn check(
     root: &Hash,
     leaf: &mut dyn FnMut(&Hash, &Hash) -> bool,
 ) -> Result<u64, StoreError> {
-    let corrupt = |what: &str| StoreError::Corrupt(format!("state map: {what}"));
     let (mut leaves, mut nodes) = (0, 0u64);
-    let mut waiting = vec![(root_key(height), root.0, None)];
-    while let Some((key, hash, kind)) = waiting.pop() {
-        let bytes = read.get(Column::Nodes, &encode(&key))?.ok_or_else(|| corrupt("a node is missing"))?;
-        if node_hash(&bytes)? != hash {
-            return Err(corrupt("a node does not have the hash its parent has for it"));
+    let mut waiting = vec![(root_key(height), *root, None)];
+    while let Some((key, expected, kind)) = waiting.pop() {
+        let bytes = read.get(Column::Nodes, &node::key(key.nibble_path()))?;
+        let bytes = bytes.ok_or_else(|| corrupt("a node is missing"))?;
+        let (version, node) = read_node(&bytes)?;
+        if version != key.version() || hash(&node) != expected || node::value(version, &node) != bytes {
+            return Err(corrupt("a node is not the one its parent has"));
         }
         nodes += 1;
-        let node: Node = borsh::from_slice(&bytes).map_err(|_| corrupt("a node is malformed"))?;
         let found = match &node {
             Node::Internal(node) => (false, node.leaf_count()),
             Node::Leaf(_) => (true, 1),
@@ -138,16 +153,10 @@ pub(crate) fn check(
                 }
             }
             Node::Internal(node) => {
-                // Its encoding ends with these two counts, which no hash covers.
-                let below: usize = node.children_sorted().map(|(_, child)| child.leaf_count()).sum();
-                let counts = [node.children_sorted().count() as u64, below as u64].map(u64::to_le_bytes);
-                if !bytes.ends_with(&counts.concat()) {
-                    return Err(corrupt("a node miscounts what is below it"));
-                }
                 for (nibble, child) in node.children_sorted() {
                     let path = key.nibble_path().nibbles().chain(std::iter::once(nibble)).collect();
-                    let child_key = NodeKey::new(child.version, path);
-                    waiting.push((child_key, child.hash, Some((child.is_leaf(), child.leaf_count()))));
+                    let kind = (child.is_leaf(), child.leaf_count());
+                    waiting.push((NodeKey::new(child.version, path), Hash(child.hash), Some(kind)));
                 }
             }
         }
