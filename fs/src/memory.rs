@@ -2,43 +2,63 @@
 
 use crate::change::{Change, ChangeSink, Row, RowVisitor, SinkError};
 use crate::path::BucketPath;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
 
 /// Keeps everything it is given.
 #[derive(Debug, Default)]
-pub struct MemorySink(Mutex<Kept>);
+pub struct MemorySink {
+    kept: Mutex<Kept>,
+    released: Condvar,
+}
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Kept {
     changes: Vec<Change>,
     rows: BTreeMap<Vec<u8>, Vec<u8>>,
     problem: Option<SinkError>,
+    held_back: bool,
 }
 
 impl MemorySink {
     /// The changes taken so far, oldest first.
     pub fn changes(&self) -> Vec<Change> {
-        self.0.lock().changes.clone()
+        self.kept.lock().changes.clone()
     }
 
     /// Refuse everything with `problem` from now on, or take it again.
     pub fn set_problem(&self, problem: Option<SinkError>) {
-        self.0.lock().problem = problem;
+        self.kept.lock().problem = problem;
+        self.released.notify_all();
+    }
+
+    /// Take nothing for the time being, as a slow ledger does, or go on.
+    pub fn hold_back(&self, hold: bool) {
+        self.kept.lock().held_back = hold;
+        self.released.notify_all();
+    }
+
+    /// Another sink with what this one has now.
+    pub fn snapshot(&self) -> Self {
+        let kept = Kept { problem: None, held_back: false, ..self.kept.lock().clone() };
+        Self { kept: Mutex::new(kept), released: Condvar::new() }
     }
 }
 
 impl ChangeSink for MemorySink {
     fn last_number(&self) -> Result<u64, SinkError> {
-        Ok(self.0.lock().changes.last().map_or(0, |change| change.number))
+        Ok(self.kept.lock().changes.last().map_or(0, |change| change.number))
     }
 
     fn admits(&self) -> Result<(), SinkError> {
-        self.0.lock().problem.clone().map_or(Ok(()), Err)
+        self.kept.lock().problem.clone().map_or(Ok(()), Err)
     }
 
     fn submit(&self, changes: &[Change], rows: &[Row]) -> Result<(), SinkError> {
-        let mut kept = self.0.lock();
+        let mut kept = self.kept.lock();
+        while kept.held_back && kept.problem.is_none() {
+            self.released.wait(&mut kept);
+        }
         if let Some(problem) = &kept.problem {
             return Err(problem.clone());
         }
@@ -60,12 +80,12 @@ impl ChangeSink for MemorySink {
     }
 
     fn row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, SinkError> {
-        Ok(self.0.lock().rows.get(key).cloned())
+        Ok(self.kept.lock().rows.get(key).cloned())
     }
 
     fn rows(&self, prefix: &[u8], visit: RowVisitor<'_>) -> Result<(), SinkError> {
         let rows: Vec<_> = {
-            let kept = self.0.lock();
+            let kept = self.kept.lock();
             let from = kept.rows.range(prefix.to_vec()..);
             from.take_while(|(key, _)| key.starts_with(prefix))
                 .map(|(key, value)| (key.clone(), value.clone()))

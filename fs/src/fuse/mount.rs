@@ -168,6 +168,17 @@ impl Mount {
         self.session.as_ref().is_none_or(|session| session.guard.is_finished())
     }
 
+    /// Hide a mount that is in use. It is served on until its last user is gone, then [`Mount::is_gone`] says so.
+    ///
+    /// # Errors
+    /// What the kernel or fusermount3 answers.
+    pub fn detach(&self) -> FsResult<()> {
+        match unmount(&self.mountpoint, true) {
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
+            Err(errno) => Err(FsError::os(format!("detach {}", self.mountpoint.display()), errno)),
+        }
+    }
+
     /// Unmount. A lazy unmount hides a mount that is in use; it is served until its last user is gone.
     ///
     /// # Errors

@@ -109,6 +109,9 @@ impl Differences {
                 }
                 (row, _) => {
                     let replaced = row.filter(|row| row.ino != node.ino.0);
+                    if let Some(row) = replaced.as_ref().filter(|row| row.kind == Kind::Directory) {
+                        lost_dirs.push(Ino(row.ino));
+                    }
                     self.appeared.push(Appeared { dir: dir.clone(), name, node, stat, replaced });
                 }
             }

@@ -1,0 +1,72 @@
+//! Which differences wizefs answers for.
+
+use super::session::Left;
+use crate::change::Cause;
+use crate::error::FsResult;
+use crate::intent::{At, Found, Intent};
+use crate::path::BucketPath;
+use crate::recorder::Recorder;
+use std::collections::{HashMap, HashSet};
+
+/// What wizefs answers for.
+pub(super) struct Claims<'a> {
+    names: HashSet<&'a At>,
+    /// Inodes that were being written, with the last intent and whether they had been found changed before.
+    inodes: HashMap<u64, (u64, bool)>,
+    /// Paths of changes whose data may have been lost with the power.
+    unsealed: HashSet<BucketPath>,
+    left: &'a Left,
+}
+
+impl<'a> Claims<'a> {
+    pub(super) fn new(recorder: &Recorder, found: &'a [Found], left: &'a Left) -> FsResult<Self> {
+        let mut claims = Self { names: HashSet::new(), inodes: HashMap::new(), unsealed: HashSet::new(), left };
+        for Found { id, intent, .. } in found {
+            match intent {
+                Intent::Write { ino, at, foreign, .. } => {
+                    claims.names.insert(at);
+                    let known = claims.inodes.entry(*ino).or_insert((*id, *foreign));
+                    *known = (*id, known.1 || *foreign);
+                }
+                Intent::Create { at } | Intent::Stage { at } => {
+                    claims.names.insert(at);
+                }
+                Intent::Remove { at, ino } | Intent::Link { at, ino } => {
+                    claims.names.insert(at);
+                    claims.touched(*ino, *id);
+                }
+                Intent::Rename { from, to, ino } => {
+                    claims.names.extend([from, to]);
+                    claims.touched(*ino, *id);
+                }
+            }
+        }
+        if left.machine_went_down() {
+            recorder.stream.sink().unsealed(&mut |path| {
+                claims.unsealed.insert(path.clone());
+            })?;
+        }
+        Ok(claims)
+    }
+
+    fn touched(&mut self, ino: u64, id: u64) {
+        let known = self.inodes.entry(ino).or_insert((id, false));
+        known.0 = id;
+    }
+
+    /// The cause under which a difference at this name may be recorded; `None` leaves it foreign.
+    pub(super) fn name(&self, at: &At, path: &BucketPath, ctime_ns: i64) -> Option<Cause> {
+        let ours = self.names.contains(at) || self.unsealed.contains(path);
+        (ours || self.left.covers(ctime_ns)).then_some(Cause::Recovered)
+    }
+
+    /// The same for changed content of an inode last covered by intent `settled`.
+    pub(super) fn content(&self, ino: u64, settled: u64, path: &BucketPath, ctime_ns: i64) -> Option<Cause> {
+        match self.inodes.get(&ino) {
+            Some((_, true)) => Some(Cause::Foreign),
+            Some((id, false)) if *id > settled => Some(Cause::Recovered),
+            _ if self.unsealed.contains(path) || self.left.covers(ctime_ns) => Some(Cause::Recovered),
+            _ => None,
+        }
+    }
+}

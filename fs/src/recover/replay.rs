@@ -1,0 +1,336 @@
+//! Turning differences into changes, in an order that is true at every step.
+//!
+//! Files that are gone come first; then new and moved names, parents before what is in them and no name before the one it
+//! takes is free; directories that are gone come last. What moved in circles is told as exchanges.
+
+use super::Recovery;
+use super::claims::Claims;
+use super::tree::{Appeared, Differences, Gone};
+use crate::change::{Cause, Content, Evidence, Op, Row};
+use crate::error::FsResult;
+use crate::inode::Node;
+use crate::intent::At;
+use crate::path::BucketPath;
+use crate::recorder::{Namespace, Recorder};
+use crate::stat::{Kind, Stat};
+use crate::table::{self, InodeRow, NameRow, Settled};
+use crate::vfs::Ino;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+/// A name that is there now; `from` is the reported one it came from.
+struct Item {
+    new: Appeared,
+    from: Option<At>,
+}
+
+pub(super) struct Replay<'a> {
+    recorder: &'a Arc<Recorder>,
+    names: &'a Namespace<'a>,
+    claims: &'a Claims<'a>,
+    recovery: &'a mut Recovery,
+}
+
+impl<'a> Replay<'a> {
+    pub(super) fn new(
+        recorder: &'a Arc<Recorder>,
+        names: &'a Namespace<'a>,
+        claims: &'a Claims<'a>,
+        recovery: &'a mut Recovery,
+    ) -> Self {
+        Self { recorder, names, claims, recovery }
+    }
+
+    pub(super) fn run(&mut self, differences: Differences) -> FsResult<()> {
+        let Differences { appeared, mut gone, changed } = differences;
+        let mut items = Vec::new();
+        for new in appeared {
+            let path = self.recorder.path(&new.dir, &new.name)?;
+            if self.claims.name(&new.at(), &path, new.stat.ctime_ns).is_none() {
+                self.recovery.foreign += 1;
+                continue;
+            }
+            let from = self.moved_from(&new, &mut gone)?;
+            items.push(Item { new, from });
+        }
+        let (mut lost_dirs, lost_files): (Vec<_>, Vec<_>) =
+            gone.into_iter().partition(|lost| lost.row.kind == Kind::Directory);
+        for lost in lost_files {
+            self.gone(lost)?;
+        }
+        let mut last = Vec::new();
+        self.replaced(&items, &mut lost_dirs)?;
+        self.work_off(items, &mut last)?;
+        // Deepest first: a directory goes after what was in it.
+        for lost in lost_dirs.into_iter().rev() {
+            self.gone(lost)?;
+        }
+        for new in last {
+            self.appeared(&new)?;
+        }
+        for (node, stat, at) in changed {
+            let row = self.recorder.inode_row(node.ino, node.btime_ns)?;
+            let settled = row.map_or(0, |row| row.intent);
+            let path = self.recorder.path(&at.0, &at.1)?;
+            match self.claims.content(node.ino.0, settled, &path, stat.ctime_ns) {
+                Some(cause) => self.requeue(&node, cause, &stat),
+                None => self.recovery.foreign += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// Names that are now of another kind: what they were is gone, unless it moved.
+    fn replaced(&mut self, items: &[Item], lost_dirs: &mut Vec<Gone>) -> FsResult<()> {
+        for item in items {
+            let Some(row) = item.new.replaced.as_ref().filter(|row| row.kind != item.new.node.kind) else {
+                continue;
+            };
+            let at = item.new.at();
+            if items.iter().any(|other| other.from.as_ref() == Some(&at)) {
+                continue;
+            }
+            let lost = Gone { at, row: row.clone(), dir_ctime_ns: 0, with_parent: true };
+            if row.kind == Kind::Directory {
+                lost_dirs.insert(0, lost);
+            } else {
+                self.gone(lost)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The reported name `new` came from, if that name is gone or now another inode's.
+    fn moved_from(&self, new: &Appeared, gone: &mut Vec<Gone>) -> FsResult<Option<At>> {
+        let Some(row) = self.recorder.inode_row(new.node.ino, new.stat.btime_ns)? else {
+            return Ok(None);
+        };
+        let here = new.at();
+        for link in row.links.iter().filter(|link| **link != here) {
+            if let Some(index) = gone.iter().position(|lost| lost.at == *link) {
+                gone.remove(index);
+                return Ok(Some(link.clone()));
+            }
+            let Some(dir) = self.recorder.dir_by_rows(Ino(link.0))? else {
+                continue;
+            };
+            let there = Stat::of_name_opt(&*dir.fd()?, OsStr::from_bytes(&link.1))?;
+            let still = there.is_some_and(|s| (s.dev, s.ino) == new.node.id);
+            let known = self.recorder.name_row(Ino(link.0), OsStr::from_bytes(&link.1))?;
+            if !still && known.is_some_and(|row| row.ino == new.node.ino.0) {
+                return Ok(Some(link.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Tell of every item when its turn has come. Those that take the place of a directory without being one are left for
+    /// `last`.
+    fn work_off(&mut self, mut items: Vec<Item>, last: &mut Vec<Appeared>) -> FsResult<()> {
+        while !items.is_empty() {
+            if let Some(index) = self.next_free(&items)? {
+                let item = items.remove(index);
+                let was_dir = item.new.replaced.as_ref().is_some_and(|row| row.kind == Kind::Directory);
+                match &item.from {
+                    Some(from) => self.moved(&item.new, from, None)?,
+                    None if was_dir && item.new.node.kind != Kind::Directory => last.push(item.new),
+                    None => self.appeared(&item.new)?,
+                }
+                continue;
+            }
+            // In circles: one of them changes places with the one whose name it takes.
+            let Some(index) = items.iter().position(|item| item.from.is_some()) else {
+                let item = items.remove(0);
+                self.appeared(&item.new)?;
+                continue;
+            };
+            let item = items.remove(index);
+            let target = item.new.at();
+            let occupant = items.iter_mut().find(|other| other.from.as_ref() == Some(&target));
+            if let Some(from) = &item.from {
+                self.moved(&item.new, from, occupant.as_ref().map(|other| &*other.new.node))?;
+            }
+            if let Some(other) = occupant {
+                other.from = item.from;
+            }
+            // The exchange may have brought the other to where it belongs.
+            items.retain(|item| item.from != Some(item.new.at()));
+        }
+        Ok(())
+    }
+
+    /// The first item whose directory is told of, and whose name nobody has who must leave first.
+    fn next_free(&self, items: &[Item]) -> FsResult<Option<usize>> {
+        'items: for (index, item) in items.iter().enumerate() {
+            let at = item.new.at();
+            let occupant = self.recorder.name_row(Ino(at.0), OsStr::from_bytes(&at.1))?;
+            for other in items {
+                if other.new.node.ino == item.new.dir.ino {
+                    continue 'items;
+                }
+                let Some(from) = &other.from else { continue };
+                let takes_its_name = *from == at;
+                let is_inside = match &occupant {
+                    Some(row) if row.kind == Kind::Directory => self.is_below(from.0, row.ino)?,
+                    _ => false,
+                };
+                let is_itself = std::ptr::eq(other, item);
+                if !is_itself && (takes_its_name || is_inside) {
+                    continue 'items;
+                }
+            }
+            return Ok(Some(index));
+        }
+        Ok(None)
+    }
+
+    /// Whether the directory `dir` is `ancestor` or was reported below it.
+    fn is_below(&self, mut dir: u64, ancestor: u64) -> FsResult<bool> {
+        while dir != Ino::ROOT.0 {
+            if dir == ancestor {
+                return Ok(true);
+            }
+            match self.parent_of(dir)? {
+                Some((parent, _)) => dir = parent,
+                None => return Ok(false),
+            }
+        }
+        Ok(false)
+    }
+
+    /// The reported name of a directory.
+    fn parent_of(&self, dir: u64) -> FsResult<Option<At>> {
+        let Some(bytes) = self.recorder.stream.row(&table::inode_key(Ino(dir)))? else {
+            return Ok(None);
+        };
+        let row: InodeRow = table::decode(&bytes)?;
+        Ok(row.links.into_iter().next())
+    }
+
+    /// Tell of a move; `occupant` is the inode that takes the old name in exchange.
+    fn moved(&mut self, new: &Appeared, from: &At, occupant: Option<&Node>) -> FsResult<()> {
+        let Some(from_path) = self.path_by_rows(from)? else {
+            return self.appeared(new);
+        };
+        let to = new.at();
+        let to_path = self.recorder.path(&new.dir, &new.name)?;
+        let node = &new.node;
+        let to_key = table::name_key(Ino(to.0), OsStr::from_bytes(&to.1));
+        let from_key = table::name_key(Ino(from.0), OsStr::from_bytes(&from.1));
+        let mut rows = vec![table::set(to_key, &NameRow { ino: node.ino.0, kind: node.kind })?];
+        rows.extend(self.relinked(node, from, &to)?);
+        let op = match occupant {
+            Some(other) => {
+                rows.push(table::set(from_key, &NameRow { ino: other.ino.0, kind: other.kind })?);
+                rows.extend(self.relinked(other, &to, from)?);
+                Op::Exchange { a: from_path, b: to_path }
+            }
+            None => {
+                rows.extend(self.displaced(&to, node)?);
+                rows.push(table::delete(from_key));
+                Op::Rename { from: from_path, to: to_path }
+            }
+        };
+        self.recorder.imply_dirs(&new.dir, &mut rows)?;
+        self.emit(op, rows);
+        if node.kind == Kind::File {
+            self.requeue(node, Cause::Recovered, &new.stat);
+        }
+        Ok(())
+    }
+
+    /// A directory that a rename took the name of has no row any more.
+    fn displaced(&self, to: &At, node: &Node) -> FsResult<Option<Row>> {
+        let row = self.recorder.name_row(Ino(to.0), OsStr::from_bytes(&to.1))?;
+        let other = row.filter(|row| row.kind == Kind::Directory && row.ino != node.ino.0);
+        Ok(other.map(|row| table::delete(table::inode_key(Ino(row.ino)))))
+    }
+
+    fn relinked(&self, node: &Node, from: &At, to: &At) -> FsResult<Option<Row>> {
+        let Some(mut row) = self.recorder.inode_row(node.ino, node.btime_ns)? else {
+            return Ok(None);
+        };
+        row.links.retain(|link| link != from && link != to);
+        row.links.push(to.clone());
+        Ok(Some(table::set(table::inode_key(node.ino), &row)?))
+    }
+
+    fn appeared(&mut self, new: &Appeared) -> FsResult<()> {
+        let path = self.recorder.path(&new.dir, &new.name)?;
+        let (node, stat) = (&new.node, &new.stat);
+        match node.kind {
+            Kind::File => self.requeue(node, Cause::Recovered, stat),
+            Kind::Directory => {
+                let mut rows = self.recorder.dir_rows(node, &new.dir, &new.name, stat)?;
+                self.recorder.imply_dirs(&new.dir, &mut rows)?;
+                self.emit(Op::Mkdir { path, mode: stat.mode }, rows);
+            }
+            Kind::Symlink => {
+                let target = rustix::fs::readlinkat(&*node.fd()?, "", Vec::new())?.into_bytes();
+                let mut rows = self.recorder.rows_of(node.ino, &new.dir, &new.name, stat, Settled::Symlink)?;
+                self.recorder.imply_dirs(&new.dir, &mut rows)?;
+                let put = table::put(path, Content::Symlink { target }, stat, Evidence::Lease);
+                self.emit(Op::Put(put), rows);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn gone(&mut self, lost: Gone) -> FsResult<()> {
+        let key = table::name_key(Ino(lost.at.0), OsStr::from_bytes(&lost.at.1));
+        let Some(path) = self.path_by_rows(&lost.at)? else {
+            // Its directory went with what took its place.
+            self.recorder.stream.note(vec![table::delete(key)]);
+            return Ok(());
+        };
+        let claimed = self.claims.name(&lost.at, &path, lost.dir_ctime_ns);
+        if claimed.is_none() && !lost.with_parent {
+            self.recovery.foreign += 1;
+            return Ok(());
+        }
+        let mut rows = vec![table::delete(key)];
+        if let Some(bytes) = self.recorder.stream.row(&table::inode_key(Ino(lost.row.ino)))? {
+            let mut row: InodeRow = table::decode(&bytes)?;
+            row.links.retain(|link| *link != lost.at);
+            let key = table::inode_key(Ino(lost.row.ino));
+            rows.push(if row.links.is_empty() { table::delete(key) } else { table::set(key, &row)? });
+        }
+        let op = match lost.row.kind {
+            Kind::Directory => Op::Rmdir { path },
+            _ => Op::Remove { path },
+        };
+        self.emit(op, rows);
+        Ok(())
+    }
+
+    fn requeue(&mut self, node: &Arc<Node>, cause: Cause, stat: &Stat) {
+        self.recorder.mark_dirty(node, Vec::new(), cause, stat);
+        self.recorder.queue.push(node, true);
+        self.recovery.recovered += 1;
+    }
+
+    fn emit(&mut self, op: Op, rows: Vec<Row>) {
+        self.recorder.emit(self.names, Cause::Recovered, op, rows, Vec::new());
+        self.recovery.recovered += 1;
+    }
+
+    /// The path a reported name has on the ledger now; `None` when it is not reported.
+    fn path_by_rows(&self, at: &At) -> FsResult<Option<BucketPath>> {
+        if self.recorder.name_row(Ino(at.0), OsStr::from_bytes(&at.1))?.is_none() {
+            return Ok(None);
+        }
+        let mut names = vec![at.1.clone()];
+        let mut dir = at.0;
+        while dir != Ino::ROOT.0 {
+            let Some((parent, name)) = self.parent_of(dir)? else {
+                return Ok(None);
+            };
+            names.push(name);
+            dir = parent;
+        }
+        names.reverse();
+        Ok(Some(BucketPath::new(names.join(&b'/'))?))
+    }
+}

@@ -1,0 +1,98 @@
+//! What is recovered after the node was killed, and after the machine went down.
+
+use crate::driver::{Driver, tamper};
+
+#[test]
+fn a_killed_node_loses_nothing() {
+    let driver = Driver::new();
+    driver.mkdir("d").unwrap();
+    driver.write("d/settled", b"1").unwrap();
+    driver.sync();
+    driver.write("new", b"2").unwrap();
+    driver.append("d/settled", b"3").unwrap();
+    driver.mkdir("d/e").unwrap();
+    driver.write("d/e/deep", b"4").unwrap();
+    driver.mv("d", "moved").unwrap();
+    driver.symlink("l", "new").unwrap();
+    let driver = driver.crash("boot", false);
+    driver.assert_told_is_there();
+}
+
+#[test]
+fn what_the_sink_had_not_taken_is_told_again() {
+    let driver = Driver::new();
+    driver.mkdir("d").unwrap();
+    driver.write("d/a", b"1").unwrap();
+    driver.write("d/b", b"1").unwrap();
+    driver.write("c", b"1").unwrap();
+    driver.sync();
+    driver.sink.set_problem(Some(wizefs_fs::SinkError::NoSpace("stop the clock".into())));
+    // Only what frees space is admitted now.
+    driver.unlink("d/a").unwrap();
+    driver.unlink("c").unwrap();
+    let before = driver.sink.changes().len();
+    let driver = driver.crash("boot", false);
+    driver.assert_told_is_there();
+    let told = driver.told();
+    assert_eq!(&told[before..], ["recovered remove c", "recovered remove d/a"]);
+}
+
+#[test]
+fn a_clean_file_edited_while_the_node_was_dead_stays_foreign() {
+    let driver = Driver::new();
+    driver.write("a", b"1").unwrap();
+    driver.sync();
+    driver.bucket.persist().unwrap();
+    driver.bucket.retire(u64::MAX);
+    driver.write("busy", b"2").unwrap();
+    tamper(&driver.backing("a"), b"theirs");
+    tamper(&driver.backing("planted"), b"theirs");
+    let driver = driver.crash("boot", false);
+    let told = driver.told();
+    assert_eq!(told, ["put a", "recovered put busy"]);
+}
+
+#[test]
+fn after_a_power_cut_the_tree_is_compared_even_when_the_intents_are_lost() {
+    let driver = Driver::new();
+    driver.write("a", b"1").unwrap();
+    driver.mkdir("d").unwrap();
+    driver.write("d/x", b"1").unwrap();
+    driver.sync();
+    driver.write("b", b"2").unwrap();
+    driver.append("a", b"2").unwrap();
+    driver.mv("d/x", "d/y").unwrap();
+    let driver = driver.crash("another boot", true);
+    driver.assert_told_is_there();
+}
+
+#[test]
+fn a_put_that_did_not_come_to_its_end_leaves_no_temporary_file() {
+    let driver = Driver::new();
+    let path = wizefs_fs::BucketPath::new("a").unwrap();
+    struct Dies;
+    impl std::io::Read for Dies {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(std::io::Error::other("the client went away"))
+        }
+    }
+    driver.bucket.put(&path, 0o644, &mut Dies).unwrap_err();
+    assert_eq!(std::fs::read_dir(driver.backing("")).unwrap().count(), 0);
+    assert!(driver.told().is_empty());
+}
+
+#[test]
+fn names_that_went_in_circles_are_told_so_that_they_end_right() {
+    let driver = Driver::new();
+    for name in ["a", "b", "c"] {
+        driver.mkdir(name).unwrap();
+        driver.write(&format!("{name}/in-{name}"), name.as_bytes()).unwrap();
+    }
+    driver.sync();
+    driver.sink.hold_back(true);
+    for (from, to) in [("a", "t"), ("b", "a"), ("c", "b"), ("t", "c")] {
+        driver.mv(from, to).unwrap();
+    }
+    let driver = driver.crash("boot", false);
+    driver.assert_told_is_there();
+}

@@ -1,0 +1,239 @@
+//! A bucket in temporary folders, driven by path through its `Vfs`.
+
+use crate::fold::Fold;
+use rustix::fs::RenameFlags;
+use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use wizefs_fs::loopback::LoopbackFs;
+use wizefs_fs::vfs::{Attr, Caller, Fh, Ino, Opened, ReadFs, SetAttr, Vfs};
+use wizefs_fs::{Bucket, BucketOptions, Change, Durability, MemorySink, Op};
+
+/// The caller of every operation.
+pub(crate) fn me() -> Caller {
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    Caller { uid, gid, pid: std::process::id() }
+}
+
+/// Result of an operation as the kernel would see it.
+pub(crate) type Done = Result<(), Errno>;
+
+pub(crate) struct Driver {
+    pub(crate) bucket: Arc<Bucket>,
+    pub(crate) sink: Arc<MemorySink>,
+    vfs: Arc<LoopbackFs>,
+    folder: Arc<tempfile::TempDir>,
+    state: PathBuf,
+    durability: Durability,
+}
+
+impl Driver {
+    pub(crate) fn new() -> Self {
+        Self::with(Durability::Relaxed)
+    }
+
+    pub(crate) fn with(durability: Durability) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        std::fs::create_dir(folder.path().join("backing")).unwrap();
+        let state = folder.path().join("state");
+        Self::open(folder, state, Arc::default(), durability, "boot")
+    }
+
+    fn open(
+        folder: Arc<tempfile::TempDir>,
+        state: PathBuf,
+        sink: Arc<MemorySink>,
+        durability: Durability,
+        boot: &str,
+    ) -> Self {
+        let options = BucketOptions {
+            backing: folder.path().join("backing"),
+            state: state.clone(),
+            adopted: false,
+            exclusive: false,
+            read_only: false,
+            durability,
+        };
+        let (bucket, _) = Bucket::open_in_boot(options, sink.clone(), boot).unwrap();
+        Self { vfs: bucket.vfs(), bucket, sink, folder, state, durability }
+    }
+
+    /// The same backing after the node was killed: what was on its way to the sink is lost, the intents are not. In another
+    /// boot (a power cut) the intents may be lost too.
+    pub(crate) fn crash(self, boot: &str, lose_intents: bool) -> Self {
+        let sink = Arc::new(self.sink.snapshot());
+        let number = std::fs::read_dir(self.folder.path()).unwrap().count();
+        let state = self.folder.path().join(format!("state-{number}"));
+        std::fs::create_dir(&state).unwrap();
+        for file in ["intents", "session"] {
+            if file == "session" || !lose_intents {
+                std::fs::copy(self.state.join(file), state.join(file)).unwrap();
+            }
+        }
+        // The threads of the dead bucket must not go on reporting into the sink of the living one.
+        self.sink.set_problem(Some(wizefs_fs::SinkError::Broken("killed".into())));
+        let _ignored = self.bucket.close();
+        Self::open(self.folder.clone(), state, sink, self.durability, boot)
+    }
+
+    pub(crate) fn backing(&self, path: &str) -> PathBuf {
+        self.folder.path().join("backing").join(path)
+    }
+
+    fn lookup(&self, path: &str) -> Result<Attr, Errno> {
+        let mut attr = self.vfs.getattr(Ino::ROOT).map_err(|e| e.errno())?;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            attr = self.vfs.lookup(attr.ino, OsStr::new(name)).map_err(|e| e.errno())?;
+        }
+        Ok(attr)
+    }
+
+    fn parent<'a>(&self, path: &'a str) -> Result<(Ino, &'a OsStr), Errno> {
+        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+        Ok((self.lookup(dir)?.ino, OsStr::new(name)))
+    }
+
+    pub(crate) fn open_file(&self, path: &str, flags: i32) -> Result<Fh, Errno> {
+        let ino = self.lookup(path)?.ino;
+        self.vfs.open(ino, flags, me()).map(|o| o.fh).map_err(|e| e.errno())
+    }
+
+    pub(crate) fn create(&self, path: &str) -> Result<Fh, Errno> {
+        let (dir, name) = self.parent(path)?;
+        let made = self.vfs.create(dir, name, 0o644, libc::O_RDWR, me());
+        let (_, Opened { fh, .. }) = made.map_err(|e| e.errno())?;
+        Ok(fh)
+    }
+
+    pub(crate) fn write_fh(&self, fh: Fh, offset: u64, data: &[u8]) {
+        assert_eq!(self.vfs.write(fh, offset, data).unwrap(), data.len());
+    }
+
+    pub(crate) fn close(&self, fh: Fh) {
+        self.vfs.flush(fh).unwrap();
+        self.vfs.release(fh);
+    }
+
+    /// One of several descriptors is closed.
+    pub(crate) fn vfs_flush(&self, fh: Fh) {
+        self.vfs.flush(fh).unwrap();
+    }
+
+    pub(crate) fn fsync(&self, fh: Fh) {
+        self.vfs.fsync(fh, false).unwrap();
+    }
+
+    /// Create or replace the content, as a shell's `>` does.
+    pub(crate) fn write(&self, path: &str, data: &[u8]) -> Done {
+        let fh = match self.open_file(path, libc::O_WRONLY | libc::O_TRUNC) {
+            Err(Errno::NOENT) => self.create(path)?,
+            opened => opened?,
+        };
+        self.write_fh(fh, 0, data);
+        self.close(fh);
+        Ok(())
+    }
+
+    /// A shell's `>>`.
+    pub(crate) fn append(&self, path: &str, data: &[u8]) -> Done {
+        let fh = self.open_file(path, libc::O_WRONLY | libc::O_APPEND)?;
+        self.write_fh(fh, 0, data);
+        self.close(fh);
+        Ok(())
+    }
+
+    pub(crate) fn truncate(&self, path: &str, size: u64) -> Done {
+        self.set(path, SetAttr { size: Some(size), ..SetAttr::default() })
+    }
+
+    pub(crate) fn chmod(&self, path: &str, mode: u32) -> Done {
+        self.set(path, SetAttr { mode: Some(mode), ..SetAttr::default() })
+    }
+
+    pub(crate) fn set(&self, path: &str, set: SetAttr) -> Done {
+        let ino = self.lookup(path)?.ino;
+        self.vfs.setattr(ino, None, set, me()).map(drop).map_err(|e| e.errno())
+    }
+
+    pub(crate) fn unlink(&self, path: &str) -> Done {
+        let (dir, name) = self.parent(path)?;
+        self.vfs.unlink(dir, name, me()).map_err(|e| e.errno())
+    }
+
+    pub(crate) fn mkdir(&self, path: &str) -> Done {
+        let (dir, name) = self.parent(path)?;
+        self.vfs.mkdir(dir, name, 0o755, me()).map(drop).map_err(|e| e.errno())
+    }
+
+    pub(crate) fn rmdir(&self, path: &str) -> Done {
+        let (dir, name) = self.parent(path)?;
+        self.vfs.rmdir(dir, name, me()).map_err(|e| e.errno())
+    }
+
+    pub(crate) fn symlink(&self, path: &str, target: &str) -> Done {
+        let (dir, name) = self.parent(path)?;
+        let made = self.vfs.symlink(dir, name, target.as_bytes(), me());
+        made.map(drop).map_err(|e| e.errno())
+    }
+
+    pub(crate) fn link(&self, from: &str, to: &str) -> Done {
+        let ino = self.lookup(from)?.ino;
+        let (dir, name) = self.parent(to)?;
+        self.vfs.link(ino, dir, name, me()).map(drop).map_err(|e| e.errno())
+    }
+
+    pub(crate) fn rename(&self, from: &str, to: &str, flags: RenameFlags) -> Done {
+        let (from, to) = (self.parent(from)?, self.parent(to)?);
+        self.vfs.rename(from, to, flags, me()).map_err(|e| e.errno())
+    }
+
+    pub(crate) fn mv(&self, from: &str, to: &str) -> Done {
+        self.rename(from, to, RenameFlags::empty())
+    }
+
+    pub(crate) fn sync(&self) {
+        let report = self.bucket.sync().unwrap();
+        assert!(report.open_writers.is_empty(), "open: {:?}", report.open_writers);
+    }
+
+    /// Changes after a barrier, in short.
+    pub(crate) fn told(&self) -> Vec<String> {
+        self.bucket.sync().unwrap();
+        self.sink.changes().iter().map(short).collect()
+    }
+
+    /// After a barrier, what was told must be what is there.
+    pub(crate) fn assert_told_is_there(&self) {
+        self.sync();
+        let told = Fold::of(&self.sink.changes());
+        let there = Fold::of_tree(&self.backing(""));
+        assert_eq!(told, there, "changes: {:#?}", self.told());
+    }
+}
+
+/// `put a`, `rename a b`.
+fn short(change: &Change) -> String {
+    let cause = match change.cause {
+        wizefs_fs::Cause::Mount => String::new(),
+        cause => format!("{cause:?} ").to_lowercase(),
+    };
+    let op = match &change.op {
+        Op::Put(put) | Op::Accept(put) => match &put.content {
+            wizefs_fs::Content::File { hashes: None, .. } => format!("open {}", put.path),
+            _ if matches!(change.op, Op::Accept(_)) => format!("accept {}", put.path),
+            _ => format!("put {}", put.path),
+        },
+        Op::Remove { path } => format!("remove {path}"),
+        Op::Rename { from, to } => format!("rename {from} {to}"),
+        Op::Exchange { a, b } => format!("exchange {a} {b}"),
+        Op::Mkdir { path, .. } => format!("mkdir {path}"),
+        Op::Rmdir { path } => format!("rmdir {path}"),
+    };
+    cause + &op
+}
+
+/// The content of a file behind the mount, changed by somebody else.
+pub(crate) fn tamper(path: &Path, content: &[u8]) {
+    std::fs::write(path, content).unwrap();
+}

@@ -1,0 +1,98 @@
+//! Random operations, with barriers and crashes between them: in the end the fold of what was told is what is there.
+
+use crate::driver::{Done, Driver};
+use proptest::prelude::*;
+use rustix::fs::RenameFlags;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Write(String, Vec<u8>),
+    Append(String, u8),
+    Truncate(String, u8),
+    Unlink(String),
+    Mkdir(String),
+    Rmdir(String),
+    Rename(String, String),
+    Exchange(String, String),
+    Symlink(String),
+    Link(String, String),
+    Chmod(String, bool),
+    Sync,
+    HoldBack,
+    Kill,
+    PowerCut,
+}
+
+fn path() -> impl Strategy<Value = String> {
+    let name = prop_oneof![Just("a"), Just("b"), Just("c")];
+    prop::collection::vec(name, 1..4).prop_map(|names| names.join("/"))
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (path(), prop::collection::vec(any::<u8>(), 0..40)).prop_map(|(p, d)| Step::Write(p, d)),
+        3 => (path(), any::<u8>()).prop_map(|(p, b)| Step::Append(p, b)),
+        1 => (path(), any::<u8>()).prop_map(|(p, n)| Step::Truncate(p, n)),
+        3 => path().prop_map(Step::Unlink),
+        5 => path().prop_map(Step::Mkdir),
+        2 => path().prop_map(Step::Rmdir),
+        6 => (path(), path()).prop_map(|(a, b)| Step::Rename(a, b)),
+        1 => (path(), path()).prop_map(|(a, b)| Step::Exchange(a, b)),
+        1 => path().prop_map(Step::Symlink),
+        2 => (path(), path()).prop_map(|(a, b)| Step::Link(a, b)),
+        1 => (path(), any::<bool>()).prop_map(|(p, b)| Step::Chmod(p, b)),
+        3 => Just(Step::Sync),
+        1 => Just(Step::HoldBack),
+        1 => Just(Step::Kill),
+        1 => Just(Step::PowerCut),
+    ]
+}
+
+fn run(driver: Driver, step: &Step, boots: &mut u32) -> Driver {
+    // That an operation is refused (no such file, not empty) is the kernel's business, not this test's.
+    let _refused: Done = match step {
+        Step::Write(path, data) => driver.write(path, data),
+        Step::Append(path, byte) => driver.append(path, &[*byte]),
+        Step::Truncate(path, size) => driver.truncate(path, u64::from(*size)),
+        Step::Unlink(path) => driver.unlink(path),
+        Step::Mkdir(path) => driver.mkdir(path),
+        Step::Rmdir(path) => driver.rmdir(path),
+        Step::Rename(from, to) => driver.mv(from, to),
+        Step::Exchange(a, b) => driver.rename(a, b, RenameFlags::EXCHANGE),
+        Step::Symlink(path) => driver.symlink(path, "target"),
+        Step::Link(from, to) => driver.link(from, to),
+        Step::Chmod(path, private) => driver.chmod(path, if *private { 0o700 } else { 0o755 }),
+        Step::Sync => {
+            driver.sink.hold_back(false);
+            driver.assert_told_is_there();
+            Ok(())
+        }
+        Step::HoldBack => {
+            driver.sink.hold_back(true);
+            Ok(())
+        }
+        Step::Kill => return driver.crash(&format!("boot {boots}"), false),
+        Step::PowerCut => {
+            *boots += 1;
+            return driver.crash(&format!("boot {boots}"), false);
+        }
+    };
+    driver
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_was_told_is_what_is_there(steps in prop::collection::vec(step(), 1..40)) {
+        let mut boots = 0;
+        let mut driver = Driver::new();
+        // The first session ran in the boot the first crash names.
+        driver = driver.crash("boot 0", false);
+        for step in &steps {
+            driver = run(driver, step, &mut boots);
+        }
+        driver.sink.hold_back(false);
+        driver.assert_told_is_there();
+    }
+}

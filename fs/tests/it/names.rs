@@ -1,0 +1,229 @@
+//! What each operation reports, and in which order.
+
+use crate::driver::{Driver, tamper};
+use rustix::fs::RenameFlags;
+
+/// Run `script`, then compare what was told with `expect` and with what is there.
+fn check(script: impl Fn(&Driver), expect: &[&str]) {
+    let driver = Driver::new();
+    script(&driver);
+    assert_eq!(driver.told(), expect);
+    driver.assert_told_is_there();
+}
+
+#[test]
+fn a_put_comes_after_the_last_close() {
+    check(|d| d.write("a", b"1").unwrap(), &["put a"]);
+    check(
+        |d| {
+            d.write("a", b"1").unwrap();
+            d.sync();
+            d.append("a", b"2").unwrap();
+        },
+        &["put a", "put a"],
+    );
+}
+
+#[test]
+fn many_writes_of_a_file_at_rest_are_one_put() {
+    check(
+        |d| {
+            for i in 0..100 {
+                d.write("a", &[i]).unwrap();
+            }
+        },
+        &["put a"],
+    );
+}
+
+#[test]
+fn write_temporary_then_rename_is_one_put_of_the_final_name() {
+    check(
+        |d| {
+            d.write("a", b"old").unwrap();
+            d.sync();
+            d.write(".a.tmp", b"new").unwrap();
+            d.mv(".a.tmp", "a").unwrap();
+        },
+        &["put a", "put a"],
+    );
+}
+
+#[test]
+fn a_recorded_name_moves_and_its_dirty_content_follows() {
+    check(
+        |d| {
+            d.write("a", b"1").unwrap();
+            d.sync();
+            d.append("a", b"2").unwrap();
+            d.mv("a", "b").unwrap();
+        },
+        &["put a", "rename a b", "put b"],
+    );
+}
+
+#[test]
+fn renaming_a_directory_is_one_change_whatever_is_in_it() {
+    check(
+        |d| {
+            d.mkdir("d").unwrap();
+            d.mkdir("d/e").unwrap();
+            d.write("d/e/f", b"1").unwrap();
+            d.sync();
+            d.write("d/e/g", b"2").unwrap();
+            d.mv("d", "x").unwrap();
+        },
+        &["mkdir d", "mkdir d/e", "put d/e/f", "rename d x", "put x/e/g"],
+    );
+}
+
+#[test]
+fn exchange_is_one_change() {
+    check(
+        |d| {
+            d.write("a", b"1").unwrap();
+            d.mkdir("d").unwrap();
+            d.sync();
+            d.rename("a", "d", RenameFlags::EXCHANGE).unwrap();
+            d.write("a/f", b"2").unwrap();
+        },
+        &["mkdir d", "put a", "exchange a d", "put a/f"],
+    );
+}
+
+#[test]
+fn names_of_one_inode_are_put_together() {
+    check(
+        |d| {
+            d.write("a", b"1").unwrap();
+            d.link("a", "b").unwrap();
+            d.sync();
+            d.link("a", "c").unwrap();
+            d.append("b", b"2").unwrap();
+            d.sync();
+            d.unlink("a").unwrap();
+            d.append("c", b"3").unwrap();
+        },
+        &["put a", "put b", "put c", "put a", "put b", "put c", "remove a", "put b", "put c"],
+    );
+}
+
+#[test]
+fn renaming_one_name_of_an_inode_over_another_changes_nothing() {
+    check(
+        |d| {
+            d.write("a", b"1").unwrap();
+            d.link("a", "b").unwrap();
+            d.sync();
+            d.mv("a", "b").unwrap();
+        },
+        &["put a", "put b"],
+    );
+}
+
+#[test]
+fn a_file_gone_before_it_was_hashed_leaves_its_remove() {
+    check(
+        |d| {
+            d.write("a", b"1").unwrap();
+            d.unlink("a").unwrap();
+        },
+        &["remove a"],
+    );
+}
+
+#[test]
+fn new_permission_bits_repeat_the_content() {
+    check(
+        |d| {
+            d.write("a", b"1").unwrap();
+            d.mkdir("d").unwrap();
+            d.sync();
+            d.chmod("a", 0o600).unwrap();
+            d.chmod("a", 0o600).unwrap();
+            d.chmod("d", 0o700).unwrap();
+        },
+        &["mkdir d", "put a", "put a", "mkdir d"],
+    );
+}
+
+#[test]
+fn opening_for_writing_without_writing_is_no_change() {
+    check(
+        |d| {
+            d.write("a", b"1").unwrap();
+            d.sync();
+            let fh = d.open_file("a", libc::O_RDWR).unwrap();
+            d.close(fh);
+        },
+        &["put a"],
+    );
+}
+
+#[test]
+fn truncate_and_symlinks_and_directories() {
+    check(
+        |d| {
+            d.write("a", b"12345").unwrap();
+            d.symlink("l", "a").unwrap();
+            d.mkdir("d").unwrap();
+            d.rmdir("d").unwrap();
+            d.sync();
+            d.truncate("a", 2).unwrap();
+            d.sync();
+            d.mv("l", "m").unwrap();
+            d.unlink("m").unwrap();
+        },
+        &["put l", "mkdir d", "rmdir d", "put a", "put a", "rename l m", "remove m"],
+    );
+}
+
+#[test]
+fn a_foreign_change_is_never_signed_as_a_programs() {
+    let driver = Driver::new();
+    driver.write("a", b"mine").unwrap();
+    driver.write("b", b"mine").unwrap();
+    driver.sync();
+    tamper(&driver.backing("a"), b"theirs");
+    driver.append("a", b"more").unwrap();
+    driver.append("b", b"more").unwrap();
+    tamper(&driver.backing("new"), b"theirs");
+    driver.append("new", b"more").unwrap();
+    driver.sync();
+    let told = driver.told();
+    assert!(told.contains(&"foreign put a".to_owned()), "{told:?}");
+    assert!(told.contains(&"foreign put new".to_owned()), "{told:?}");
+    assert_eq!(told.iter().filter(|t| *t == "put b").count(), 2, "{told:?}");
+    driver.bucket.accept(&wizefs_fs::BucketPath::new("a").unwrap()).unwrap();
+    assert_eq!(driver.told().last().unwrap(), "put accept a");
+    driver.append("a", b"more").unwrap();
+    assert_eq!(driver.told().last().unwrap(), "put a");
+}
+
+#[test]
+fn our_own_metadata_changes_are_not_taken_for_foreign_ones() {
+    let driver = Driver::new();
+    driver.write("a", b"1").unwrap();
+    driver.mkdir("d").unwrap();
+    driver.sync();
+    driver.link("a", "b").unwrap();
+    driver.chmod("a", 0o640).unwrap();
+    driver.mv("a", "d/a").unwrap();
+    driver.unlink("b").unwrap();
+    driver.append("d/a", b"2").unwrap();
+    driver.assert_told_is_there();
+    assert_eq!(driver.told().last().unwrap(), "put d/a");
+}
+
+#[test]
+fn put_replaces_atomically_and_remove_removes() {
+    let driver = Driver::new();
+    let path = wizefs_fs::BucketPath::new("d/e/f").unwrap();
+    let stored = driver.bucket.put(&path, 0o644, &mut &b"one"[..]).unwrap();
+    assert_eq!((stored.size, stored.number), (3, 1));
+    driver.bucket.put(&path, 0o600, &mut &b"two"[..]).unwrap();
+    assert_eq!(std::fs::read(driver.backing("d/e/f")).unwrap(), b"two");
+    driver.bucket.remove(&path).unwrap();
+    assert_eq!(driver.told(), ["put put d/e/f", "put put d/e/f", "put remove d/e/f"]);
+    assert_eq!(std::fs::read_dir(driver.backing("d/e")).unwrap().count(), 0, "nothing temporary stays");
+}

@@ -1,0 +1,82 @@
+//! What `close`, `fsync` and the barrier promise.
+
+use crate::driver::Driver;
+use wizefs_fs::{BucketPath, Durability, Evidence, Op, SinkError};
+
+#[test]
+fn an_open_file_is_recorded_by_size_and_named_by_the_barrier() {
+    let driver = Driver::new();
+    let fh = driver.create("a").unwrap();
+    driver.write_fh(fh, 0, b"12345");
+    let report = driver.bucket.sync().unwrap();
+    assert_eq!(report.open_writers, [BucketPath::new("a").unwrap()]);
+    assert_eq!(driver.told()[0], "open a");
+    driver.close(fh);
+    driver.assert_told_is_there();
+    assert_eq!(driver.told().last().unwrap(), "put a");
+}
+
+#[test]
+fn close_waits_for_the_transaction_under_durability_close() {
+    let driver = Driver::with(Durability::Close);
+    driver.write("a", b"1").unwrap();
+    assert_eq!(driver.sink.changes().len(), 1, "recorded when close returns");
+    let fh = driver.create("b").unwrap();
+    driver.write_fh(fh, 0, b"2");
+    driver.fsync(fh);
+    assert_eq!(driver.sink.changes().len(), 1, "fsync promises no transaction here");
+    driver.close(fh);
+    assert_eq!(driver.sink.changes().len(), 2);
+}
+
+#[test]
+fn fsync_waits_too_under_durability_strict() {
+    let driver = Driver::with(Durability::Strict);
+    let fh = driver.create("b").unwrap();
+    driver.write_fh(fh, 0, b"2");
+    driver.fsync(fh);
+    let changes = driver.sink.changes();
+    let Op::Put(put) = &changes[0].op else { panic!("{changes:?}") };
+    assert_eq!(put.evidence, Evidence::OpenWriters);
+    driver.close(fh);
+    driver.assert_told_is_there();
+}
+
+#[test]
+fn a_duplicate_that_writes_after_close_is_recorded() {
+    let driver = Driver::with(Durability::Close);
+    let fh = driver.create("a").unwrap();
+    driver.write_fh(fh, 0, b"1");
+    driver.vfs_flush(fh);
+    driver.write_fh(fh, 1, b"2");
+    driver.close(fh);
+    driver.assert_told_is_there();
+    assert_eq!(driver.told(), ["put a", "put a"]);
+}
+
+#[test]
+fn a_full_ledger_refuses_new_work_lets_removes_through_and_loses_nothing() {
+    let driver = Driver::new();
+    driver.write("a", b"1").unwrap();
+    driver.sync();
+    let fh = driver.create("b").unwrap();
+    driver.write_fh(fh, 0, b"2");
+    driver.sink.set_problem(Some(SinkError::NoSpace("full".into())));
+    driver.close(fh);
+    assert_eq!(driver.write("c", b"3"), Err(rustix::io::Errno::NOSPC));
+    assert_eq!(driver.unlink("a"), Ok(()));
+    driver.sink.set_problem(None);
+    driver.assert_told_is_there();
+    driver.write("c", b"3").unwrap();
+    driver.assert_told_is_there();
+}
+
+#[test]
+fn a_broken_ledger_makes_the_bucket_read_only() {
+    let driver = Driver::new();
+    driver.write("a", b"1").unwrap();
+    driver.sync();
+    driver.sink.set_problem(Some(SinkError::Broken("damaged".into())));
+    assert_eq!(driver.append("a", b"3"), Err(rustix::io::Errno::ROFS));
+    assert!(driver.open_file("a", libc::O_RDONLY).is_ok());
+}
