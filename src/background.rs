@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 /// How long the parent waits for the next word of the child.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A start that takes longer is talked about.
+const MOMENT: Duration = Duration::from_secs(2);
+
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Word {
@@ -85,11 +88,11 @@ fn say(pipe: &mut PipeWriter, word: &Word) {
 
 /// Run `node` in a background process and return what it reports. Must be called before any thread exists.
 ///
-/// In the child this never returns: the process exits with what `node` returns.
+/// `slow` hears what the node does when it takes more than a moment. In the child this never returns: the process exits with what `node` returns.
 ///
 /// # Errors
 /// The child's own error; [`Kind::Background`] when it dies or stays silent.
-pub fn start(root: &Root, node: impl FnOnce(Reporter) -> u8) -> Result<Value> {
+pub fn start(root: &Root, slow: &dyn Fn(&str), node: impl FnOnce(Reporter) -> u8) -> Result<Value> {
     root.create()?;
     let log = open_log(root)?;
     let failed = |what: &str, e: &dyn std::fmt::Display| Error::new(Kind::Background, format!("{what}: {e}"));
@@ -114,7 +117,7 @@ pub fn start(root: &Root, node: impl FnOnce(Reporter) -> u8) -> Result<Value> {
         daemonize::Outcome::Parent(Err(e)) => Err(failed("cannot start a background process", &e)),
         daemonize::Outcome::Parent(Ok(_)) => {
             drop(writer);
-            listen(reader, root)
+            listen(reader, root, slow)
         }
     }
 }
@@ -127,14 +130,15 @@ fn open_log(root: &Root) -> Result<File> {
 }
 
 /// Wait for the child's word.
-fn listen(mut pipe: PipeReader, root: &Root) -> Result<Value> {
+fn listen(mut pipe: PipeReader, root: &Root, slow: &dyn Fn(&str)) -> Result<Value> {
     let silent = |what: &str| {
         let log = root.log_file();
         Error::new(Kind::Background, format!("the background node {what}"))
             .hint(format!("see {}, or use --fg", log.display()))
     };
     let mut text = Vec::new();
-    let mut deadline = Instant::now() + PATIENCE;
+    let start = Instant::now();
+    let mut deadline = start + PATIENCE;
     loop {
         if !readable_before(&pipe, deadline) {
             return Err(silent("has not said for 10 s how it is doing"));
@@ -148,7 +152,12 @@ fn listen(mut pipe: PipeReader, root: &Root) -> Result<Value> {
         while let Some(end) = text.iter().position(|b| *b == b'\n') {
             let line: Vec<u8> = text.drain(..=end).collect();
             match serde_json::from_slice(&line) {
-                Ok(Word::Phase(_)) => deadline = Instant::now() + PATIENCE,
+                Ok(Word::Phase(text)) => {
+                    deadline = Instant::now() + PATIENCE;
+                    if start.elapsed() > MOMENT {
+                        slow(&text);
+                    }
+                }
                 Ok(Word::Ready(value)) => return Ok(value),
                 Ok(Word::Error(body)) => return Err(body.into()),
                 Err(_) => return Err(silent("said something that cannot be understood")),
@@ -178,7 +187,7 @@ mod tests {
         let reporter = Reporter(Mutex::new(Listener::Pipe(writer)));
         say(&reporter);
         drop(reporter);
-        listen(reader, &Root::new(std::path::Path::new("/nowhere")))
+        listen(reader, &Root::new(std::path::Path::new("/nowhere")), &|_| ())
     }
 
     #[test]

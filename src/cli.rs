@@ -6,6 +6,7 @@
 use crate::cmd;
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// What the predecessor's users know, and what came since, in the order of a first visit.
@@ -23,12 +24,12 @@ Examples:
   wizefs log docs                             who changed what, and when
   wizefs sync && wizefs verify docs           every byte against the ledger
 
-Exit codes: 0 ok, 2 usage, 6 bucket, 7 mountpoint, 8 start-up, 11 file, 13 busy, 20-23 configuration, 26 damage found,
-31 background start, 40 FUSE, 60 no node, 128+n signal n. `wizefs COMMAND --help` says more about a command.";
+Every flag has a variable: --root is WIZEFS_ROOT, --listen WIZEFS_LISTEN, and so on.
+Exit codes: 0 ok, 1 failed, 2 usage, 6 bucket, 7 mountpoint, 8 start-up, 11 file, 13 busy,
+  20-23 configuration, 26 damage found, 31 background start, 40 FUSE, 60 no node, 128+n signal n.
+More about a command: wizefs COMMAND --help";
 
-/// Folders whose history you can prove.
-///
-/// A bucket is mounted as an ordinary folder; every change in it, by any program, is hashed, signed and recorded.
+/// Folders whose history you can prove: every change in a mounted bucket, by any program, is hashed, signed and recorded.
 #[derive(Debug, Parser)]
 #[command(
     name = "wizefs",
@@ -58,21 +59,21 @@ pub struct Global {
         global = true,
         value_name = "DIR",
         env = "WIZEFS_ROOT",
-        hide_env_values = true,
-        help_heading = "Options"
+        hide_env = true,
+        help_heading = "Global options"
     )]
     pub root: Option<PathBuf>,
     /// Machine-readable result on stdout, failures as one JSON line on stderr
-    #[arg(long, global = true, env = "WIZEFS_JSON", hide_env_values = true, action = ArgAction::SetTrue,
-          value_parser = FalseyValueParser::new(), help_heading = "Options")]
+    #[arg(long, global = true, env = "WIZEFS_JSON", hide_env = true, action = ArgAction::SetTrue,
+          value_parser = FalseyValueParser::new(), help_heading = "Global options")]
     pub json: bool,
     /// Errors only
-    #[arg(short, long, global = true, env = "WIZEFS_QUIET", hide_env_values = true, action = ArgAction::SetTrue,
-          value_parser = FalseyValueParser::new(), help_heading = "Options")]
+    #[arg(short, long, global = true, env = "WIZEFS_QUIET", hide_env = true, action = ArgAction::SetTrue,
+          value_parser = FalseyValueParser::new(), help_heading = "Global options")]
     pub quiet: bool,
     /// Tell on stderr what happens inside
-    #[arg(long, global = true, env = "WIZEFS_DEBUG", hide_env_values = true, action = ArgAction::SetTrue,
-          value_parser = FalseyValueParser::new(), help_heading = "Options")]
+    #[arg(long, global = true, env = "WIZEFS_DEBUG", hide_env = true, action = ArgAction::SetTrue,
+          value_parser = FalseyValueParser::new(), help_heading = "Global options")]
     pub debug: bool,
     /// Colours: auto, always or never (NO_COLOR is honoured)
     #[arg(
@@ -80,13 +81,26 @@ pub struct Global {
         global = true,
         value_name = "WHEN",
         env = "WIZEFS_COLOR",
-        hide_env_values = true,
+        hide_env = true,
         default_value = "auto",
         hide_default_value = true,
         hide_possible_values = true,
-        help_heading = "Options"
+        help_heading = "Global options"
     )]
     pub color: ColorChoice,
+}
+
+impl Global {
+    /// The flags that say the same.
+    pub fn to_args(&self) -> Vec<OsString> {
+        let flags = [("--json", self.json), ("--quiet", self.quiet), ("--debug", self.debug)];
+        let mut args: Vec<OsString> = flags.iter().filter(|(_, on)| *on).map(|(flag, _)| flag.into()).collect();
+        args.push(format!("--color={}", self.color).into());
+        if let Some(root) = &self.root {
+            args.extend(["--root".into(), root.clone().into_os_string()]);
+        }
+        args
+    }
 }
 
 /// Every command, with its alias.
@@ -137,6 +151,11 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether the command has consumed its standard input, so that it cannot be started over.
+    pub fn reads_stdin(&self) -> bool {
+        matches!(self, Command::Put(args) if args.is_stdin())
+    }
+
     /// Whether the command may become the node, whose tracing goes to `node.log` or a terminal.
     pub fn may_serve(&self) -> bool {
         matches!(self, Command::Mount(_) | Command::Node(_))

@@ -22,7 +22,9 @@ use crate::cli::{Command, Global};
 use crate::client::Client;
 use crate::config::{Config, ListenArgs};
 use crate::error::{Error, Kind, Result};
+use crate::root::{Root, RootLock};
 use crate::terminal::Terminal;
+use std::os::unix::process::CommandExt;
 
 /// What every command gets: the flags of all commands, and where to print.
 pub struct Context {
@@ -63,25 +65,24 @@ impl Context {
     }
 }
 
-/// How often a command is tried again when the node it asked was about to end.
-const TRIES: u32 = 3;
-
 /// Run a command; the exit code is 0 or 26 (damage was found and shown).
 ///
 /// # Errors
 /// Whatever failed; its kind has the exit code.
 pub fn run(context: &Context, command: &Command) -> Result<u8> {
-    for _ in 1..TRIES {
-        match run_once(context, command) {
-            Err(e) if e.kind == Kind::Stopping => {
-                if let Some(client) = Client::running(&context.config()?)? {
-                    client.wait_for_end()?;
-                }
+    match run_once(context, command) {
+        // The node that was asked is about to end: wait for that, and start over as a process without threads, which may
+        // become the node itself.
+        Err(e) if e.kind == Kind::Stopping && !command.reads_stdin() => {
+            if RootLock::wait_until_free(&Root::new(&context.config()?.root))? {
+                let mut again = std::process::Command::new("/proc/self/exe");
+                again.args(std::env::args_os().skip(1));
+                return Err(Error::io(Kind::Failed, "cannot start over", &again.exec()));
             }
-            result => return result,
+            Err(e)
         }
+        result => result,
     }
-    run_once(context, command)
 }
 
 fn run_once(context: &Context, command: &Command) -> Result<u8> {

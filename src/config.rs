@@ -60,14 +60,22 @@ impl fmt::Display for Listen {
 #[command(next_help_heading = "If this starts the node")]
 pub struct ListenArgs {
     /// Where REST listens: ADDRESS:PORT, port 0 for any free one, or off [default: 127.0.0.1:13000]
-    #[arg(long, value_name = "ADDR", env = "WIZEFS_LISTEN", hide_env_values = true)]
+    #[arg(long, value_name = "ADDR", env = "WIZEFS_LISTEN", hide_env = true)]
     pub listen: Option<Listen>,
     /// Where gRPC listens; only off until this version serves it
-    #[arg(long, value_name = "ADDR", env = "WIZEFS_GRPC_LISTEN", hide_env_values = true)]
+    #[arg(long, value_name = "ADDR", env = "WIZEFS_GRPC_LISTEN", hide_env = true)]
     pub grpc_listen: Option<Listen>,
     /// Where the chain routes listen of their own; only off until this version serves them
-    #[arg(long, value_name = "ADDR", env = "WIZEFS_CHAIN_LISTEN", hide_env_values = true)]
+    #[arg(long, value_name = "ADDR", env = "WIZEFS_CHAIN_LISTEN", hide_env = true)]
     pub chain_listen: Option<Listen>,
+}
+
+impl ListenArgs {
+    /// The flags that say the same.
+    pub fn to_args(&self) -> Vec<String> {
+        let flags = [("listen", self.listen), ("grpc-listen", self.grpc_listen), ("chain-listen", self.chain_listen)];
+        flags.iter().filter_map(|(name, value)| Some(format!("--{name}={}", (*value)?))).collect()
+    }
 }
 
 /// `<root>/node.conf`.

@@ -1,6 +1,7 @@
 //! The program: parse, set up tracing and colours, run the command, turn its result into an exit code.
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use std::process::ExitCode;
 use wizefs::cli::Cli;
 use wizefs::cmd::{self, Context};
@@ -29,8 +30,21 @@ fn main() -> ExitCode {
     }
 }
 
+/// What `wizefs` alone says: a variable such as WIZEFS_ROOT keeps clap from showing the help by itself.
+fn show_help() -> ExitCode {
+    match Cli::command().print_help() {
+        Ok(()) => ExitCode::from(Kind::Usage.exit()),
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
 /// Help and version as clap prints them; a mistake as one JSON line when that was asked for.
 fn usage(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand)
+        && std::env::args_os().len() <= 1
+    {
+        return show_help();
+    }
     let json = std::env::args_os().any(|arg| arg == "--json");
     if json && error.use_stderr() {
         let text = error.to_string();

@@ -52,6 +52,8 @@ pub struct Node {
     opening: Mutex<()>,
     /// Create, delete, mount and unmount happen one at a time.
     lifecycle: Mutex<()>,
+    /// Lazily unmounted, and still served to those who use them.
+    detached: Mutex<Vec<(BucketName, wizefs_fs::Mount)>>,
     sealer: sealer::Sealer,
     rest: Mutex<Option<SocketAddr>>,
     since: SystemTime,
@@ -96,6 +98,7 @@ impl Node {
             open: Mutex::new(BTreeMap::new()),
             opening: Mutex::new(()),
             lifecycle: Mutex::new(()),
+            detached: Mutex::new(Vec::new()),
             rest: Mutex::new(None),
             since: SystemTime::now(),
             stop: watch::Sender::new(false),

@@ -29,6 +29,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A client that has not sent the head of its request after this is dropped.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often the node looks whether somebody else has unmounted a bucket.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often whoever waits for a long recovery hears that it goes on.
+const STILL: Duration = Duration::from_secs(3);
+
 /// What the node does first.
 #[derive(Debug, Clone)]
 pub struct FirstMount {
@@ -101,7 +106,7 @@ async fn serve(
     let result = match begin(node, first, reporter).await {
         Ok(ready) => {
             reporter.ready(ready);
-            Ok(wait_for_end(&mut signals, stopping).await)
+            Ok(wait_for_end(node, &mut signals, stopping).await)
         }
         Err(error) => Err(error),
     };
@@ -126,10 +131,16 @@ async fn begin(node: &Arc<Node>, first: Option<FirstMount>, reporter: &Reporter)
     let Some(FirstMount { bucket, request }) = first else {
         return to_json(&node.status()?);
     };
-    reporter.phase("mounting");
-    let mounted = tokio::task::spawn_blocking(move || node.mount(&bucket, &request)).await;
-    let mounted = mounted.map_err(|e| Error::new(Kind::Internal, format!("mounting failed: {e}")))??;
-    to_json(&mounted)
+    reporter.phase(&format!("mounting {bucket}"));
+    let working = format!("recovering what an earlier node left in {bucket}");
+    let mut mounting = tokio::task::spawn_blocking(move || node.mount(&bucket, &request));
+    loop {
+        match tokio::time::timeout(STILL, &mut mounting).await {
+            Ok(Ok(mounted)) => return to_json(&mounted?),
+            Ok(Err(e)) => return Err(Error::new(Kind::Internal, format!("mounting failed: {e}"))),
+            Err(_) => reporter.phase(&working),
+        }
+    }
 }
 
 fn to_json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
@@ -169,10 +180,21 @@ impl Signals {
     }
 }
 
-async fn wait_for_end(signals: &mut Signals, mut stopping: watch::Receiver<bool>) -> Option<u8> {
-    tokio::select! {
-        number = signals.next() => Some(number),
-        () = reached(&mut stopping) => None,
+async fn wait_for_end(node: &Arc<Node>, signals: &mut Signals, mut stopping: watch::Receiver<bool>) -> Option<u8> {
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        tokio::select! {
+            number = signals.next() => return Some(number),
+            () = reached(&mut stopping) => return None,
+            _ = look.tick() => {
+                let node = Arc::clone(node);
+                match tokio::task::spawn_blocking(move || node.look_after_mounts()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(e)) => tracing::error!("after a mount was gone: {e}"),
+                    Err(e) => tracing::error!("looking after mounts failed: {e}"),
+                }
+            }
+        }
     }
 }
 

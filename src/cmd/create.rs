@@ -1,15 +1,17 @@
 //! `wizefs create`.
 
-use super::{Context, absolute, mount, standing};
+use super::{Context, absolute, standing};
 use crate::client::Client;
 use crate::config::ListenArgs;
 use crate::error::{Error, Kind, Result};
 use crate::name::{BucketKind, BucketName};
-use crate::rest::wire::{Create, CreateLine, Created, MountRequest, Progress};
+use crate::rest::wire::{Create, CreateLine, Created, Progress};
 use crate::terminal::{count, size};
 use axum::http::Method;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 /// Make a bucket, or adopt a folder as one.
@@ -50,7 +52,7 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     let created = context.with_node(|client| create(context, client, &request))?;
     tell(context, &created);
     if args.mount {
-        return mount::mount(context, &args.listen, &created.bucket, MountRequest::default(), true, None);
+        return Err(mount_in_a_fresh_process(context, args));
     }
     if context.out.json {
         return context.out.document(&created);
@@ -78,6 +80,14 @@ fn create(context: &Context, client: &Client, request: &Create) -> Result<Create
         Err(e) => Err(e),
         Ok(()) => created.ok_or_else(|| Error::new(Kind::Internal, "the node did not say what it created")),
     }
+}
+
+/// Becoming the background node takes a process without threads, and this one has had a node of its own. Does not return
+/// when it succeeds.
+fn mount_in_a_fresh_process(context: &Context, args: &Args) -> Error {
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["mount", &args.origin]).args(context.global.to_args()).args(args.listen.to_args());
+    Error::io(Kind::Background, "cannot start wizefs mount", &command.exec())
 }
 
 /// On stderr, and hidden where nobody watches.

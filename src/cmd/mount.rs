@@ -86,7 +86,8 @@ pub(super) fn mount(
     if !background {
         return stay(context, &config, first, notify);
     }
-    match background::start(&Root::new(&config.root), |reporter| serve(&config, first, &reporter)) {
+    let slow = |text: &str| context.out.warn(text);
+    match background::start(&Root::new(&config.root), &slow, |reporter| serve(&config, first, &reporter)) {
         Ok(ready) => {
             let mounted = serde_json::from_value(ready)
                 .map_err(|e| Error::new(Kind::Internal, format!("the node's answer cannot be understood: {e}")))?;

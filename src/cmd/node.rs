@@ -30,7 +30,9 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     }
     if !args.fg {
         let ready =
-            background::start(&Root::new(&config.root), |reporter| match server::run(&config, None, &reporter) {
+            background::start(&Root::new(&config.root), &|text| context.out.warn(text), |reporter| match server::run(
+                &config, None, &reporter,
+            ) {
                 Ok(None) => 0,
                 Ok(Some(signal)) => Kind::Signal(signal).exit(),
                 Err(error) => error.kind.exit(),

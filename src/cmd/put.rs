@@ -29,13 +29,20 @@ pub struct Args {
     target: OsString,
 }
 
+impl Args {
+    /// Whether the content comes from standard input.
+    pub fn is_stdin(&self) -> bool {
+        self.file.as_os_str() == "-"
+    }
+}
+
 /// Upload and print the transaction id.
 ///
 /// # Errors
 /// [`Kind::FileMissing`] and the like for FILE; as `Node::put`.
 pub fn run(context: &Context, args: &Args) -> Result<()> {
     let target = Target::parse(&args.target)?;
-    let stdin = args.file.as_os_str() == "-";
+    let stdin = args.is_stdin();
     let path = destination(&target, &args.file, stdin)?;
     let mode = if stdin { None } else { Some(mode_of(&args.file)?) };
     let mode = mode.map_or(String::new(), |mode| format!("?mode={mode}"));

@@ -193,6 +193,7 @@ impl Node {
             }
             _ => self.unmount_now(name, false)?.node_ends,
         };
+        self.refuse_while_detached(name)?;
         self.close_bucket(name)?;
         let id = bucket_id(&conf)?;
         let record = self.ledger.bucket(&id).map_err(trouble::ledger)?;
@@ -261,6 +262,7 @@ impl Node {
         if let Some(bucket) = known {
             let promises = *bucket.options.lock();
             if let Some(wanted) = wanted.filter(|wanted| *wanted != promises) {
+                self.refuse_while_detached(name)?;
                 let mut fs = bucket.fs.write();
                 fs.close().map_err(trouble::fs)?;
                 *fs = self.open_fs(&conf, wanted, &bucket.recovered)?;

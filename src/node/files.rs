@@ -198,7 +198,8 @@ impl Node {
     pub fn sync(&self, name: Option<&BucketName>, strict: bool) -> Result<wire::Synced> {
         let buckets = match name {
             Some(name) => vec![self.bucket(name)?],
-            None => self.open_buckets(),
+            // Those not open may hold what a killed node left.
+            None => self.bucket_names().iter().map(|name| self.bucket(name)).collect::<Result<_>>()?,
         };
         let mut open_writers = Vec::new();
         for bucket in &buckets {

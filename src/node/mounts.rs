@@ -44,24 +44,13 @@ impl Node {
             let text = format!("{name} is already mounted at {}", place.display());
             return Err(Error::new(Kind::AlreadyMounted, text).hint(format!("wizefs unmount {name}")));
         }
-        let cleared_stale = self.clear_stale(name, request.mountpoint.as_deref())?;
-        let place = mountpoint::prepare(&self.root, name, &conf.originpath, request.mountpoint.as_deref())?;
         let promises =
             Promises { durability: request.durability, read_only: request.read_only, exclusive: request.exclusive };
-        let bucket = self.bucket_with(name, Some(promises))?;
-        let options = MountOptions {
-            allow_other: request.allow_other,
-            read_only: request.read_only,
-            name: name.to_string(),
-            threads: threads(),
-        };
-        let mounted = bucket.fs.read().mount(&place.path, options);
-        let mount = mounted.map_err(|e| {
+        let cleared_stale = self.clear_stale(name, request.mountpoint.as_deref())?;
+        let place = mountpoint::prepare(&self.root, name, &conf.originpath, request.mountpoint.as_deref())?;
+        let bucket = self.show(name, promises, request.allow_other, &place).inspect_err(|_| {
             remove_folder(&place.path, place.ours);
-            Error::new(Kind::Fuse, format!("cannot mount {name} at {}: {e}", place.path.display()))
         })?;
-        *bucket.mount.lock() = Some(Mounted { mount, path: place.path.clone(), ours: place.ours });
-        self.registry.lock().set_mountpoint(name, Some(&place.path))?;
         tracing::info!(bucket = %name, mountpoint = %place.path.display(), "mounted");
         Ok(wire::Mounted {
             v: wire::V,
@@ -73,6 +62,31 @@ impl Node {
             recovered: std::mem::take(&mut *bucket.recovered.lock()),
             rest: self.rest_address(),
         })
+    }
+
+    /// Open the bucket, note the mountpoint, mount. A noted mountpoint without a mount is forgotten at the next start.
+    fn show(
+        &self,
+        name: &BucketName,
+        promises: Promises,
+        allow_other: bool,
+        place: &mountpoint::Place,
+    ) -> Result<Arc<OpenBucket>> {
+        let bucket = self.bucket_with(name, Some(promises))?;
+        let options =
+            MountOptions { allow_other, read_only: promises.read_only, name: name.to_string(), threads: threads() };
+        self.registry.lock().set_mountpoint(name, Some(&place.path))?;
+        let mounted = bucket.fs.read().mount(&place.path, options);
+        match mounted {
+            Ok(mount) => {
+                *bucket.mount.lock() = Some(Mounted { mount, path: place.path.clone(), ours: place.ours });
+                Ok(bucket)
+            }
+            Err(e) => {
+                self.registry.lock().set_mountpoint(name, None)?;
+                Err(Error::new(Kind::Fuse, format!("cannot mount {name} at {}: {e}", place.path.display())))
+            }
+        }
     }
 
     /// Unmount, then settle and seal what was done through it.
@@ -109,10 +123,7 @@ impl Node {
         let detached = self.take_away(&bucket, mounted, lazy)?;
         let synced = bucket.fs.read().sync().map_err(trouble::fs);
         let sealed = self.seal();
-        let node_ends = self.role == Role::Mounts && !self.has_mounts();
-        if node_ends {
-            self.request_stop();
-        }
+        let node_ends = self.end_without_mounts();
         synced?;
         sealed?;
         let mountpoint = known.unwrap_or_default();
@@ -126,8 +137,8 @@ impl Node {
         let detached = match mount.unmount(false).map_err(|failed| *failed) {
             Ok(()) => false,
             Err((mount, UnmountError::Busy { .. })) if lazy => {
-                let gone = mount.unmount(true).map_err(|failed| failed.1);
-                gone.map_err(|e| Error::new(Kind::Fuse, format!("cannot detach {name}: {e}")))?;
+                mount.detach().map_err(|e| Error::new(Kind::Fuse, format!("cannot detach {name}: {e}")))?;
+                self.detached.lock().push((name.clone(), mount));
                 true
             }
             Err((mount, error)) => {
@@ -169,8 +180,52 @@ impl Node {
         }
     }
 
-    fn has_mounts(&self) -> bool {
-        self.open_buckets().iter().any(|bucket| bucket.mount.lock().is_some())
+    /// Look after mounts that somebody else unmounted, and detached ones whose last user is gone.
+    ///
+    /// # Errors
+    /// What was done through them could not be recorded.
+    pub fn look_after_mounts(&self) -> Result<()> {
+        let Some(_one_at_a_time) = self.lifecycle.try_lock() else { return Ok(()) };
+        let mut detached = self.detached.lock();
+        let gone: Vec<_> = detached.extract_if(.., |(_, mount)| mount.is_gone()).collect();
+        drop(detached);
+        let mut changed = !gone.is_empty();
+        for (_, mut mount) in gone {
+            mount.wait();
+        }
+        for bucket in self.open_buckets() {
+            let mut slot = bucket.mount.lock();
+            if let Some(mounted) = slot.take_if(|mounted| mounted.mount.is_gone()) {
+                drop(slot);
+                tracing::info!(bucket = %bucket.name, "unmounted by another program");
+                self.take_away(&bucket, mounted, false)?;
+                changed = true;
+            }
+        }
+        if changed {
+            self.sync(None, false)?;
+            self.end_without_mounts();
+        }
+        Ok(())
+    }
+
+    /// A node that was started by a mount ends with its last one. True when it does.
+    fn end_without_mounts(&self) -> bool {
+        let mounted = self.open_buckets().iter().any(|bucket| bucket.mount.lock().is_some());
+        let ends = self.role == Role::Mounts && !mounted && self.detached.lock().is_empty();
+        if ends {
+            self.request_stop();
+        }
+        ends
+    }
+
+    /// Refuse what would pull the bucket away under programs that still use a detached mount of it.
+    pub(super) fn refuse_while_detached(&self, name: &BucketName) -> Result<()> {
+        if self.detached.lock().iter().any(|(other, mount)| other == name && !mount.is_gone()) {
+            let text = format!("programs still use {name} through a mount that was detached");
+            return Err(Error::new(Kind::Busy, text));
+        }
+        Ok(())
     }
 
     /// Detach what a killed node left at the noted and at the wanted mountpoint. True when there was something.
