@@ -184,6 +184,11 @@ impl Recorder {
     /// # Errors
     /// The intent could not be noted or the table not read; no writer was counted then.
     pub fn begin_write(&self, node: &Arc<Node>, truncates: bool, who: Caller) -> FsResult<()> {
+        match node.kind {
+            Kind::File => {}
+            Kind::Directory => return Err(Errno::ISDIR.into()),
+            _ => return Err(Errno::INVAL.into()),
+        }
         self.stream.admit(false)?;
         let mut writing = node.writing.lock();
         while let Some(flag) = &writing.hashing {

@@ -208,7 +208,7 @@ impl Recorder {
         let outcome = self.settle_claimed(node, &flag, in_close);
         let mut writing = node.writing.lock();
         writing.hashing = None;
-        writing.refused = matches!(outcome, Ok(Outcome::Refused));
+        writing.refused = matches!(outcome, Ok(Outcome::Refused) | Err(_));
         drop(writing);
         node.hashed.notify_all();
         outcome

@@ -74,6 +74,7 @@ impl<'a> Replay<'a> {
             let settled = row.map_or(0, |row| row.intent);
             let path = self.recorder.path(&at.0, &at.1)?;
             match self.claims.content(node.ino.0, settled, &path, stat.ctime_ns) {
+                Some(_) if node.kind == Kind::Directory => self.new_mode(&node, path, &stat)?,
                 Some(cause) => self.requeue(&node, cause, &stat),
                 None => self.recovery.foreign += 1,
             }
@@ -234,8 +235,22 @@ impl<'a> Replay<'a> {
         };
         self.recorder.imply_dirs(&new.dir, &mut rows)?;
         self.emit(op, rows);
-        if node.kind == Kind::File {
-            self.requeue(node, Cause::Recovered, &new.stat);
+        match node.kind {
+            Kind::File => self.requeue(node, Cause::Recovered, &new.stat),
+            Kind::Directory => self.new_mode(node, self.recorder.path(&new.dir, &new.name)?, &new.stat)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Tell of the permission bits of a reported directory if they are new.
+    fn new_mode(&mut self, node: &Node, path: BucketPath, stat: &Stat) -> FsResult<()> {
+        if let Some(mut row) = self.recorder.inode_row(node.ino, node.btime_ns)?
+            && row.mode != stat.mode
+        {
+            row.mode = stat.mode;
+            let rows = vec![table::set(table::inode_key(node.ino), &row)?];
+            self.emit(Op::Mkdir { path, mode: stat.mode }, rows);
         }
         Ok(())
     }

@@ -49,7 +49,7 @@ type Place = (Arc<Node>, OsString);
 pub(super) struct Differences {
     pub(super) appeared: Vec<Appeared>,
     pub(super) gone: Vec<Gone>,
-    /// Reported files whose inode is not as it was left.
+    /// Reported files that are not as they were left, and directories with other permission bits.
     pub(super) changed: Vec<(Arc<Node>, Stat, Place)>,
 }
 
@@ -103,7 +103,12 @@ impl Differences {
             let inode = recorder.inode_row(node.ino, stat.btime_ns)?;
             match (row, inode) {
                 (Some(row), Some(inode)) if row.ino == node.ino.0 => {
-                    if node.kind == Kind::File && !inode.matches(&stat) {
+                    let differs = match node.kind {
+                        Kind::File => !inode.matches(&stat),
+                        Kind::Directory => inode.mode != stat.mode,
+                        _ => false,
+                    };
+                    if differs {
                         self.changed.push((node, stat, (dir.clone(), name)));
                     }
                 }

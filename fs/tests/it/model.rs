@@ -81,7 +81,7 @@ fn run(driver: Driver, step: &Step, boots: &mut u32) -> Driver {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_was_told_is_what_is_there(steps in prop::collection::vec(step(), 1..40)) {
