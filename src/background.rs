@@ -86,6 +86,18 @@ fn say(pipe: &mut PipeWriter, word: &Word) {
     }
 }
 
+/// The exit code of the background node; why it ended badly is said in `node.log`.
+pub fn exit_code(ended: Result<Option<u8>>) -> u8 {
+    match ended {
+        Ok(None) => 0,
+        Ok(Some(signal)) => Kind::Signal(signal).exit(),
+        Err(error) => {
+            tracing::error!("{error}");
+            error.kind.exit()
+        }
+    }
+}
+
 /// Run `node` in a background process and return what it reports. Must be called before any thread exists.
 ///
 /// `slow` hears what the node does when it takes more than a moment. In the child this never returns: the process exits with what `node` returns.

@@ -156,9 +156,13 @@ impl Command {
         matches!(self, Command::Put(args) if args.is_stdin())
     }
 
-    /// Whether the command may become the node, whose tracing goes to `node.log` or a terminal.
-    pub fn may_serve(&self) -> bool {
-        matches!(self, Command::Mount(_) | Command::Node(_))
+    /// Whether the command may become the background node, whose tracing goes to `node.log`.
+    pub fn may_go_to_the_background(&self) -> bool {
+        match self {
+            Command::Mount(args) => !args.is_foreground(),
+            Command::Node(args) => !args.is_foreground(),
+            _ => false,
+        }
     }
 }
 

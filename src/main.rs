@@ -56,12 +56,12 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(if error.use_stderr() { Kind::Usage.exit() } else { 0 })
 }
 
-/// Commands are silent unless asked; a node tells what an operator should know. `WIZEFS_TRACE` takes a filter.
+/// Commands are silent unless asked; the background node tells what an operator should know. `WIZEFS_TRACE` takes a filter.
 fn trace(cli: &Cli) {
-    let default = match (cli.global.debug, cli.command.may_serve()) {
+    let default = match (cli.global.debug, cli.command.may_go_to_the_background()) {
         (true, _) => "debug,hyper_util=info,hyper=info",
         (false, true) => "info",
-        (false, false) => "error",
+        (false, false) => "warn",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("WIZEFS_TRACE")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));

@@ -58,7 +58,6 @@ pub fn run(config: &Config, first: Option<FirstMount>, reporter: &Reporter) -> R
         served.and_then(|signal| closed.map(|()| signal))
     });
     if let Err(error) = &result {
-        tracing::error!("{error}");
         reporter.failed(error);
     }
     result

@@ -1,7 +1,7 @@
 //! `wizefs mount`: asks the running node, or becomes it.
 
 use super::Context;
-use crate::background::{self, Reporter};
+use crate::background::{self, Reporter, exit_code};
 use crate::client::{Client, segment};
 use crate::config::{Config, ListenArgs};
 use crate::error::{Error, Kind, Result};
@@ -50,6 +50,13 @@ pub struct Args {
     listen: ListenArgs,
 }
 
+impl Args {
+    /// Whether the node stays in the foreground.
+    pub fn is_foreground(&self) -> bool {
+        self.fg
+    }
+}
+
 /// Mount, and say where.
 ///
 /// # Errors
@@ -87,7 +94,9 @@ pub(super) fn mount(
         return stay(context, &config, first, notify);
     }
     let slow = |text: &str| context.out.warn(text);
-    match background::start(&Root::new(&config.root), &slow, |reporter| serve(&config, first, &reporter)) {
+    match background::start(&Root::new(&config.root), &slow, |reporter| {
+        exit_code(server::run(&config, Some(first), &reporter))
+    }) {
         Ok(ready) => {
             let mounted = serde_json::from_value(ready)
                 .map_err(|e| Error::new(Kind::Internal, format!("the node's answer cannot be understood: {e}")))?;
@@ -112,15 +121,6 @@ fn ask(
     let uri = format!("/v1/buckets/{}/mount", segment(bucket.as_str().as_bytes()));
     let mounted = client.call(Method::POST, &uri, Some(request))?;
     tell(context, &mounted, notify)
-}
-
-/// The background child: its exit code says what ended it.
-fn serve(config: &Config, first: FirstMount, reporter: &Reporter) -> u8 {
-    match server::run(config, Some(first), reporter) {
-        Ok(None) => 0,
-        Ok(Some(signal)) => Kind::Signal(signal).exit(),
-        Err(error) => error.kind.exit(),
-    }
 }
 
 fn stay(context: &Context, config: &Config, first: FirstMount, notify: Option<i32>) -> Result<()> {

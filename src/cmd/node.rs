@@ -1,7 +1,7 @@
 //! `wizefs node`.
 
 use super::Context;
-use crate::background::{self, Reporter};
+use crate::background::{self, Reporter, exit_code};
 use crate::client::Client;
 use crate::config::ListenArgs;
 use crate::error::{Error, Kind, Result};
@@ -19,6 +19,13 @@ pub struct Args {
     listen: ListenArgs,
 }
 
+impl Args {
+    /// Whether the node stays in the foreground.
+    pub fn is_foreground(&self) -> bool {
+        self.fg
+    }
+}
+
 /// Start, and say where it listens.
 ///
 /// # Errors
@@ -29,14 +36,8 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
         return Err(server::already_running(&config));
     }
     if !args.fg {
-        let ready =
-            background::start(&Root::new(&config.root), &|text| context.out.warn(text), |reporter| match server::run(
-                &config, None, &reporter,
-            ) {
-                Ok(None) => 0,
-                Ok(Some(signal)) => Kind::Signal(signal).exit(),
-                Err(error) => error.kind.exit(),
-            })?;
+        let (root, slow) = (Root::new(&config.root), |text: &str| context.out.warn(text));
+        let ready = background::start(&root, &slow, |reporter| exit_code(server::run(&config, None, &reporter)))?;
         return tell(context, ready);
     }
     let (out, told) = (context.out, Context { global: context.global.clone(), out: context.out });

@@ -8,13 +8,12 @@ use crate::name::{BucketName, bucket_path};
 use crate::node::Node;
 use crate::rest::{blocking, bucket_at, files, json, parse, rest_of, wire};
 use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::body::Bytes;
+use axum::extract::State as Extract;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -35,14 +34,38 @@ async fn home() -> Response {
 }
 
 /// `{"data": ...}`, the predecessor's envelope.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Data<T> {
     data: T,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Origin {
     origin: String,
+}
+
+/// The answer to what succeeded; the order of the fields is the predecessor's.
+#[derive(Serialize)]
+struct Success {
+    success: bool,
+    message: String,
+    bucket: Data<Origin>,
+}
+
+#[derive(Serialize)]
+struct State {
+    success: bool,
+    created: bool,
+    mounted: bool,
+}
+
+/// The answer to what failed.
+#[derive(Serialize)]
+struct Failure {
+    error: String,
+    message: String,
+    status: u16,
+    exitcode: u8,
 }
 
 #[derive(Deserialize)]
@@ -55,7 +78,7 @@ fn unwrap<T: for<'a> Deserialize<'a>>(body: &Bytes) -> Result<T> {
     parse::<Data<T>>(body).map(|envelope| envelope.data)
 }
 
-async fn create(State(node): State<Arc<Node>>, body: Bytes) -> Response {
+async fn create(Extract(node): Extract<Arc<Node>>, body: Bytes) -> Response {
     let made = blocking(move || {
         let origin = BucketName::new(&unwrap::<Origin>(&body)?.origin)?;
         let request = wire::Create { origin: origin.clone(), kind: None, from: None };
@@ -65,24 +88,24 @@ async fn create(State(node): State<Arc<Node>>, body: Bytes) -> Response {
     reply(made.await.map(|origin| (StatusCode::CREATED, success("Bucket was created!", &origin))))
 }
 
-async fn remove(State(node): State<Arc<Node>>, uri: Uri) -> Response {
+async fn remove(Extract(node): Extract<Arc<Node>>, uri: Uri) -> Response {
     on_bucket(uri, "Bucket was deleted!", move |name| node.delete(name, false).map(drop)).await
 }
 
-async fn mount(State(node): State<Arc<Node>>, uri: Uri) -> Response {
+async fn mount(Extract(node): Extract<Arc<Node>>, uri: Uri) -> Response {
     on_bucket(uri, "Bucket was mounted!", move |name| node.mount(name, &wire::MountRequest::default()).map(drop)).await
 }
 
-async fn unmount(State(node): State<Arc<Node>>, uri: Uri) -> Response {
+async fn unmount(Extract(node): Extract<Arc<Node>>, uri: Uri) -> Response {
     on_bucket(uri, "Bucket was unmounted!", move |name| node.unmount(name, false).map(drop)).await
 }
 
-async fn state(State(node): State<Arc<Node>>, uri: Uri) -> Response {
+async fn state(Extract(node): Extract<Arc<Node>>, uri: Uri) -> Response {
     let (created, mounted) = bucket_at(&uri, 1).map_or((false, false), |name| node.bucket_state(&name));
-    json(&json!({"success": true, "created": created, "mounted": mounted}))
+    json(&State { success: true, created, mounted })
 }
 
-async fn put(State(node): State<Arc<Node>>, uri: Uri, body: Bytes) -> Response {
+async fn put(Extract(node): Extract<Arc<Node>>, uri: Uri, body: Bytes) -> Response {
     let put = blocking(move || {
         let name = bucket_at(&uri, 1)?;
         let TextFile { name: file, content } = unwrap(&body)?;
@@ -92,7 +115,7 @@ async fn put(State(node): State<Arc<Node>>, uri: Uri, body: Bytes) -> Response {
     reply(put.await.map(|(name, file)| (StatusCode::OK, success(&format!("File {file} was upload to Bucket!"), &name))))
 }
 
-async fn fetch(State(node): State<Arc<Node>>, uri: Uri) -> Response {
+async fn fetch(Extract(node): Extract<Arc<Node>>, uri: Uri) -> Response {
     let fetched = blocking(move || {
         let path = bucket_path(&rest_of(&uri, 3))?;
         Ok((node.get(&bucket_at(&uri, 1)?, &path)?, path))
@@ -111,7 +134,7 @@ async fn fetch(State(node): State<Arc<Node>>, uri: Uri) -> Response {
     }
 }
 
-async fn remove_file(State(node): State<Arc<Node>>, uri: Uri) -> Response {
+async fn remove_file(Extract(node): Extract<Arc<Node>>, uri: Uri) -> Response {
     let removed = blocking(move || {
         let (name, path) = (bucket_at(&uri, 1)?, bucket_path(&rest_of(&uri, 3))?);
         node.remove(&name, &path)?;
@@ -130,11 +153,12 @@ async fn on_bucket(uri: Uri, message: &str, work: impl FnOnce(&BucketName) -> Re
     reply(done.await.map(|name| (StatusCode::OK, success(message, &name))))
 }
 
-fn success(message: &str, name: &BucketName) -> serde_json::Value {
-    json!({"success": true, "message": message, "bucket": {"data": {"origin": name}}})
+fn success(message: &str, name: &BucketName) -> Success {
+    let data = Data { data: Origin { origin: name.to_string() } };
+    Success { success: true, message: message.to_owned(), bucket: data }
 }
 
-fn reply(result: Result<(StatusCode, serde_json::Value)>) -> Response {
+fn reply(result: Result<(StatusCode, Success)>) -> Response {
     match result {
         Ok((status, body)) => (status, json(&body)).into_response(),
         Err(error) => failure(&error),
@@ -144,8 +168,7 @@ fn reply(result: Result<(StatusCode, serde_json::Value)>) -> Response {
 fn failure(error: &Error) -> Response {
     let status = StatusCode::from_u16(error.kind.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let message = format!("Error: {error}. Exit code: {}", error.kind.exit());
-    let body = json!({"data": {
-        "error": error.message, "message": message, "status": status.as_u16(), "exitcode": error.kind.exit(),
-    }});
-    (status, [(header::CONTENT_TYPE, "application/json")], Body::from(body.to_string())).into_response()
+    let (status_number, exitcode) = (status.as_u16(), error.kind.exit());
+    let data = Failure { error: error.message.clone(), message, status: status_number, exitcode };
+    (status, json(&Data { data })).into_response()
 }
