@@ -36,6 +36,7 @@ mod submit;
 pub(crate) mod tests;
 
 pub(crate) use open::{FIRST_PENDING, GENESIS, LATEST_CHECKPOINT, TIP, check_tip_file, verifier};
+pub use query::Named;
 pub(crate) use seal::coinbase;
 
 /// Pending transactions after which submit waits, unless told otherwise.
@@ -208,9 +209,9 @@ impl Ledger {
         match (self.store.free_space(), &self.reserve) {
             (Some(free), Some(reserve)) if !reserve.hold(free) => match free {
                 ..FLOOR => Space::Full,
-                // A disk too small to ever hold the reserve is judged by what is free alone.
-                _ if free < 4 * LOW => Space::Reserve,
-                _ => Space::Ample,
+                // A disk too small to keep the reserve is judged by what is free alone.
+                LOW.. if !reserve.fits() => Space::Ample,
+                _ => Space::Reserve,
             },
             _ => Space::Ample,
         }

@@ -5,22 +5,24 @@
 //! [`proof`] offline, and [`fsck`] rebuilds everything from genesis. `docs/FORMAT.md` describes every byte. This crate
 //! knows no file system, no async runtime and no network.
 
-pub mod hash;
-pub mod codec;
-pub mod transaction;
-pub mod block;
 pub mod address;
-pub mod wallet;
-pub mod checkpoint;
-pub mod proof;
-pub mod state;
-mod log;
-mod mine;
-mod reserve;
-pub mod mempool;
-pub mod store;
+pub mod block;
 pub mod chain;
+pub mod checkpoint;
+pub mod codec;
 pub mod fsck;
+pub mod hash;
+mod log;
+pub mod mempool;
+mod mine;
+pub mod proof;
+mod reserve;
+pub mod state;
+pub mod store;
+pub mod transaction;
+#[cfg(test)]
+mod vectors;
+pub mod wallet;
 
 pub use address::{AddressHash, BadAddress};
 pub use block::{Block, DEFAULT_STAMP_BITS, Genesis, Header, MAX_STAMP_BITS};

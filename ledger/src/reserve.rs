@@ -38,6 +38,12 @@ impl Reserve {
         fs::metadata(&self.path).is_ok_and(|meta| meta.len() == RESERVE)
     }
 
+    /// Whether its disk is large enough to keep that much back.
+    pub(crate) fn fits(&self) -> bool {
+        let size = self.path.parent().and_then(|dir| statvfs(dir).ok());
+        size.is_some_and(|stat| stat.f_blocks.saturating_mul(stat.f_frsize) >= 4 * RESERVE)
+    }
+
     /// Makes it when there is plenty of space with `free` bytes left; says whether it is there.
     pub(crate) fn hold(&self, free: u64) -> bool {
         self.is_held() || (free >= PLENTY && self.make().is_ok())

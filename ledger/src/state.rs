@@ -322,11 +322,7 @@ impl Look<'_> {
     }
 
     /// The transactions of the entries `op` touches, in the order of [`crate::FileBody`]: prior, source.
-    pub(crate) fn priors(
-        &self,
-        bucket: &BucketId,
-        op: &FileOp,
-    ) -> Result<(Option<TxId>, Option<TxId>), StoreError> {
+    pub(crate) fn priors(&self, bucket: &BucketId, op: &FileOp) -> Result<(Option<TxId>, Option<TxId>), StoreError> {
         let txid = |path: &TreePath| match path.is_root() {
             true => Ok(None),
             false => Ok(self.place(bucket, path)?.entry.map(|entry| entry.txid)),

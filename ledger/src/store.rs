@@ -130,8 +130,13 @@ pub trait Read {
     ///
     /// # Errors
     /// See [`StoreError`].
-    fn scan(&self, column: Column, from: &[u8], direction: Direction, visit: &mut Visitor<'_>)
-    -> Result<(), StoreError>;
+    fn scan(
+        &self,
+        column: Column,
+        from: &[u8],
+        direction: Direction,
+        visit: &mut Visitor<'_>,
+    ) -> Result<(), StoreError>;
 }
 
 /// A store. Conformance tests run against every implementation.
@@ -169,12 +174,7 @@ pub trait Store: Read + Send + Sync {
 ///
 /// # Errors
 /// See [`StoreError`].
-pub fn scan_prefix(
-    read: &dyn Read,
-    column: Column,
-    prefix: &[u8],
-    visit: &mut Visitor<'_>,
-) -> Result<(), StoreError> {
+pub fn scan_prefix(read: &dyn Read, column: Column, prefix: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError> {
     read.scan(column, prefix, Direction::Forward, &mut |key, value| {
         if key.starts_with(prefix) { visit(key, value) } else { ControlFlow::Break(()) }
     })

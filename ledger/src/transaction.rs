@@ -9,6 +9,8 @@ use crate::codec::{DecodeError, Label, MAX_TARGET, MAX_TRANSACTION, TreePath, bo
 use crate::hash::{BlockHash, BucketId, Hash, TxId};
 use crate::wallet::{PublicKey, Signature, Wallet};
 
+mod rules;
+
 /// Prefix of the bytes a transaction's author signs.
 pub const TRANSACTION_DOMAIN: &[u8] = b"wizefs tx v1\0";
 /// Most inputs, and most outputs, of a transfer.
@@ -34,6 +36,7 @@ pub enum Version {
 }
 
 /// The three ways a transaction comes about.
+#[expect(clippy::large_enum_variant, reason = "nearly every value is of the largest variant")]
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 #[borsh(use_discriminant = true)]
 #[repr(u8)]
@@ -65,6 +68,7 @@ pub struct Authored {
 
 /// What an author states. Tags 16 to 31 are kept for: validator set, stake, token, grant, name, key-value, message,
 /// rotation of the wallet key, rotation of the log key (in this order).
+#[expect(clippy::large_enum_variant, reason = "nearly every value is of the largest variant")]
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 #[borsh(use_discriminant = true)]
 #[repr(u8)]
@@ -393,15 +397,6 @@ impl Transaction {
             None => false,
         }
     }
-
-    /// The rules that the types alone do not hold.
-    fn check_shape(&self) -> Result<(), &'static str> {
-        match &self.envelope {
-            Envelope::Authored(Authored { body: Body::File(file), .. }) => file.check_shape(),
-            Envelope::Transfer(transfer) => transfer.check_shape(),
-            _ => Ok(()),
-        }
-    }
 }
 
 impl Body {
@@ -412,16 +407,6 @@ impl Body {
             Body::DeleteBucket { .. } => [2, 0],
             Body::File(file) => [3, file.op.tag()],
         }
-    }
-}
-
-impl FileBody {
-    pub(crate) fn check_shape(&self) -> Result<(), &'static str> {
-        let moves = matches!(self.op, FileOp::Rename { .. } | FileOp::Exchange { .. });
-        if !moves && self.source.is_some() {
-            return Err("a source without a rename or exchange");
-        }
-        self.op.check_shape()
     }
 }
 
@@ -446,60 +431,6 @@ impl FileOp {
             FileOp::Rename { from, to } => (to, Some(from)),
             FileOp::Exchange { a, b } => (b, Some(a)),
         }
-    }
-
-    /// The rules that the types alone do not hold.
-    pub(crate) fn check_shape(&self) -> Result<(), &'static str> {
-        let (path, other) = self.paths();
-        if (path.is_root() && !matches!(self, FileOp::Mkdir { .. })) || other.is_some_and(TreePath::is_root) {
-            return Err("the root directory is not an entry");
-        }
-        if let Some(other) = other
-            && (other.below(path).is_some() || path.below(other).is_some())
-        {
-            return Err("one path lies at or below the other");
-        }
-        match self {
-            FileOp::Put(put) | FileOp::Accept(put) => put.check_shape(),
-            FileOp::Mkdir { mode, .. } if mode & !0o7777 != 0 => Err("mode has bits beyond 07777"),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Put {
-    fn check_shape(&self) -> Result<(), &'static str> {
-        if self.mode & !0o7777 != 0 {
-            return Err("mode has bits beyond 07777");
-        }
-        match &self.content {
-            Content::File { hashes, .. } if hashes.is_none() != (self.evidence == Evidence::OpenWriters) => {
-                Err("hashes are null exactly when writers are open")
-            }
-            Content::Symlink { target } if target.is_empty() || target.len() > MAX_TARGET => {
-                Err("a symlink target has 1 to 4095 bytes")
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Transfer {
-    fn check_shape(&self) -> Result<(), &'static str> {
-        let count = 1..=MAX_COINS;
-        if !count.contains(&self.inputs.len()) || !count.contains(&self.outputs.len()) {
-            return Err("a transfer has 1 to 256 inputs and outputs");
-        }
-        if self.outputs.iter().any(|output| output.amount == 0) {
-            return Err("an output of no coins");
-        }
-        let mut inputs = self.inputs.clone();
-        inputs.sort_unstable();
-        inputs.dedup();
-        if inputs.len() != self.inputs.len() {
-            return Err("an output is spent twice");
-        }
-        Ok(())
     }
 }
 

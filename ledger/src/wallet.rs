@@ -46,7 +46,14 @@ impl PublicKey {
         if signature.normalize_s() != signature {
             return false;
         }
-        key.verify_digest(|digest: &mut Sha256| { feed(digest, parts); Ok(()) }, &signature).is_ok()
+        key.verify_digest(
+            |digest: &mut Sha256| {
+                feed(digest, parts);
+                Ok(())
+            },
+            &signature,
+        )
+        .is_ok()
     }
 }
 

@@ -41,12 +41,15 @@ impl Ledger {
         let end = timeline.end();
         let mut positions: Vec<u64> = match which {
             History::All => match order {
-                Order::NewestFirst => (0..from.map_or(end, |from| from.saturating_add(1).min(end))).rev().take(limit).collect(),
+                Order::NewestFirst => {
+                    (0..from.map_or(end, |from| from.saturating_add(1).min(end))).rev().take(limit).collect()
+                }
                 Order::OldestFirst => (from.unwrap_or(0)..end).take(limit).collect(),
             },
             History::Bucket(bucket) => timeline.of_bucket(bucket, order, from, limit)?,
             History::Path(bucket, path) => {
-                let is_directory = path.is_root() || self.entry(bucket, path)?.is_some_and(|entry| entry.is_directory());
+                let is_directory =
+                    path.is_root() || self.entry(bucket, path)?.is_some_and(|entry| entry.is_directory());
                 // Oldest first needs all of them before the first can be told.
                 let enough = if order == Order::NewestFirst { limit } else { usize::MAX };
                 let mut positions = match is_directory {
@@ -115,7 +118,13 @@ impl Timeline<'_> {
     }
 
     /// Positions in the index rows under `prefix`, from `start` on in the given direction, until `visit` breaks.
-    fn scan(&self, prefix: &[u8], start: u64, order: Order, visit: &mut dyn FnMut(u64) -> ControlFlow<()>) -> Result<()> {
+    fn scan(
+        &self,
+        prefix: &[u8],
+        start: u64,
+        order: Order,
+        visit: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<()> {
         let key = [prefix, &start.to_be_bytes()].concat();
         let direction = match order {
             Order::NewestFirst => Direction::Backward,

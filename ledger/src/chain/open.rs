@@ -79,7 +79,9 @@ impl Ledger {
     /// See [`OpenError`].
     pub fn open_store(store: Arc<dyn Store>, options: OpenOptions) -> std::result::Result<Ledger, OpenError> {
         let genesis = match store.get(Column::Meta, GENESIS)? {
-            Some(bytes) => decode(&bytes).map_err(|error| OpenError::Damaged(format!("genesis parameters: {error}")))?,
+            Some(bytes) => {
+                decode(&bytes).map_err(|error| OpenError::Damaged(format!("genesis parameters: {error}")))?
+            }
             None if !options.create => return Err(OpenError::Absent),
             None => {
                 let genesis = options.genesis()?;
@@ -151,8 +153,7 @@ pub(super) fn load(store: &dyn Store, genesis: &Genesis) -> std::result::Result<
     let checkpoint = store.get(Column::Meta, LATEST_CHECKPOINT)?.unwrap_or_default();
     let checkpoint = String::from_utf8_lossy(&checkpoint).into_owned();
     let first = store.get(Column::Meta, FIRST_PENDING)?.map(|bytes| <[u8; 8]>::try_from(bytes.as_slice()));
-    let mut live =
-        Live { tip, checkpoint, edge: Edge::default(), mempool: Mempool::default(), poisoned: None };
+    let mut live = Live { tip, checkpoint, edge: Edge::default(), mempool: Mempool::default(), poisoned: None };
     let checked = check_tip(store, genesis, height, &mut live).and_then(|()| match first {
         Some(Ok(first)) => load_pending(store, genesis, u64::from_be_bytes(first), &mut live),
         _ => Err(corrupt("the number of the first pending transaction is missing or malformed".into())),

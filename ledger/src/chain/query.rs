@@ -12,6 +12,9 @@ use crate::proof::{ConsistencyProof, InclusionProof};
 use crate::state::{Bucket, DirectoryId, Entry, EntryNode, Look, stored};
 use crate::transaction::Output;
 
+/// A name in a directory, and what is recorded there.
+pub type Named = (Vec<u8>, Entry);
+
 impl Ledger {
     /// The last block.
     pub fn tip(&self) -> Block {
@@ -184,14 +187,14 @@ impl Ledger {
     ///
     /// # Errors
     /// See [`LedgerError`].
-    pub fn list(&self, bucket: &BucketId, directory: &TreePath) -> Result<Option<Vec<(Vec<u8>, Entry)>>> {
+    pub fn list(&self, bucket: &BucketId, directory: &TreePath) -> Result<Option<Vec<Named>>> {
         match self.directory(bucket, directory)? {
             Some(id) => Ok(Some(self.children(bucket, &id)?)),
             None => Ok(None),
         }
     }
 
-    fn children(&self, bucket: &BucketId, directory: &DirectoryId) -> Result<Vec<(Vec<u8>, Entry)>> {
+    fn children(&self, bucket: &BucketId, directory: &DirectoryId) -> Result<Vec<Named>> {
         let mut children = Vec::new();
         let scanned = Look(&Current(self)).children(bucket, directory, &mut |name, entry| {
             children.push((name.to_vec(), entry));

@@ -100,7 +100,8 @@ fn tiles(read: &dyn Read, replayed: &Replayed, report: &mut Report) {
 
 /// Names the first row of the index that is missing or wrong, when the sum over all of them is.
 fn index(read: &dyn Read, size: u64, height: u64, report: &mut Report) {
-    let holds = |key: &[u8], value: &[u8]| read.get(Column::Index, key).is_ok_and(|found| found.as_deref() == Some(value));
+    let holds =
+        |key: &[u8], value: &[u8]| read.get(Column::Index, key).is_ok_and(|found| found.as_deref() == Some(value));
     for index in 0..size {
         let Ok(Some(bytes)) = read.get(Column::Transactions, &index.to_be_bytes()) else { continue };
         let Ok(transaction) = Transaction::from_bytes(&bytes) else { continue };
@@ -151,7 +152,8 @@ fn state(read: &dyn Read, replayed: &Replayed, report: &mut Report) {
 /// The mempool: numbered without gaps, signed, and applying.
 fn pending(read: &dyn Read, genesis: &Genesis, replayed: &Replayed, report: &mut Report) {
     let first = report.note(None, None, read.get(Column::Meta, FIRST_PENDING)).flatten();
-    let Some(mut next) = first.and_then(|bytes| <[u8; 8]>::try_from(bytes.as_slice()).ok()).map(u64::from_be_bytes) else {
+    let Some(mut next) = first.and_then(|bytes| <[u8; 8]>::try_from(bytes.as_slice()).ok()).map(u64::from_be_bytes)
+    else {
         return report.add(None, None, "the number of the first pending transaction is missing or malformed");
     };
     let mut over = Overlay::new();

@@ -10,7 +10,7 @@ use crate::block::{Block, Genesis};
 use crate::chain::index::{block_rows, index_rows};
 use crate::chain::{TIP, coinbase};
 use crate::hash::Hash;
-use crate::log::{Edge, read_tile, TILE};
+use crate::log::{Edge, TILE, read_tile};
 use crate::state::apply::apply;
 use crate::state::row;
 use crate::store::{Column, Read, StoreError};
@@ -101,15 +101,10 @@ pub(super) fn run(
 /// Transactions stored, for the progress only.
 fn stored_size(read: &dyn Read) -> u64 {
     let mut size = 0;
-    let scanned = read.scan(
-        Column::Transactions,
-        &[0xff; 8],
-        crate::store::Direction::Backward,
-        &mut |key, _| {
-            size = <[u8; 8]>::try_from(key).map_or(0, |key| u64::from_be_bytes(key).saturating_add(1));
-            ControlFlow::Break(())
-        },
-    );
+    let scanned = read.scan(Column::Transactions, &[0xff; 8], crate::store::Direction::Backward, &mut |key, _| {
+        size = <[u8; 8]>::try_from(key).map_or(0, |key| u64::from_be_bytes(key).saturating_add(1));
+        ControlFlow::Break(())
+    });
     // A failure shows again, with its place, when the transactions themselves are read.
     scanned.map_or(0, |()| size)
 }

@@ -8,14 +8,15 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use super::{
-    BucketRecord, Counts, DirectoryId, Effect, Entry, EntryNode, EntryVersion, Leaf, Look, Place, View, directory_id, row,
+    BucketRecord, Counts, DirectoryId, Effect, Entry, EntryNode, EntryVersion, Leaf, Look, Place, View, directory_id,
+    row,
 };
 use crate::codec::{Label, TreePath, encode};
 use crate::hash::{BucketId, Hash, TxId};
 use crate::store::{StoreError, Visitor};
 use crate::transaction::{
-    Authored, Body, BucketKind, Cause, Coinbase, Content, Envelope, FileBody, FileOp, Output, OutputRef, Put, Transaction,
-    Transfer,
+    Authored, Body, BucketKind, Cause, Coinbase, Content, Envelope, FileBody, FileOp, Output, OutputRef, Put,
+    Transaction, Transfer,
 };
 use crate::wallet::PublicKey;
 
@@ -118,7 +119,9 @@ impl Step<'_> {
         match self.look().bucket(id)? {
             None => refuse(format!("no bucket {id}")),
             Some(record) if record.closed => refuse(format!("bucket {} is deleted", record.name)),
-            Some(record) if record.owner != *author => refuse(format!("bucket {} belongs to another wallet", record.name)),
+            Some(record) if record.owner != *author => {
+                refuse(format!("bucket {} belongs to another wallet", record.name))
+            }
             Some(record) => Ok(record),
         }
     }

@@ -58,7 +58,12 @@ impl TreeReader for Nodes<'_> {
 pub(crate) type Update = (Hash, Option<Vec<u8>>);
 
 /// Applies a block's updates, one per key, to the map as the block before left it; the new nodes go into `batch`.
-pub(crate) fn update(read: &dyn Read, height: u64, updates: Vec<Update>, batch: &mut Batch) -> Result<Hash, StoreError> {
+pub(crate) fn update(
+    read: &dyn Read,
+    height: u64,
+    updates: Vec<Update>,
+    batch: &mut Batch,
+) -> Result<Hash, StoreError> {
     let nodes = Nodes(read);
     let tree = JellyfishMerkleTree::<_, MapHasher>::new(&nodes);
     let only_sets = updates.iter().all(|(_, value)| value.is_some());

@@ -13,7 +13,8 @@ fn live(store: Arc<dyn Store>) -> (Option<u64>, u64) {
         for round in 0..4u8 {
             for step in 0..3 {
                 let change = accepted + 1;
-                let ops = [put(&format!("d{round}/f{step}"), step), put("same", round), rename("same", &format!("s{step}"))];
+                let ops =
+                    [put(&format!("d{round}/f{step}"), step), put("same", round), rename("same", &format!("s{step}"))];
                 let drafts = ops.into_iter().map(|op| drafted(bucket, change, op)).collect();
                 ledger.submit(&options().wallet, drafts, &[(b"last".to_vec(), Some(change.to_be_bytes().to_vec()))])?;
                 accepted = change;

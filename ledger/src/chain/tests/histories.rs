@@ -27,7 +27,8 @@ fn pick(txids: &[TxId], positions: &[usize]) -> Vec<TxId> {
 
 #[test]
 fn a_file_is_followed_through_its_renames() {
-    let ops = vec![put("x", 9), remove("x"), put("x", 1), put("old", 2), rename("x", "a"), put("x", 3), rename("a", "old")];
+    let ops =
+        vec![put("x", 9), remove("x"), put("x", 1), put("old", 2), rename("x", "a"), put("x", 3), rename("a", "old")];
     at_every_cut(ops, |fixture, txids| {
         // Its own life under each name, and what it replaced; not the others that were called x.
         assert_eq!(of(fixture, "old", Order::NewestFirst), pick(txids, &[6, 4, 3, 2]));
@@ -38,7 +39,8 @@ fn a_file_is_followed_through_its_renames() {
 
 #[test]
 fn a_file_is_followed_through_renames_of_directories_above() {
-    let ops = vec![put("d/e/f", 1), rename("d/e", "g"), put("g/f", 2), put("d/e/f", 7), rename("g", "d/h"), put("d/h/f", 3)];
+    let ops =
+        vec![put("d/e/f", 1), rename("d/e", "g"), put("g/f", 2), put("d/e/f", 7), rename("g", "d/h"), put("d/h/f", 3)];
     at_every_cut(ops, |fixture, txids| {
         assert_eq!(of(fixture, "d/h/f", Order::NewestFirst), pick(txids, &[5, 2, 0]));
         assert_eq!(of(fixture, "d/h", Order::NewestFirst), pick(txids, &[5, 4, 2, 1, 0]));

@@ -1,0 +1,243 @@
+//! The ledger on its real store: reopened, cut short, filled up, damaged.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::Command;
+
+use wizefs_ledger::store::rocks::RocksStore;
+use wizefs_ledger::store::{Batch, Column, Durability, Read, Store, StoreError};
+use wizefs_ledger::{
+    BucketId, BucketKind, Cause, Content, Draft, Evidence, FileOp, Hashes, Label, Ledger, LedgerError, LogKey,
+    OpenError, OpenOptions, Put, Report, Space, Statement, TreePath, Wallet, fsck_dir,
+};
+
+fn options() -> OpenOptions {
+    let wallet = Wallet::from_secret(&[1; 32]).unwrap();
+    OpenOptions { stamp_bits: 4, ..OpenOptions::new(wallet, LogKey::from_seed(&[2; 32])).create() }
+}
+
+fn put(bucket: BucketId, change: u64, path: &str) -> Draft {
+    let hashes = Some(Hashes { blake3: [change as u8; 32], sha256: [7; 32] });
+    let put = Put {
+        path: TreePath::new(path).unwrap(),
+        content: Content::File { size: 5, hashes },
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        mtime_ns: 0,
+        evidence: Evidence::Lease,
+    };
+    let statement = Statement::File { bucket, change, cause: Cause::Mount, op: FileOp::Put(put) };
+    Draft { time_us: 1, statement }
+}
+
+fn create(ledger: &Ledger) -> BucketId {
+    let name = Label::new("docs").unwrap();
+    let statement = Statement::CreateBucket { name, kind: BucketKind::Loopback };
+    ledger.submit(&options().wallet, vec![Draft { time_us: 0, statement }], &[]).unwrap()[0]
+}
+
+fn fsck(dir: &Path) -> Report {
+    fsck_dir(dir, &mut |_| ControlFlow::Continue(())).unwrap()
+}
+
+#[test]
+fn what_a_dropped_ledger_accepted_is_there_again() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(
+        Ledger::open(dir.path(), OpenOptions { create: false, ..options() }).err(),
+        Some(OpenError::Absent)
+    ));
+    let ledger = Ledger::open(dir.path(), options()).unwrap();
+    assert!(matches!(Ledger::open(dir.path(), options()).err(), Some(OpenError::Store(_))));
+    let bucket = create(&ledger);
+    ledger.seal(u64::MAX).unwrap();
+    let drafts = (1..=300).map(|change| put(bucket, change, &format!("f{change}"))).collect();
+    ledger.submit(&options().wallet, drafts, &[]).unwrap();
+    let live = ledger.fsck(&mut |_| ControlFlow::Continue(())).unwrap();
+    assert!(live.problems.is_empty(), "{live:?}");
+    let (tip, pending) = (ledger.tip(), ledger.pending());
+    assert_eq!(fs::metadata(dir.path().join("reserve")).unwrap().len(), 64 << 20);
+    drop(ledger);
+    assert_eq!(fsck(dir.path()).problems, []);
+    let ledger = Ledger::open(dir.path(), options()).unwrap();
+    assert_eq!((ledger.tip(), ledger.pending()), (tip, pending));
+    ledger.seal(u64::MAX).unwrap().unwrap();
+    drop(ledger);
+    let report = fsck(dir.path());
+    assert_eq!((report.height, report.transactions, report.problems.len()), (2, 304, 0));
+}
+
+#[test]
+fn a_store_that_lost_its_end_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path(), options()).unwrap();
+    create(&ledger);
+    ledger.seal(u64::MAX).unwrap().unwrap();
+    drop(ledger);
+    // As a damaged write-ahead log does: everything from the damage on is gone, without a word.
+    let mut logs: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    logs.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    for log in &logs {
+        let bytes = fs::read(log).unwrap();
+        fs::write(log, &bytes[..bytes.len() * 2 / 3]).unwrap();
+    }
+    let report = fsck(dir.path());
+    assert!(report.problems.iter().any(|problem| problem.problem.contains("block 1 was sealed")), "{report:?}");
+    let ledger = Ledger::open(dir.path(), options()).unwrap();
+    assert!(ledger.poisoned().unwrap().contains("block 1 was sealed"));
+    assert!(matches!(ledger.seal(u64::MAX), Err(LedgerError::Poisoned(_))));
+}
+
+#[test]
+fn damaged_files_are_reported_and_never_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path(), options()).unwrap();
+    let bucket = create(&ledger);
+    for round in 0..4 {
+        let drafts = (1..=100).map(|change| put(bucket, change, &format!("{round}/{change}"))).collect();
+        ledger.submit(&options().wallet, drafts, &[]).unwrap();
+        ledger.seal(u64::MAX).unwrap().unwrap();
+    }
+    drop(ledger);
+    // Reopening moves everything from the write-ahead log to table files.
+    drop(Ledger::open(dir.path(), options()).unwrap());
+    let mut tables = 0;
+    for name in names(dir.path()) {
+        if !name.ends_with(".sst") && !name.starts_with("MANIFEST") && name != "CURRENT" {
+            continue;
+        }
+        tables += usize::from(name.ends_with(".sst"));
+        let copy = tempfile::tempdir().unwrap();
+        for name in names(dir.path()) {
+            fs::copy(dir.path().join(&name), copy.path().join(&name)).unwrap();
+        }
+        let mut bytes = fs::read(dir.path().join(&name)).unwrap();
+        // In the first block, where rows are.
+        let at = (bytes.len() / 3).min(700);
+        bytes[at] ^= 0x40;
+        fs::write(copy.path().join(&name), &bytes).unwrap();
+        let report = fsck(copy.path());
+        assert!(!report.problems.is_empty(), "{name}: {report:?}");
+        if let Ok(ledger) = Ledger::open(copy.path(), options()) {
+            let found = ledger.fsck(&mut |_| ControlFlow::Continue(())).map(|report| report.problems.len());
+            assert_ne!(found.ok(), Some(0), "{name}");
+        }
+    }
+    assert!(tables > 3, "the test must have damaged tables");
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name != "reserve").collect()
+}
+
+/// A small disk of its own; none where this process may not mount one.
+struct Tmpfs(tempfile::TempDir);
+
+impl Tmpfs {
+    fn new(size: &str) -> Option<Tmpfs> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"]).arg(dir.path());
+        let mounted = mount.output().is_ok_and(|output| output.status.success());
+        if !mounted {
+            eprintln!("SKIPPED: this process may not mount a tmpfs");
+        }
+        mounted.then_some(Tmpfs(dir))
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(self.0.path()).status().unwrap();
+    }
+}
+
+#[test]
+fn a_store_that_met_a_full_disk_recovers_whole() {
+    let Some(disk) = Tmpfs::new("96m") else { return };
+    let (dir, ballast) = (disk.0.path().join("store"), disk.0.path().join("ballast"));
+    fs::write(&ballast, vec![0; 40 << 20]).unwrap();
+    fs::create_dir(&dir).unwrap();
+    let store = RocksStore::open(&dir).unwrap();
+    let batch = |number: u32| {
+        let mut batch = Batch::default();
+        for part in 0..4u8 {
+            batch.put(Column::Local, [&number.to_be_bytes()[..], &[part]].concat(), vec![number as u8 ^ part; 60_000]);
+        }
+        batch
+    };
+    let mut written = 0;
+    let failed = loop {
+        match store.write(batch(written), Durability::Synced) {
+            Ok(()) => written += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(failed, StoreError::Full);
+    assert!(store.write(batch(written), Durability::Buffered).is_err());
+    fs::remove_file(&ballast).unwrap();
+    store.recover().unwrap();
+    store.write(batch(written), Durability::Synced).unwrap();
+    drop(store);
+    // All or nothing of each batch, and none that was acknowledged is missing.
+    let store = RocksStore::open(&dir).unwrap();
+    for number in 0..=written {
+        for part in 0..4u8 {
+            let row = store.get(Column::Local, &[&number.to_be_bytes()[..], &[part]].concat()).unwrap();
+            assert_eq!(row, Some(vec![number as u8 ^ part; 60_000]), "{number} of {written}");
+        }
+    }
+}
+
+/// Submits and seals until the ledger is full; how many changes it took.
+fn fill(ledger: &Ledger, bucket: BucketId, mut change: u64) -> u64 {
+    loop {
+        let drafts = (change + 1..=change + 200).map(|change| put(bucket, change, &format!("{change:0200}"))).collect();
+        match ledger.submit(&options().wallet, drafts, &[]) {
+            Ok(_) => change += 200,
+            Err(LedgerError::Full) => return change,
+            Err(other) => panic!("{other}"),
+        }
+        match ledger.seal(u64::MAX) {
+            Ok(_) | Err(LedgerError::Full) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_stops_the_ledger_and_space_brings_it_back() {
+    let Some(disk) = Tmpfs::new("300m") else { return };
+    let (dir, ballast) = (disk.0.path().join("ledger"), disk.0.path().join("ballast"));
+    let ledger = Ledger::open(&dir, options()).unwrap();
+    let bucket = create(&ledger);
+    ledger.seal(u64::MAX).unwrap();
+    assert_eq!(ledger.space(), Space::Ample);
+    // Somebody else fills the disk: the reserve takes what comes now.
+    fs::write(&ballast, vec![0; 300 << 20]).unwrap_err();
+    let drafts = vec![put(bucket, 1, "settled when full")];
+    ledger.submit(&options().wallet, drafts, &[]).unwrap();
+    assert!(!dir.join("reserve").exists());
+    assert_eq!(ledger.space(), Space::Reserve);
+    ledger.seal(u64::MAX).unwrap().unwrap();
+    let accepted = fill(&ledger, bucket, 1);
+    assert_eq!(ledger.space(), Space::Full);
+    assert!(matches!(ledger.write_local(&[(vec![1], Some(vec![2]))]), Err(LedgerError::Full)));
+    assert_eq!(ledger.bucket(&bucket).unwrap().unwrap().counts.files, accepted);
+    // Space comes back: so does everything else, with the reserve.
+    fs::remove_file(&ballast).unwrap();
+    ledger.submit(&options().wallet, vec![put(bucket, accepted + 1, "after")], &[]).unwrap();
+    ledger.seal(u64::MAX).unwrap().unwrap();
+    assert_eq!(ledger.space(), Space::Ample);
+    assert!(dir.join("reserve").exists());
+    drop(ledger);
+    assert_eq!(fsck(&dir).problems, []);
+    let ledger = Ledger::open(&dir, options()).unwrap();
+    assert_eq!(ledger.poisoned(), None);
+    assert_eq!(ledger.bucket(&bucket).unwrap().unwrap().counts.files, accepted + 1);
+}
