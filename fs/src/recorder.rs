@@ -262,8 +262,20 @@ impl Recorder {
     }
 
     /// Report `op` under the namespace lock; the intents end when it is sealed.
-    pub fn emit(&self, _names: &Namespace<'_>, cause: Cause, op: Op, rows: Vec<Row>, intents: Vec<u64>) -> u64 {
-        let number = self.stream.emit(cause, op, rows);
+    pub fn emit(&self, names: &Namespace<'_>, cause: Cause, op: Op, rows: Vec<Row>, intents: Vec<u64>) -> u64 {
+        self.emit_all(names, cause, vec![op], rows, intents)
+    }
+
+    /// Report `ops` as one: all reach the ledger, or none.
+    pub fn emit_all(
+        &self,
+        _names: &Namespace<'_>,
+        cause: Cause,
+        ops: Vec<Op>,
+        rows: Vec<Row>,
+        intents: Vec<u64>,
+    ) -> u64 {
+        let number = self.stream.emit(cause, ops, rows);
         self.intents.end_after(number, intents);
         number
     }

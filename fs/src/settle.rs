@@ -310,18 +310,16 @@ impl Recorder {
             self.intents.end_now(&intents);
             return Ok(None);
         }
-        let mut number = 0;
+        let mut rows = vec![inode_row];
+        let mut ops = Vec::with_capacity(links.len());
         for (name, path) in links {
-            let mut rows = vec![inode_row.clone()];
             self.imply_dirs(&name.parent, &mut rows)?;
             let name_row = NameRow { ino: node.ino.0, kind: Kind::File };
             rows.push(table::set(table::name_key(name.parent.ino, &name.name), &name_row)?);
             let put = table::put(path, content_of(&new), stat, evidence);
-            let op = if dirty.accepted { Op::Accept(put) } else { Op::Put(put) };
-            number = self.emit(names, dirty.cause, op, rows, Vec::new());
+            ops.push(if dirty.accepted { Op::Accept(put) } else { Op::Put(put) });
         }
-        self.intents.end_after(number, intents);
-        Ok(Some(number))
+        Ok(Some(self.emit_all(names, dirty.cause, ops, rows, intents)))
     }
 
     /// The names the backing has for `node` now, of those known here and in the table, with their paths.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Changes delivered in one batch.
+/// Items delivered in one batch.
 const BATCH_MAX: usize = 512;
 /// Undelivered changes at which operations begin to wait.
 const QUEUE_MAX: usize = 16_384;
@@ -40,8 +40,9 @@ struct State {
     stopping: bool,
 }
 
+/// Changes and rows that belong together.
 struct Item {
-    change: Option<Change>,
+    changes: Vec<Change>,
     rows: Vec<Row>,
 }
 
@@ -116,30 +117,35 @@ impl Stream {
         }
     }
 
-    /// Give `op` the next number; `rows` follow from it. The caller holds the namespace lock.
-    pub fn emit(&self, cause: Cause, op: Op, rows: Vec<Row>) -> u64 {
+    /// Give each of `ops` the next number; they and the `rows` that follow from them reach the sink together or not at
+    /// all. Returns the last number. The caller holds the namespace lock.
+    pub fn emit(&self, cause: Cause, ops: Vec<Op>, rows: Vec<Row>) -> u64 {
         let mut state = self.state.lock();
-        state.last += 1;
-        let change = Change { number: state.last, time_us: now_us(), cause, op };
-        let number = change.number;
-        self.push(&mut state, Some(change), rows);
+        let time_us = now_us();
+        let mut changes = Vec::with_capacity(ops.len());
+        for op in ops {
+            state.last += 1;
+            changes.push(Change { number: state.last, time_us, cause, op });
+        }
+        let number = state.last;
+        self.push(&mut state, Item { changes, rows });
         number
     }
 
     /// Rows that follow from no change, in their place between the others.
     pub fn note(&self, rows: Vec<Row>) {
         if !rows.is_empty() {
-            self.push(&mut self.state.lock(), None, rows);
+            self.push(&mut self.state.lock(), Item { changes: Vec::new(), rows });
         }
     }
 
-    fn push(&self, state: &mut State, change: Option<Change>, rows: Vec<Row>) {
+    fn push(&self, state: &mut State, item: Item) {
         state.handed += 1;
         let at = state.handed;
-        for row in &rows {
+        for row in &item.rows {
             state.unwritten.insert(row.key.clone(), (at, row.value.clone()));
         }
-        state.queue.push_back(Item { change, rows });
+        state.queue.push_back(item);
         self.work.notify_one();
     }
 
@@ -259,7 +265,7 @@ impl State {
     fn next_batch(&self) -> Batch {
         let mut batch = Batch { items: self.queue.len().min(BATCH_MAX), changes: Vec::new(), rows: Vec::new() };
         for item in self.queue.iter().take(batch.items) {
-            batch.changes.extend(item.change.clone());
+            batch.changes.extend(item.changes.iter().cloned());
             batch.rows.extend(item.rows.iter().cloned());
         }
         batch

@@ -80,12 +80,12 @@ impl LoopbackFs {
         (row.ctime_ns, row.mode) = (after.ctime_ns, after.mode);
         let inode_row = table::set(table::inode_key(node.ino), &row)?;
         let ops = if after.mode == before.mode { Vec::new() } else { self.mode_ops(node, &row, &after)? };
-        let mut number = self.recorder.stream.last();
-        self.recorder.stream.note(vec![inode_row]);
-        for op in ops {
-            number = self.recorder.emit(&names, Cause::Mount, op, Vec::new(), Vec::new());
+        if ops.is_empty() {
+            self.recorder.stream.note(vec![inode_row]);
+            self.recorder.intents.end_now(&[id]);
+        } else {
+            self.recorder.emit_all(&names, Cause::Mount, ops, vec![inode_row], vec![id]);
         }
-        self.recorder.intents.end_after(number, vec![id]);
         Ok(())
     }
 
