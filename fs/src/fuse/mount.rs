@@ -233,10 +233,9 @@ pub fn clear_stale_mount(mountpoint: &Path) -> FsResult<bool> {
     let table = std::fs::read_to_string("/proc/self/mountinfo")?;
     let wanted = escaped(mountpoint);
     let ours = table.lines().any(|line| line.split(' ').nth(4) == Some(&wanted) && line.contains(" - fuse.wizefs "));
-    let dead = || match std::fs::symlink_metadata(mountpoint.join(".")) {
-        Err(error) => error.raw_os_error() == Some(libc::ENOTCONN),
-        Ok(_) => false,
-    };
+    // statfs always asks the daemon; attributes would be answered from the kernel's cache for a while. One that dies while
+    // it is asked aborts the connection.
+    let dead = || matches!(rustix::fs::statfs(mountpoint), Err(Errno::NOTCONN | Errno::CONNABORTED));
     if !ours || !dead() {
         return Ok(false);
     }
