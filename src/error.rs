@@ -214,7 +214,7 @@ impl Error {
 }
 
 /// `No such file or directory (os error 2)` without the number: it says nothing to the reader.
-fn plain(error: &std::io::Error) -> String {
+pub(crate) fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {
         Some((sentence, _)) => sentence.to_lowercase(),

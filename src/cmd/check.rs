@@ -15,7 +15,7 @@ pub struct Args {
     origin: String,
 }
 
-/// Check and say what is not in order; 26 when something is not.
+/// Check and say what is not in order; 1 when something is not.
 ///
 /// # Errors
 /// As `Node::check`.
@@ -23,7 +23,7 @@ pub fn run(context: &Context, args: &Args) -> Result<u8> {
     let name = BucketName::new(&args.origin)?;
     let uri = format!("/v1/buckets/{}/check", segment(args.origin.as_bytes()));
     let checked: Checked = context.with_node(|client| client.get(&uri))?;
-    let exit = if checked.ok { 0 } else { Kind::Damaged.exit() };
+    let exit = if checked.ok { 0 } else { Kind::Failed.exit() };
     if context.out.json {
         context.out.document(&checked)?;
         return Ok(exit);

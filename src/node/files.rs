@@ -34,7 +34,7 @@ impl Node {
             let error = Error::new(Kind::NotAFile, format!("{name}/{path} is a folder"));
             return Err(error.hint(format!("to store a file in it, end the path with a slash: {name}/{path}/")));
         }
-        let stored = fs.put(path, mode, content).map_err(trouble::fs)?;
+        let stored = fs.put(path, mode, content).map_err(|e| trouble::cannot("store", name, path, e))?;
         drop(fs);
         self.seal()?;
         let change = self.change(&bucket, path, stored.number)?;
@@ -75,12 +75,14 @@ impl Node {
         let Content::File { size, hashes: Some(hashes) } = leaf.content else {
             return Err(Error::new(Kind::Busy, format!("{name}/{path} is still being written")));
         };
-        let file = fs.open_file(path).map_err(trouble::fs)?;
-        let checked = fs.check_content(path, &hashes.blake3).map_err(trouble::fs)?;
+        let file = fs.open_file(path).map_err(|e| trouble::cannot("read", name, path, e))?;
+        let checked = fs.check_content(path, &hashes.blake3).map_err(|e| trouble::cannot("read", name, path, e))?;
         if checked.hashes.blake3 != hashes.blake3 || checked.size != size {
             let text = format!("{name}/{path} is not what the ledger says");
             return Err(Error::new(Kind::Damaged, text).hint(format!("wizefs verify {name}/{path}")));
         }
+        // A transaction that a power cut could take back is shown to nobody.
+        self.ledger.sync().map_err(trouble::ledger)?;
         let logged = self.logged(&entry.content_txid())?;
         let stored = wire::Stored {
             v: wire::V,
@@ -107,7 +109,7 @@ impl Node {
         if existing(&fs, name, path)?.kind == FoundKind::Directory {
             return Err(Error::new(Kind::NotAFile, format!("{name}/{path} is a folder")));
         }
-        let number = fs.remove(path).map_err(trouble::fs)?;
+        let number = fs.remove(path).map_err(|e| trouble::cannot("remove", name, path, e))?;
         drop(fs);
         self.changed(&bucket, path, number)
     }
@@ -120,7 +122,7 @@ impl Node {
         let bucket = self.bucket(name)?;
         let fs = bucket.fs.read();
         existing(&fs, name, path)?;
-        let number = fs.accept(path).map_err(trouble::fs)?;
+        let number = fs.accept(path).map_err(|e| trouble::cannot("accept", name, path, e))?;
         drop(fs);
         self.changed(&bucket, path, number)
     }
@@ -242,7 +244,7 @@ impl Node {
 }
 
 fn existing(fs: &Arc<Bucket>, name: &BucketName, path: &BucketPath) -> Result<Found> {
-    let found = fs.inspect(path).map_err(trouble::fs)?;
+    let found = fs.inspect(path).map_err(|e| trouble::cannot("look at", name, path, e))?;
     found.ok_or_else(|| {
         let error = Error::new(Kind::FileMissing, format!("there is no {path} in {name}"));
         error.hint(format!("wizefs list {name} shows what is there"))

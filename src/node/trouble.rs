@@ -1,9 +1,10 @@
 //! What buckets and the ledger complain of, in the words and numbers of the error table.
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, plain};
+use crate::name::BucketName;
 use rustix::io::Errno;
 use std::path::Path;
-use wizefs_fs::{FsError, SinkError};
+use wizefs_fs::{BucketPath, FsError, SinkError};
 use wizefs_ledger::store::StoreError;
 use wizefs_ledger::{LedgerError, OpenError};
 
@@ -18,7 +19,18 @@ pub(crate) fn fs(error: FsError) -> Error {
         FsError::Busy(_) => Kind::Busy,
         FsError::Interrupted => Kind::Failed,
     };
-    Error::new(kind, error.to_string())
+    let message = match error {
+        FsError::Os { what, errno } => format!("{what}: {}", plain(&errno.into())),
+        other => other.to_string(),
+    };
+    Error::new(kind, message)
+}
+
+/// A failure of a bucket, in a sentence that says what was wanted.
+pub(super) fn cannot(what: &str, name: &BucketName, path: &BucketPath, error: FsError) -> Error {
+    let mut failed = fs(error);
+    failed.message = format!("cannot {what} {name}/{path}: {}", failed.message);
+    failed
 }
 
 fn of_errno(errno: Errno) -> Kind {

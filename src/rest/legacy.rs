@@ -9,13 +9,16 @@ use crate::node::Node;
 use crate::rest::{blocking, bucket_at, files, json, parse, rest_of, wire};
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State as Extract;
+use axum::extract::{DefaultBodyLimit, State as Extract};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+
+/// Bytes of a JSON `put`, which is held in memory: what the predecessor's desktop sends at most, and some.
+const PUT_LIMIT: usize = 160 << 20;
 
 pub(super) fn routes() -> Router<Arc<Node>> {
     Router::new()
@@ -25,7 +28,7 @@ pub(super) fn routes() -> Router<Arc<Node>> {
         .route("/buckets/{bucket}/mount", post(mount))
         .route("/buckets/{bucket}/unmount", post(unmount))
         .route("/buckets/{bucket}/state", get(state))
-        .route("/buckets/{bucket}/put", post(put))
+        .route("/buckets/{bucket}/put", post(put).layer(DefaultBodyLimit::max(PUT_LIMIT)))
         .route("/buckets/{bucket}/files/{*path}", get(fetch).delete(remove_file))
 }
 

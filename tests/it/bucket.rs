@@ -1,0 +1,172 @@
+//! Buckets and their files without a mount.
+
+use crate::root::{TestRoot, finish};
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+#[test]
+fn a_file_goes_in_and_comes_out() {
+    let root = TestRoot::new();
+    let file = root.outside().join("report.pdf");
+    fs::write(&file, "hello").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o751)).unwrap();
+    root.run("create docs").expect(0);
+
+    let put = root.run("put report.pdf docs --json").expect(0).json();
+    assert_eq!(put["status"], "final");
+    assert_eq!(put["path"], "report.pdf");
+    assert_eq!(put["size"], 5);
+    assert_eq!(put["sha256"], "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
+    let txid = put["txid"].as_str().unwrap();
+    assert_eq!(root.run("put report.pdf docs/copies/").expect(0).stdout.trim().len(), 64, "the transaction id");
+
+    root.run("get report.pdf docs").expect(11);
+    let got = root.run("get report.pdf docs out --json").expect(0).json();
+    assert_eq!((got["verified"].as_bool(), got["txid"].as_str()), (Some(true), Some(txid)));
+    assert_eq!(fs::read(root.outside().join("out")).unwrap(), b"hello");
+    assert_eq!(fs::metadata(root.outside().join("out")).unwrap().permissions().mode() & 0o777, 0o751);
+    assert_eq!(root.run("get copies/report.pdf docs -").expect(0).stdout, "hello");
+    root.run("get report.pdf docs --force").expect(0);
+
+    root.run("remove report.pdf docs").expect(0);
+    root.run("remove report.pdf docs").expect(11);
+    root.run("get report.pdf docs other").expect(11);
+    assert!(!root.outside().join("other").exists());
+    root.run("get copies docs other").expect(11);
+    root.run("put nosuch docs").expect(11);
+    root.run("put report.pdf docs/copies").expect(11);
+    root.run("put report.pdf docs/../x").expect(11);
+    root.run("put report.pdf nosuch").expect(6);
+
+    let log = root.run("log docs --json").expect(0).json_lines();
+    let ops: Vec<_> = log.iter().map(|line| (line["op"].as_str().unwrap(), line["path"].as_str())).collect();
+    assert_eq!(
+        ops,
+        [
+            ("remove", Some("report.pdf")),
+            ("put", Some("copies/report.pdf")),
+            ("put", Some("report.pdf")),
+            ("create", None)
+        ]
+    );
+    assert_eq!(log[2]["txid"].as_str(), Some(txid));
+    assert_eq!(root.run("log docs/report.pdf -n 1 --json").expect(0).json_lines()[0]["op"], "remove");
+    root.run("verify docs").expect(0);
+    root.run("integrity").expect(0);
+}
+
+#[test]
+fn standard_input_and_empty_files_are_files() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    let mut child = root.command(&["put", "-", "docs/in/deep"]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"from a pipe").unwrap();
+    finish(child).expect(0);
+    assert_eq!(root.run("get in/deep docs -").expect(0).stdout, "from a pipe");
+    root.run("put - docs/empty").expect(0);
+    assert_eq!(root.run("get empty docs -").expect(0).stdout, "");
+    root.run("put - docs").expect(2);
+    let entries = root.run("list docs --json").expect(0).json();
+    let names: Vec<_> = entries["entries"].as_array().unwrap().iter().map(|e| e["path"].as_str().unwrap()).collect();
+    assert_eq!(names, ["empty", "in"]);
+    assert_eq!(root.run("list docs/in --json").expect(0).json()["entries"][0]["path"], "in/deep");
+    root.run("list docs/nosuch").expect(11);
+}
+
+#[test]
+fn names_that_are_not_text_keep_their_bytes() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    fs::write(root.outside().join("plain"), "x").unwrap();
+    let target = OsStr::from_bytes(b"docs/odd \xff\n?%2F name");
+    root.run_args(&[OsStr::new("put"), OsStr::new("plain"), target]).expect(0);
+    let listed = root.run("list docs --json").expect(0).json();
+    assert_eq!(listed["entries"][0]["path"], "odd \u{fffd}\n?%2F name");
+    assert_eq!(listed["entries"][0]["path_b64"], "b2RkIP8KPyUyRiBuYW1l");
+    assert!(!root.run("list docs").expect(0).stdout.contains("\n?"), "control characters are escaped");
+    let name = OsStr::from_bytes(&target.as_bytes()[5..]);
+    let got = root.run_args(&[OsStr::new("get"), name, OsStr::new("docs"), OsStr::new("-")]).expect(0);
+    assert_eq!(got.stdout, "x");
+}
+
+#[test]
+fn damage_behind_the_bucket_is_found_and_not_handed_out() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    let content = vec![b'a'; 100_000];
+    fs::write(root.outside().join("big"), &content).unwrap();
+    root.run("put big docs").expect(0);
+    root.run("verify docs").expect(0);
+    let backing = root.path("buckets/docs/data/big");
+    let mut changed = content;
+    changed[40_000] = b'b';
+    fs::write(&backing, &changed).unwrap();
+
+    let found = root.run("verify docs --json").expect(26).json_lines();
+    assert_eq!((found[0]["type"].as_str(), found[0]["path"].as_str()), (Some("damaged"), Some("big")));
+    assert_eq!(found[0]["ranges"], serde_json::json!([[32768, 49151]]));
+    assert_eq!((found[1]["type"].as_str(), found[1]["exit"].as_i64()), (Some("summary"), Some(26)));
+    root.run("get big docs out").expect(26);
+    assert!(!root.outside().join("out").exists());
+
+    root.run("accept docs/big").expect(0);
+    root.run("verify docs").expect(0);
+    fs::remove_file(&backing).unwrap();
+    fs::write(root.path("buckets/docs/data/stranger"), "x").unwrap();
+    let types: Vec<_> = root.run("verify docs --json").expect(26).json_lines();
+    let types: Vec<_> = types.iter().map(|line| line["type"].as_str().unwrap()).collect();
+    assert_eq!(types, ["missing", "foreign", "summary"]);
+}
+
+#[test]
+fn a_folder_is_adopted_where_it_is_and_released_again() {
+    let root = TestRoot::new();
+    let tree = root.outside().join("tree");
+    fs::create_dir_all(tree.join("sub")).unwrap();
+    fs::write(tree.join("sub/a"), "aa").unwrap();
+    fs::write(tree.join("b"), "b").unwrap();
+    let created = root.run("create work --from tree").expect(0);
+    assert!(created.stderr.contains("2 files"), "{created:?}");
+    root.run("verify work").expect(0);
+    let line = &root.run("log work/sub/a --json").expect(0).json_lines()[0];
+    assert_eq!((line["cause"].as_str(), line["size"].as_u64()), (Some("import"), Some(2)));
+    root.run("create other --from tree/sub").expect(23);
+    root.run("create other --from nosuch").expect(11);
+    root.run("create other --from root").expect(23);
+    let deleted = root.run("delete work --json").expect(0).json();
+    assert_eq!(
+        deleted["released"].as_str().map(std::path::Path::new),
+        Some(fs::canonicalize(&tree).unwrap().as_path())
+    );
+    assert!(tree.join("sub/a").is_file());
+}
+
+#[test]
+fn a_deleted_bucket_is_gone_and_its_name_is_free() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    root.run("put - docs/a").expect(0);
+    root.run("delete docs").expect(0);
+    assert_eq!(fs::read_dir(root.path("buckets")).unwrap().count(), 0);
+    for line in ["delete docs", "list docs", "log docs", "verify docs", "check docs", "get a docs", "sync docs"] {
+        root.run(line).expect(6);
+    }
+    root.run("create docs").expect(0);
+    assert_eq!(root.run("log docs --json").expect(0).json_lines().len(), 1, "a new bucket of the same name");
+    let ops = root.run("log --json").expect(0).json_lines();
+    assert!(ops.iter().any(|line| line["op"] == "delete" && line["bucket"] == "docs"));
+}
+
+#[test]
+fn kinds_that_are_not_served_yet_are_refused() {
+    let root = TestRoot::new();
+    for line in ["create a.zip", "create _a.zip", "create a --kind zip", "create a --kind lz"] {
+        assert_eq!(root.run(&format!("{line} --json")).expect(9).error().1, "unsupported");
+    }
+    root.run("create a.zip --kind loopback").expect(0);
+    root.run("create image.jpg").expect(0);
+}

@@ -1,0 +1,83 @@
+//! What a user types: help, usage, names, flags and variables.
+
+use crate::root::TestRoot;
+
+#[test]
+fn help_names_every_command_and_exits_well() {
+    let root = TestRoot::new();
+    let help = root.run("--help").expect(0).stdout;
+    for word in ["create (c)", "mount (m)", "verify", "integrity", "Examples:", "Exit codes:"] {
+        assert!(help.contains(word), "{word} is not in\n{help}");
+    }
+    assert!(root.run("--version").expect(0).stdout.starts_with("wizefs "));
+    assert!(root.run("mount --help").expect(0).stdout.contains("--notifypid"));
+    let alone = root.run("").expect(2);
+    assert!(alone.stdout.contains("Examples:"), "{alone:?}");
+}
+
+#[test]
+fn mistakes_exit_with_2() {
+    let root = TestRoot::new();
+    for line in ["bogus", "mount", "create", "put only-one", "log -n x docs", "--color sometimes list", "list --bogus"]
+    {
+        root.run(line).expect(2);
+    }
+    let ran = root.run("bogus --json").expect(2);
+    assert_eq!(ran.error(), (2, "usage".to_owned()));
+    assert!(root.run("crate docs").expect(2).stderr.contains("create"), "a similar command is suggested");
+}
+
+#[test]
+fn bad_names_exit_with_6_and_make_nothing() {
+    let root = TestRoot::new();
+    let long = "x".repeat(300);
+    for name in ["../x", "", ".", "..", "a/b", "-x", ".hidden", "a b", "a\nb", "a\u{7f}", "ä", &long] {
+        for command in ["create", "delete", "mount", "unmount", "check"] {
+            let ran = root.run_args(&["--json", command, "--", name]).expect(6);
+            assert_eq!(ran.error(), (6, "bucket-name".to_owned()), "{command} {name:?}");
+        }
+    }
+    assert_eq!(std::fs::read_dir(root.outside()).unwrap().count(), 0);
+}
+
+#[test]
+fn global_flags_stand_anywhere_and_have_variables() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    let before = root.run("--json list").expect(0).json();
+    assert_eq!(root.run("list --json").expect(0).json(), before);
+    let by_variable = root.command(&["list"]).env("WIZEFS_JSON", "1").output().unwrap();
+    assert_eq!(crate::root::Ran::from(by_variable).json(), before);
+    assert_eq!(before["buckets"][0]["origin"], "docs");
+
+    let quiet = root.run("create more -q").expect(0);
+    assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
+    let other = root.outside().join("other");
+    let elsewhere = root.run_args(&["list", "--json", "--root", other.to_str().unwrap()]).expect(0).json();
+    assert_eq!(elsewhere["buckets"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn results_and_errors_are_one_line_and_a_hint() {
+    let root = TestRoot::new();
+    let created = root.run("create docs").expect(0);
+    assert_eq!(created.stdout, "");
+    assert_eq!(created.stderr, "✓ bucket docs created (loopback), block 1\nhint: wizefs mount docs\n");
+    let again = root.run("create docs").expect(6);
+    assert_eq!(
+        again.stderr,
+        "error: the bucket docs exists already\nhint:  choose another name, or delete it first: wizefs delete docs\n"
+    );
+    let plain = root.command(&["create", "plain"]).env("LC_ALL", "C").output().unwrap();
+    assert!(String::from_utf8(plain.stderr).unwrap().starts_with("+ bucket plain"));
+}
+
+#[test]
+fn the_root_is_below_home_unless_told() {
+    let root = TestRoot::new();
+    let created = root.command(&["create", "docs"]).env_remove("WIZEFS_ROOT").output().unwrap();
+    assert!(created.status.success());
+    assert!(root.outside().join(".local/share/wize/fs/wizedb.conf").is_file());
+    let nowhere = root.command(&["list"]).env_remove("WIZEFS_ROOT").env_remove("HOME").output().unwrap();
+    assert_eq!(nowhere.status.code(), Some(2));
+}

@@ -1,0 +1,124 @@
+//! What goes wrong around the program: configuration, locks, ports, keys, the ledger's files.
+
+use crate::root::{TestRoot, finish};
+use std::fs;
+use std::net::TcpListener;
+
+#[test]
+fn a_corrupted_configuration_is_named_and_left_alone() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    for (file, commands) in [
+        ("wizedb.conf", &["list", "status", "create more", "mount docs", "put - docs/a", "delete docs"][..]),
+        ("buckets/docs/wizefs.conf", &["status", "mount docs", "put - docs/a", "verify docs"][..]),
+        ("node.conf", &["status", "mount docs"][..]),
+    ] {
+        let good = fs::read(root.path(file)).ok();
+        for text in ["", "{", "[]", "{\"created\": 7}", "\0\0\0"] {
+            fs::write(root.path(file), text).unwrap();
+            for command in commands {
+                let ran = root.run(command).expect(21);
+                assert!(ran.stderr.contains(root.path(file).to_str().unwrap()), "{ran:?}");
+                assert_eq!(fs::read_to_string(root.path(file)).unwrap(), text, "{command} changed {file}");
+            }
+        }
+        match good {
+            Some(good) => fs::write(root.path(file), good).unwrap(),
+            None => fs::remove_file(root.path(file)).unwrap(),
+        }
+    }
+    root.run("verify docs").expect(0);
+}
+
+#[test]
+fn a_locked_root_is_waited_for_and_then_its_holder_is_named() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    let lock = fs::OpenOptions::new().write(true).open(root.path("node.lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    fs::write(root.path("node.lock"), "4242\n").unwrap();
+    let waiting = root.start("list");
+    let refused = root.run("create more --json").expect(8);
+    assert_eq!(refused.error(), (8, "root-locked".to_owned()));
+    assert!(refused.stderr.contains("process 4242"), "{refused:?}");
+    finish(waiting).expect(8);
+    let waiting = root.start("list");
+    drop(lock);
+    finish(waiting).expect(0);
+}
+
+#[test]
+fn commands_at_the_same_time_wait_for_each_other() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    let all: Vec<_> = (0..8).map(|i| root.start(&format!("put - docs/file{i}"))).collect();
+    for child in all {
+        finish(child).expect(0);
+    }
+    assert_eq!(root.run("list docs --json").expect(0).json()["entries"].as_array().unwrap().len(), 8);
+    root.run("verify docs").expect(0);
+}
+
+#[test]
+fn a_taken_port_is_said_by_the_background_node_too() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs").expect(0);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    for line in ["mount docs", "mount docs --fg", "node", "node --fg"] {
+        let ran = root.run(&format!("{line} --listen {address}")).expect(8);
+        assert!(ran.stderr.contains(&address.to_string()), "{ran:?}");
+    }
+    root.expect_no_node();
+    assert!(root.mounts().is_empty());
+    root.run(&format!("mount docs --listen {address} --json")).expect(8);
+    root.run("node --listen 0.0.0.0:0").expect(2);
+    root.run("node --grpc-listen 127.0.0.1:0").expect(1);
+    root.run("node --listen 127.0.0.1:0").expect(0);
+    let rest = root.run("status --json").expect(0).json()["node"]["rest"].as_str().unwrap().to_owned();
+    assert!(!rest.ends_with(":0"), "{rest}");
+    root.run("stop").expect(0);
+}
+
+#[test]
+fn a_missing_key_is_not_replaced() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    for key in ["wallets/default", "wallets/log.key"] {
+        let kept = fs::read(root.path(key)).unwrap();
+        fs::remove_file(root.path(key)).unwrap();
+        let ran = root.run("list").expect(20);
+        assert!(ran.stderr.contains(key), "{ran:?}");
+        assert!(!root.path(key).exists());
+        fs::write(root.path(key), "nonsense").unwrap();
+        root.run("list").expect(21);
+        fs::write(root.path(key), kept).unwrap();
+    }
+    root.run("list").expect(0);
+}
+
+#[test]
+fn a_ledger_that_does_not_open_is_not_written_and_is_checked() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    let manifest = fs::read_dir(root.path("ledger")).unwrap().flatten();
+    let manifest = manifest.map(|e| e.path()).find(|p| p.to_string_lossy().contains("MANIFEST")).unwrap();
+    let good = fs::read(&manifest).unwrap();
+    fs::write(&manifest, &good[..good.len() / 2]).unwrap();
+    let refused = root.run("put - docs/a --json").expect(26);
+    assert_eq!(refused.error().1, "ledger-damaged");
+    let report = root.run("integrity --json").expect(26).json();
+    assert_eq!(report["ok"], false);
+    assert!(!report["problems"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn a_root_with_a_long_path_works() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let long = root.outside().join("x".repeat(120)).join("y".repeat(120));
+    let flag = format!("--root={}", long.display());
+    root.run_args(&["create", "docs", &flag]).expect(0);
+    root.run_args(&["node", &flag]).expect(0);
+    assert_eq!(root.run_args(&["status", "--json", &flag]).expect(0).json()["node"]["running"], true);
+    root.run_args(&["stop", &flag]).expect(0);
+}

@@ -1,0 +1,8 @@
+//! The real program against real roots, mounts and ports. Each test has a root of its own and leaves nothing behind.
+
+mod bucket;
+mod command_line;
+mod faults;
+mod mount;
+mod rest;
+mod root;

@@ -1,0 +1,177 @@
+//! Mounts: made, used, taken away, in the background and in front, found dead, and ended by signals.
+
+use crate::root::{TestRoot, finish};
+use rustix::process::Signal;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+
+#[test]
+fn the_folder_is_there_while_it_is_mounted() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs").expect(0);
+    let mounted = root.run("mount docs --json").expect(0).json();
+    assert_eq!(mounted["mountpoint"].as_str(), root.mnt("docs", "").to_str().map(|path| path.trim_end_matches('/')));
+    fs::write(root.mnt("docs", "a"), "through the mount").unwrap();
+    root.run("sync docs").expect(0);
+    assert_eq!(root.run("get a docs -").expect(0).stdout, "through the mount");
+    let line = &root.run("log docs/a --json").expect(0).json_lines()[0];
+    assert_eq!(
+        (line["op"].as_str(), line["cause"].as_str(), line["status"].as_str()),
+        (Some("put"), Some("mount"), Some("final"))
+    );
+
+    let status = root.run("status --json").expect(0).json();
+    assert_eq!(status["node"]["running"], true);
+    assert_eq!(status["buckets"][0]["state"], "mounted");
+    let mode = |name: &str| fs::metadata(root.path(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(
+        (mode("node.sock"), mode("node.log"), mode("wallets"), mode("wallets/default")),
+        (0o600, 0o600, 0o700, 0o600)
+    );
+
+    root.run("mount docs").expect(7);
+    root.run("delete docs").expect(7);
+    root.run("unmount docs").expect(0);
+    assert!(!root.mnt("docs", "").exists(), "the mountpoint goes with the mount");
+    assert!(root.mounts().is_empty());
+    root.expect_no_node();
+    root.run("unmount docs").expect(7);
+    root.run("verify docs").expect(0);
+}
+
+#[test]
+fn places_that_must_not_be_mounted_on_are_refused() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    fs::create_dir_all(root.outside().join("full/x")).unwrap();
+    fs::create_dir_all(root.outside().join("tree")).unwrap();
+    fs::write(root.outside().join("file"), "").unwrap();
+    root.run("create docs --from tree").expect(0);
+    for place in ["nosuch", "full", "file", "tree", "root", "root/mnt", "root/buckets", "."] {
+        let ran = root.run(&format!("mount docs {place} --json")).expect(7);
+        assert_eq!(ran.error().0, 7);
+    }
+    root.expect_no_node();
+    root.run("mount nosuch").expect(6);
+    fs::create_dir(root.outside().join("free")).unwrap();
+    root.run("mount docs free").expect(0);
+    root.run("unmount docs").expect(0);
+    assert!(root.outside().join("free").is_dir(), "the user's own folder stays");
+}
+
+#[test]
+fn a_busy_folder_is_named_refused_and_can_be_detached() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs --mount").expect(0);
+    let mut holder = Command::new("cat").current_dir(root.mnt("docs", "")).stdin(Stdio::piped()).spawn().unwrap();
+    let busy = root.run("unmount docs").expect(13);
+    assert!(busy.stderr.contains(&format!("cat ({})", holder.id())), "{busy:?}");
+    root.run("unmount docs --lazy").expect(0);
+    assert!(root.mounts().is_empty());
+    assert!(root.is_node_alive(), "it is served to those who use it");
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+    root.expect_no_node();
+}
+
+#[test]
+fn somebody_else_may_unmount_it() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs --mount").expect(0);
+    fs::write(root.mnt("docs", "a"), "a").unwrap();
+    assert!(Command::new("umount").arg(root.mnt("docs", "")).status().unwrap().success());
+    root.expect_no_node();
+    assert_eq!(root.run("get a docs -").expect(0).stdout, "a");
+}
+
+#[test]
+fn signals_end_the_node_also_with_a_shell_in_the_mount() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs").expect(0);
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT] {
+        let child = root.start("mount docs --fg");
+        root.wait_for("the mount", || !root.mounts().is_empty());
+        root.run("status").expect(0);
+        let mut shell = Command::new("cat").current_dir(root.mnt("docs", "")).stdin(Stdio::piped()).spawn().unwrap();
+        fs::write(root.mnt("docs", "a"), format!("{signal:?}")).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+        finish(child).expect(128 + signal.as_raw());
+        assert!(root.mounts().is_empty(), "no dead mount is left");
+        drop(shell.stdin.take());
+        shell.wait().unwrap();
+    }
+    root.run("sync").expect(0);
+    root.run("verify docs").expect(0);
+}
+
+#[test]
+fn a_killed_node_leaves_a_stale_mount_that_the_next_one_clears() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs --mount").expect(0);
+    fs::write(root.mnt("docs", "a"), "before the kill").unwrap();
+    root.kill_node();
+    assert_eq!(root.run("status --json").expect(0).json()["buckets"][0]["state"], "stale");
+    let mounted = root.run("mount docs").expect(0);
+    assert!(mounted.stderr.contains("cleared"), "{mounted:?}");
+    assert_eq!(fs::read_to_string(root.mnt("docs", "a")).unwrap(), "before the kill");
+    root.run("sync").expect(0);
+    root.run("verify docs").expect(0);
+    root.kill_node();
+    root.run("unmount docs").expect(0);
+    assert!(root.mounts().is_empty());
+}
+
+#[test]
+fn a_signal_tells_that_the_folder_is_usable() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs").expect(0);
+    for flag in ["", "--fg"] {
+        // The shell says "ready" when it is told, and only then is the folder looked at.
+        let script = "trap 'echo ready; exit 0' USR1; echo $$; while :; do read -t 1 _ <&3; done 3<>\"$0\"";
+        let fifo = root.outside().join(format!("fifo{flag}"));
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let mut shell = Command::new("bash").args(["-c", script]).arg(&fifo).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = shell.stdout.take().unwrap();
+        let mut line = Vec::new();
+        while !line.ends_with(b"\n") {
+            let mut byte = [0];
+            said.read_exact(&mut byte).unwrap();
+            line.push(byte[0]);
+        }
+        let child = root.start(&format!("mount docs {flag} --notifypid {}", shell.id()));
+        let mut ready = String::new();
+        said.read_to_string(&mut ready).unwrap();
+        assert_eq!((ready.as_str(), shell.wait().unwrap().code()), ("ready\n", Some(0)));
+        fs::write(root.mnt("docs", "a"), "x").unwrap();
+        root.run("unmount docs").expect(0);
+        finish(child).expect(0);
+    }
+}
+
+#[test]
+fn one_node_serves_several_mounts_and_a_service_stays_without_any() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create a").expect(0);
+    root.run("create b").expect(0);
+    root.run("mount a").expect(0);
+    let node = root.node();
+    root.run("mount b").expect(0);
+    assert_eq!(root.node(), node);
+    root.run("unmount a").expect(0);
+    assert!(root.is_node_alive());
+    root.run("delete b --unmount").expect(0);
+    root.expect_no_node();
+
+    root.run("node").expect(0);
+    root.run("node").expect(8);
+    root.run("mount a").expect(0);
+    root.run("unmount a").expect(0);
+    assert!(root.is_node_alive());
+    root.run("mount a --read-only").expect(0);
+    assert!(fs::write(root.mnt("a", "x"), "x").is_err());
+    root.run("stop").expect(0);
+    root.expect_no_node();
+    assert!(root.mounts().is_empty());
+    root.run("stop").expect(60);
+}
