@@ -140,7 +140,7 @@ impl Import<'_> {
     }
 
     fn content(&mut self, node: &Arc<Node>, stat: &Stat) -> FsResult<()> {
-        self.recorder.mark_dirty(node, Vec::new(), Cause::Import, stat);
+        self.recorder.mark_dirty(node, &mut node.writing.lock(), Vec::new(), Cause::Import, stat);
         loop {
             match self.recorder.settle(node, false)? {
                 Outcome::Done(_) => {

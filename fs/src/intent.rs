@@ -138,7 +138,7 @@ impl Intents {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(FsError::os(format!("read {}", path.display()), e)),
         };
-        let live = parse(&bytes)
+        let (live, highest) = parse(&bytes)
             .ok_or_else(|| FsError::State { path: path.to_owned(), problem: "not a file of intents".into() })?;
         let found = live
             .values()

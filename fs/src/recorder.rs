@@ -7,7 +7,7 @@ use crate::bucket::Durability;
 use crate::change::{Cause, Op, Row};
 use crate::content::Outboards;
 use crate::error::{FsError, FsResult};
-use crate::inode::{Dirty, InodeTable, Name, Node};
+use crate::inode::{Dirty, InodeTable, Name, Node, Writing};
 use crate::intent::{At, Intent, Intents};
 use crate::path::BucketPath;
 use crate::settle::Queue;
@@ -237,8 +237,7 @@ impl Recorder {
     }
 
     /// A file that was just created, or whose content must be looked at for another reason than a writer here.
-    pub fn mark_dirty(&self, node: &Arc<Node>, intents: Vec<u64>, cause: Cause, stat: &Stat) {
-        let mut writing = node.writing.lock();
+    pub fn mark_dirty(&self, node: &Arc<Node>, writing: &mut Writing, intents: Vec<u64>, cause: Cause, stat: &Stat) {
         match &mut writing.dirty {
             Some(dirty) => dirty.intents.extend(intents),
             None => writing.dirty = Some(Box::new(Dirty::new(intents, cause, stat))),

@@ -6,7 +6,7 @@
 
 use crate::change::{Content, Evidence, Hashes, Op};
 use crate::error::FsResult;
-use crate::inode::{Dirty, Name, Node};
+use crate::inode::{Dirty, Name, Node, Writing};
 use crate::lease::{Asked, ReadLease, reopen};
 use crate::path::BucketPath;
 use crate::recorder::{Namespace, Recorder, at_of};
@@ -55,21 +55,33 @@ struct QueueState {
 impl Queue {
     /// Settle `node` when a worker is free; `now` ignores the pause of a file that changes all the time.
     pub fn push(&self, node: &Arc<Node>, now: bool) {
-        let due = (!now).then(|| node.writing.lock().due());
-        let mut state = self.state.lock();
         if now {
-            state.later.retain(|_, waiting| waiting.ino != node.ino);
-            state.waiting.remove(&node.ino.0);
+            self.push_ready(node);
+        } else {
+            self.push_locked(node, &node.writing.lock());
         }
+    }
+
+    /// As [`Queue::push`] at leisure, for a caller that holds the lock of the node's `writing`.
+    pub fn push_locked(&self, node: &Arc<Node>, writing: &Writing) {
+        let due = writing.due();
+        let mut state = self.state.lock();
+        if state.waiting.insert(node.ino.0) {
+            state.later.insert((due, node.ino.0), node.clone());
+            self.work.notify_one();
+        }
+    }
+
+    fn push_ready(&self, node: &Arc<Node>) {
+        let mut state = self.state.lock();
         if !state.waiting.insert(node.ino.0) {
-            return;
-        }
-        match due {
-            Some(due) => {
-                state.later.insert((due, node.ino.0), node.clone());
+            let later = state.later.len();
+            state.later.retain(|_, waiting| waiting.ino != node.ino);
+            if state.later.len() == later {
+                return;
             }
-            None => state.ready.push_back(node.clone()),
         }
+        state.ready.push_back(node.clone());
         self.work.notify_one();
     }
 
@@ -131,7 +143,7 @@ impl Queue {
     }
 }
 
-impl crate::inode::Writing {
+impl Writing {
     /// When the content is worth hashing.
     fn due(&self) -> Instant {
         let rested = Instant::now() + REST;
@@ -257,8 +269,9 @@ impl Recorder {
         flag: &AtomicBool,
     ) -> FsResult<Outcome> {
         let names = self.lock_names();
-        let stat = Stat::of_fd(&*node.fd()?)?;
         let mut writing = node.writing.lock();
+        // Looked at under the lock that a change of attributes takes while the content is not reported.
+        let stat = node.stat()?;
         if !undisturbed() {
             return Ok(self.disturbed(flag));
         }

@@ -191,10 +191,12 @@ impl Bucket {
             return Err(FsError::os(path.to_string(), Errno::INVAL));
         }
         let before = Stat { mtime_ns: i64::MIN, ..stat };
-        self.recorder.mark_dirty(&node, Vec::new(), Cause::Put, &before);
-        if let Some(dirty) = &mut node.writing.lock().dirty {
-            dirty.accepted = true;
+        let mut writing = node.writing.lock();
+        self.recorder.mark_dirty(&node, &mut writing, Vec::new(), Cause::Put, &before);
+        if let Some(dirty) = &mut writing.dirty {
+            (dirty.accepted, dirty.cause) = (true, Cause::Put);
         }
+        drop(writing);
         Ok(self.settled(&node)?.number)
     }
 

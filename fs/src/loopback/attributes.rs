@@ -48,12 +48,22 @@ impl LoopbackFs {
     /// Do `act`, which moves the change time of `node` and perhaps its permission bits. The table follows for a file that was
     /// as it had been left; new permission bits of such a file are a put that repeats its content.
     fn change_attributes(&self, node: &Arc<Node>, who: Caller, act: impl FnOnce() -> FsResult<()>) -> FsResult<()> {
-        if !node.kind.is_recorded() || node.writing.lock().dirty.is_some() {
-            // Its coming put carries the attributes.
+        if !node.kind.is_recorded() {
             return act();
         }
+        // Its coming put carries the attributes; the lock keeps that from being reported in between.
+        let writing = node.writing.lock();
+        if writing.dirty.is_some() {
+            return act();
+        }
+        drop(writing);
         self.recorder.stream.admit(false)?;
         let names = self.recorder.lock_names();
+        // Held to the end: a writer that begins in between would see the change time ahead of the table.
+        let mut writing = node.writing.lock();
+        if writing.dirty.is_some() {
+            return act();
+        }
         let before = node.stat()?;
         let row = self.recorder.inode_row(node.ino, node.btime_ns)?;
         let intent = Intent::Write {
@@ -70,7 +80,8 @@ impl LoopbackFs {
         let Some(mut row) = known else {
             // Not as it was left: the put that tells of new permission bits is a foreign one.
             if node.kind == Kind::File && after.mode != before.mode {
-                self.recorder.mark_dirty(node, vec![id], Cause::Foreign, &before);
+                self.recorder.mark_dirty(node, &mut writing, vec![id], Cause::Foreign, &before);
+                drop(writing);
                 self.recorder.queue.push(node, false);
             } else {
                 self.recorder.intents.end_now(&[id]);

@@ -1,8 +1,10 @@
 //! LoopbackFS: a directory as a bucket. Every operation goes by inode and directory descriptor, never by a path string.
 
 mod attributes;
+mod create;
 mod data;
 mod names;
+mod rename;
 
 use crate::error::{FsError, FsResult};
 use crate::handle::{DirHandle, FileHandle, HandleTable, Listed};

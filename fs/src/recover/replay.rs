@@ -321,7 +321,7 @@ impl<'a> Replay<'a> {
     }
 
     fn requeue(&mut self, node: &Arc<Node>, cause: Cause, stat: &Stat) {
-        self.recorder.mark_dirty(node, Vec::new(), cause, stat);
+        self.recorder.mark_dirty(node, &mut node.writing.lock(), Vec::new(), cause, stat);
         self.recorder.queue.push(node, true);
         self.recovery.recovered += 1;
     }

@@ -73,8 +73,9 @@ impl Driver {
         }
         // The threads of the dead bucket must not go on reporting into the sink of the living one.
         self.sink.set_problem(Some(wizefs_fs::SinkError::Broken("killed".into())));
-        let _ignored = self.bucket.close();
-        Self::open(self.folder.clone(), state, sink, self.durability, boot)
+        let (folder, durability) = (self.folder.clone(), self.durability);
+        drop(self);
+        Self::open(folder, state, sink, durability, boot)
     }
 
     pub(crate) fn backing(&self, path: &str) -> PathBuf {
@@ -209,6 +210,13 @@ impl Driver {
         let told = Fold::of(&self.sink.changes());
         let there = Fold::of_tree(&self.backing(""));
         assert_eq!(told, there, "changes: {:#?}", self.told());
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Its threads end; what it could not report is the test's affair.
+        let _ignored = self.bucket.close();
     }
 }
 

@@ -1,0 +1,190 @@
+//! Making files, directories, symbolic links and special files.
+
+use super::LoopbackFs;
+use super::names::{Place, at, open_place};
+use crate::bucket::NODE;
+use crate::change::{Cause, Content, Evidence, Op};
+use crate::error::{FsError, FsResult};
+use crate::inode::Node;
+use crate::intent::Intent;
+use crate::stat::Stat;
+use crate::table::{self, Settled};
+use crate::vfs::{Attr, Caller, Ino, Opened};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+impl LoopbackFs {
+    pub(super) fn create_file(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        flags: i32,
+        who: Caller,
+    ) -> FsResult<(Attr, Opened)> {
+        self.recorder.stream.admit(false)?;
+        let place = self.place(parent, name)?;
+        let made = self.make_file(&place, mode, flags, who);
+        let (node, file, stat) = match made {
+            Err(error) if error.errno() == Errno::EXIST && flags & libc::O_EXCL == 0 => {
+                let (node, _) = self.recorder.inodes.open_name(&place.dir, name)?;
+                let opened = self.open_file(&node, flags, who)?;
+                let stat = node.stat()?;
+                self.recorder.inodes.hold(&node);
+                return Ok((Self::attr(&node, stat), opened));
+            }
+            made => made?,
+        };
+        let writable = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        self.recorder.inodes.hold(&node);
+        node.writing.lock().writers += u32::from(writable);
+        if !writable {
+            self.recorder.queue.push(&node, false);
+        }
+        Ok((Self::attr(&node, stat), self.opened(&node, file, writable)))
+    }
+
+    /// Make a new regular file and leave it dirty.
+    fn make_file(&self, place: &Place<'_>, mode: u32, flags: i32, who: Caller) -> FsResult<(Arc<Node>, File, Stat)> {
+        let flags = OFlags::from_bits_retain((flags & super::PASSED_FLAGS) as u32)
+            | OFlags::CREATE
+            | OFlags::EXCL
+            | OFlags::NOFOLLOW
+            | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(mode & 0o7777);
+        let (id, file) = self.with_intent(Intent::Create { at: place.at() }, who, || {
+            let file = File::from(rustix::fs::openat(&*place.fd, place.name, flags, mode)?);
+            give_to(place, who, mode).inspect_err(|_| take_back(place, AtFlags::empty()))?;
+            Ok(file)
+        })?;
+        let (node, stat) = self.recorder.inodes.open_name(&place.dir, place.name)?;
+        let before = Stat { mtime_ns: i64::MIN, ..stat };
+        self.recorder.mark_dirty(&node, &mut node.writing.lock(), vec![id], Cause::Mount, &before);
+        Ok((node, file, stat))
+    }
+
+    /// Put the finished file `temporary` in `dir` in the place of `name`, dirty with the cause of a put.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn replace(&self, dir: &Arc<Node>, temporary: &OsStr, name: &OsStr, stage: u64) -> FsResult<Arc<Node>> {
+        let fd = dir.fd()?;
+        let from = Place { dir: dir.clone(), fd: fd.clone(), name: temporary };
+        let to = Place { dir: dir.clone(), fd, name };
+        let _names = self.recorder.lock_names();
+        let (node, stat) = self.recorder.inodes.open_name(dir, temporary)?;
+        let target = open_place(&self.recorder.inodes, &to)?;
+        let intent = Intent::Rename { from: from.at(), to: to.at(), ino: node.ino.0 };
+        let (id, ()) =
+            self.with_intent(intent, NODE, || Ok(rustix::fs::renameat(&*from.fd, temporary, &*to.fd, name)?))?;
+        node.drop_name(dir.ino, temporary);
+        node.add_name(dir, name);
+        if let Some((target, before)) = &target {
+            target.drop_name(dir.ino, name);
+            let rows = self.unlinked(target, &mut target.writing.lock(), &to, before)?;
+            self.recorder.stream.note(rows.into_iter().collect());
+        }
+        let before = Stat { mtime_ns: i64::MIN, ..stat };
+        self.recorder.mark_dirty(&node, &mut node.writing.lock(), vec![stage, id], Cause::Put, &before);
+        Ok(node)
+    }
+
+    /// Make the directory `name` that a put below it implies; the table learns of it with that put.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn make_parent(&self, dir: &Arc<Node>, name: &OsStr) -> FsResult<Arc<Node>> {
+        let intent = Intent::Create { at: at(dir, name) };
+        let (id, ()) =
+            self.with_intent(intent, NODE, || Ok(rustix::fs::mkdirat(&*dir.fd()?, name, Mode::from_raw_mode(0o755))?))?;
+        self.recorder.intents.end_now(&[id]);
+        Ok(self.recorder.inodes.open_name(dir, name)?.0)
+    }
+
+    pub(super) fn make_node(&self, parent: Ino, name: &OsStr, mode: u32, rdev: u64, who: Caller) -> FsResult<Attr> {
+        self.recorder.stream.admit(false)?;
+        let place = self.place(parent, name)?;
+        let kind = FileType::from_raw_mode(mode);
+        if matches!(kind, FileType::RegularFile | FileType::Unknown) {
+            let (node, file, stat) = self.make_file(&place, mode, libc::O_RDONLY, who)?;
+            drop(file);
+            self.recorder.inodes.hold(&node);
+            self.recorder.queue.push(&node, false);
+            return Ok(Self::attr(&node, stat));
+        }
+        let bits = Mode::from_raw_mode(mode & 0o7777);
+        let (id, ()) = self.with_intent(Intent::Create { at: place.at() }, who, || {
+            rustix::fs::mknodat(&*place.fd, name, kind, bits, rdev)?;
+            give_to(&place, who, bits).inspect_err(|_| take_back(&place, AtFlags::empty()))
+        })?;
+        // Special files work and are not recorded.
+        self.recorder.intents.end_now(&[id]);
+        self.entry(&place.dir, name)
+    }
+
+    pub(super) fn make_dir(&self, parent: Ino, name: &OsStr, mode: u32, who: Caller) -> FsResult<Attr> {
+        self.recorder.stream.admit(false)?;
+        let place = self.place(parent, name)?;
+        let bits = Mode::from_raw_mode(mode & 0o7777);
+        let names = self.recorder.lock_names();
+        let path = self.recorder.path(&place.dir, name)?;
+        let (id, ()) = self.with_intent(Intent::Create { at: place.at() }, who, || {
+            rustix::fs::mkdirat(&*place.fd, name, bits)?;
+            give_to(&place, who, bits).inspect_err(|_| take_back(&place, AtFlags::REMOVEDIR))
+        })?;
+        let attr = self.entry(&place.dir, name)?;
+        let node = self.node(attr.ino)?;
+        let mut rows = self.recorder.dir_rows(&node, &place.dir, name, &attr.stat)?;
+        self.recorder.imply_dirs(&place.dir, &mut rows)?;
+        node.recorded.store(true, std::sync::atomic::Ordering::Release);
+        let op = Op::Mkdir { path, mode: attr.stat.mode };
+        self.recorder.emit(&names, Cause::Mount, op, rows, vec![id]);
+        Ok(attr)
+    }
+
+    pub(super) fn make_symlink(&self, parent: Ino, name: &OsStr, target: &[u8], who: Caller) -> FsResult<Attr> {
+        self.recorder.stream.admit(false)?;
+        let place = self.place(parent, name)?;
+        let names = self.recorder.lock_names();
+        let path = self.recorder.path(&place.dir, name)?;
+        let (id, ()) = self.with_intent(Intent::Create { at: place.at() }, who, || {
+            rustix::fs::symlinkat(OsStr::from_bytes(target), &*place.fd, name)?;
+            let given = give_to(&place, who, Mode::empty());
+            given.inspect_err(|_| take_back(&place, AtFlags::empty()))
+        })?;
+        let attr = self.entry(&place.dir, name)?;
+        let mut rows = self.recorder.rows_of(attr.ino, &place.dir, name, &attr.stat, Settled::Symlink)?;
+        self.recorder.imply_dirs(&place.dir, &mut rows)?;
+        let content = Content::Symlink { target: target.to_vec() };
+        let put = table::put(path, content, &attr.stat, Evidence::Lease);
+        self.recorder.emit(&names, Cause::Mount, Op::Put(put), rows, vec![id]);
+        Ok(attr)
+    }
+}
+
+/// Give what was just made at `place` to the caller. A new owner costs the set-id bits, so they are set again.
+fn give_to(place: &Place<'_>, who: Caller, mode: Mode) -> FsResult<()> {
+    let stat = place.stat()?;
+    let inherits_group = Stat::of_fd(&*place.fd)?.mode & libc::S_ISGID != 0;
+    let uid = (stat.uid != who.uid).then(|| rustix::process::Uid::from_raw(who.uid));
+    let gid = (stat.gid != who.gid && !inherits_group).then(|| rustix::process::Gid::from_raw(who.gid));
+    if uid.is_none() && gid.is_none() {
+        return Ok(());
+    }
+    rustix::fs::chownat(&*place.fd, place.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+    if mode.intersects(Mode::SUID | Mode::SGID) {
+        rustix::fs::chmodat(&*place.fd, place.name, mode, AtFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// Undo a creation whose second half failed.
+fn take_back(place: &Place<'_>, flags: AtFlags) {
+    if let Err(errno) = rustix::fs::unlinkat(&*place.fd, place.name, flags) {
+        tracing::warn!(name = ?place.name, error = %FsError::from(errno), "half made file left");
+    }
+}

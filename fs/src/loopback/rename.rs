@@ -1,0 +1,227 @@
+//! Rename, replace and exchange.
+
+use super::LoopbackFs;
+use super::names::{Place, open_place};
+use crate::change::{Cause, Content, Evidence, Op, Row};
+use crate::error::FsResult;
+use crate::inode::{Node, Writing};
+use crate::intent::{At, Intent};
+use crate::path::BucketPath;
+use crate::recorder::Namespace;
+use crate::stat::{Kind, Stat};
+use crate::table::{self, InodeRow, NameRow, Settled};
+use crate::vfs::{Caller, Ino};
+use rustix::fs::RenameFlags;
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+/// An inode that takes part in a rename: itself, its attributes before, its write side, locked.
+struct Side<'a> {
+    node: &'a Arc<Node>,
+    before: Stat,
+    writing: &'a mut Writing,
+}
+
+/// A rename that the backing has done.
+struct Renamed<'a> {
+    names: &'a Namespace<'a>,
+    from: Place<'a>,
+    to: Place<'a>,
+    paths: (BucketPath, BucketPath),
+    id: u64,
+}
+
+impl LoopbackFs {
+    pub(super) fn rename_name(
+        &self,
+        from: (Ino, &OsStr),
+        to: (Ino, &OsStr),
+        flags: RenameFlags,
+        who: Caller,
+    ) -> FsResult<()> {
+        self.recorder.stream.admit(false)?;
+        if flags.contains(RenameFlags::WHITEOUT) {
+            return Err(super::not_supported("rename with whiteout"));
+        }
+        let (from, to) = (self.place(from.0, from.1)?, self.place(to.0, to.1)?);
+        let names = self.recorder.lock_names();
+        let (node, before) = self.recorder.inodes.open_name(&from.dir, from.name)?;
+        let target = open_place(&self.recorder.inodes, &to)?;
+        let paths = (self.recorder.path(&from.dir, from.name)?, self.recorder.path(&to.dir, to.name)?);
+        let same = target.as_ref().is_some_and(|(target, _)| Arc::ptr_eq(target, &node));
+        // Held until the table follows: a writer that begins in between would see change times ahead of it.
+        let mut writing = node.writing.lock();
+        let mut target_writing = match &target {
+            Some((target, _)) if !same => Some(target.writing.lock()),
+            _ => None,
+        };
+        let intent = Intent::Rename { from: from.at(), to: to.at(), ino: node.ino.0 };
+        let (id, ()) = self.with_intent(intent, who, || {
+            Ok(rustix::fs::renameat_with(&*from.fd, from.name, &*to.fd, to.name, flags)?)
+        })?;
+        if same {
+            // Two names of one file: the kernel leaves both.
+            self.recorder.intents.end_now(&[id]);
+            return Ok(());
+        }
+        let done = Renamed { names: &names, from, to, paths, id };
+        let moved = Side { node: &node, before, writing: &mut writing };
+        let target = match (&target, &mut target_writing) {
+            (Some((node, before)), Some(writing)) => Some(Side { node, before: *before, writing }),
+            _ => None,
+        };
+        match target {
+            Some(target) if flags.contains(RenameFlags::EXCHANGE) => self.exchanged(&done, moved, target),
+            target => self.renamed(&done, moved, target),
+        }
+    }
+
+    fn renamed(&self, done: &Renamed<'_>, moved: Side<'_>, target: Option<Side<'_>>) -> FsResult<()> {
+        let Renamed { from, to, .. } = done;
+        let source_row = self.recorder.name_row(from.dir.ino, from.name)?;
+        moved.node.drop_name(from.dir.ino, from.name);
+        moved.node.add_name(&to.dir, to.name);
+        let mut rows = Vec::new();
+        if let Some(target) = target {
+            target.node.drop_name(to.dir.ino, to.name);
+            if target.node.kind == Kind::Directory {
+                rows.push(table::delete(table::inode_key(target.node.ino)));
+            } else {
+                rows.extend(self.unlinked(target.node, target.writing, to, &target.before)?);
+            }
+        }
+        if source_row.is_none_or(|row| row.ino != moved.node.ino.0) {
+            return self.renamed_unreported(done, moved, rows);
+        }
+        rows.push(table::delete(table::name_key(from.dir.ino, from.name)));
+        rows.extend(self.moved_rows(&moved, from, to)?);
+        self.recorder.imply_dirs(&to.dir, &mut rows)?;
+        let (from, to) = done.paths.clone();
+        self.recorder.emit(done.names, Cause::Mount, Op::Rename { from, to }, rows, vec![done.id]);
+        Ok(())
+    }
+
+    /// A rename of something the ledger does not know: its own put replaces what was at the new name.
+    fn renamed_unreported(&self, done: &Renamed<'_>, mut moved: Side<'_>, mut rows: Vec<Row>) -> FsResult<()> {
+        let to = &done.to;
+        let target_row = self.recorder.name_row(to.dir.ino, to.name)?;
+        if let Some(op) = self.unreported(&mut moved, to, done.paths.1.clone(), vec![done.id], &mut rows)? {
+            self.recorder.emit(done.names, Cause::Foreign, op, rows, vec![done.id]);
+            return Ok(());
+        }
+        if moved.node.kind == Kind::File {
+            self.recorder.stream.note(rows);
+            return Ok(());
+        }
+        // A directory made behind the mount, or a special file: not recorded, but it may have taken a recorded name.
+        let Some(target_row) = target_row else {
+            self.recorder.stream.note(rows);
+            self.recorder.intents.end_now(&[done.id]);
+            return Ok(());
+        };
+        rows.push(table::delete(table::name_key(to.dir.ino, to.name)));
+        let path = done.paths.1.clone();
+        let op = match target_row.kind {
+            Kind::Directory => Op::Rmdir { path },
+            _ => Op::Remove { path },
+        };
+        self.recorder.emit(done.names, Cause::Mount, op, rows, vec![done.id]);
+        Ok(())
+    }
+
+    /// Something the ledger does not know has come to `to`: a file's content is looked at, a symbolic link is put.
+    fn unreported(
+        &self,
+        moved: &mut Side<'_>,
+        to: &Place<'_>,
+        path: BucketPath,
+        intents: Vec<u64>,
+        rows: &mut Vec<Row>,
+    ) -> FsResult<Option<Op>> {
+        let node = moved.node;
+        if node.kind == Kind::Symlink {
+            let stat = to.stat()?;
+            rows.extend(self.recorder.rows_of(node.ino, &to.dir, to.name, &stat, Settled::Symlink)?);
+            self.recorder.imply_dirs(&to.dir, rows)?;
+            let content = Content::Symlink { target: self.target(node)? };
+            return Ok(Some(Op::Put(table::put(path, content, &stat, Evidence::Lease))));
+        }
+        if node.kind == Kind::File {
+            let clean = moved.writing.dirty.is_none();
+            let cause = if clean { Cause::Foreign } else { Cause::Mount };
+            self.recorder.mark_dirty(node, moved.writing, intents, cause, &moved.before);
+            if clean {
+                self.recorder.queue.push_locked(node, moved.writing);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Rows that follow a reported name from one place to another.
+    fn moved_rows(&self, moved: &Side<'_>, from: &Place<'_>, to: &Place<'_>) -> FsResult<Vec<Row>> {
+        let node = moved.node;
+        let name_row = NameRow { ino: node.ino.0, kind: node.kind };
+        let mut rows = vec![table::set(table::name_key(to.dir.ino, to.name), &name_row)?];
+        if let Some(mut row) = self.recorder.inode_row(node.ino, node.btime_ns)? {
+            row.moved(&moved.before, &to.stat()?, &from.at(), to.at());
+            rows.push(table::set(table::inode_key(node.ino), &row)?);
+        }
+        Ok(rows)
+    }
+
+    fn exchanged(&self, done: &Renamed<'_>, mut a: Side<'_>, mut b: Side<'_>) -> FsResult<()> {
+        let Renamed { from, to, .. } = done;
+        let a_known = self.recorder.name_row(from.dir.ino, from.name)?.is_some();
+        let b_known = self.recorder.name_row(to.dir.ino, to.name)?.is_some();
+        a.node.drop_name(from.dir.ino, from.name);
+        b.node.drop_name(to.dir.ino, to.name);
+        a.node.add_name(&to.dir, to.name);
+        b.node.add_name(&from.dir, from.name);
+        let mut rows = Vec::new();
+        let (a_path, b_path) = done.paths.clone();
+        let mut ops = Vec::new();
+        // Of what the ledger knows nothing, it is told anew; the other one moves.
+        match (a_known, b_known) {
+            (true, true) => {
+                rows.extend(self.moved_rows(&a, from, to)?);
+                rows.extend(self.moved_rows(&b, to, from)?);
+                ops.push(Op::Exchange { a: a_path, b: b_path });
+            }
+            (true, false) => {
+                rows.push(table::delete(table::name_key(from.dir.ino, from.name)));
+                rows.extend(self.moved_rows(&a, from, to)?);
+                ops.push(Op::Rename { from: a_path.clone(), to: b_path });
+                ops.extend(self.unreported(&mut b, from, a_path, vec![], &mut rows)?);
+            }
+            (false, true) => {
+                rows.push(table::delete(table::name_key(to.dir.ino, to.name)));
+                rows.extend(self.moved_rows(&b, to, from)?);
+                ops.push(Op::Rename { from: b_path.clone(), to: a_path });
+                ops.extend(self.unreported(&mut a, to, b_path, vec![], &mut rows)?);
+            }
+            (false, false) => {
+                ops.extend(self.unreported(&mut a, to, b_path, vec![], &mut rows)?);
+                ops.extend(self.unreported(&mut b, from, a_path, vec![], &mut rows)?);
+            }
+        }
+        let number = if ops.is_empty() {
+            self.recorder.stream.note(rows);
+            self.recorder.stream.last()
+        } else {
+            self.recorder.emit_all(done.names, Cause::Mount, ops, rows, vec![])
+        };
+        self.recorder.intents.end_after(number, vec![done.id]);
+        Ok(())
+    }
+}
+
+impl InodeRow {
+    /// Follow a rename, which moves the change time on most file systems.
+    fn moved(&mut self, before: &Stat, after: &Stat, from: &At, to: At) {
+        if self.matches(before) {
+            self.ctime_ns = after.ctime_ns;
+        }
+        self.links.retain(|link| link != from && *link != to);
+        self.links.push(to);
+    }
+}
