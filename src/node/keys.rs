@@ -11,7 +11,7 @@ pub(super) const DEFAULT_WALLET: &str = "default";
 /// The key file of the log, beside the wallets.
 const LOG_KEY: &str = "log.key";
 /// Pending transactions after which whoever makes changes waits for a block.
-const MEMPOOL_LIMIT: u64 = 65_536;
+const MEMPOOL_LIMIT: u64 = 16_384;
 
 /// Open the chain, or make it with new keys when there is none.
 pub(super) fn open_ledger(root: &Root) -> Result<(Ledger, Wallet)> {

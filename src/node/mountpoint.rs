@@ -35,7 +35,7 @@ pub(super) fn mounted_at(path: &Path) -> Result<Found> {
 }
 
 fn find(table: &[u8], path: &Path) -> Found {
-    let top = table.split(|b| *b == b'\n').filter_map(parse).filter(|line| line.mountpoint == path).next_back();
+    let top = table.split(|b| *b == b'\n').filter_map(parse).rfind(|line| line.mountpoint == path);
     match top {
         None => Found::Nothing,
         Some(line) if line.fstype == FSTYPE => Found::Wizefs,

@@ -19,6 +19,8 @@ const INTERVAL: Duration = Duration::from_millis(500);
 const INTERVAL_MAX: Duration = Duration::from_secs(5);
 /// So many pending transactions are a block at once.
 const BLOCK_FULL: u64 = 4096;
+/// A block has no more transactions than this, so that sealing needs little memory.
+const BLOCK_MOST: u64 = 2 * BLOCK_FULL;
 /// The pause is this many times what the last block took, so that sealing stays a small part of the work.
 const PAUSE_FACTOR: u32 = 4;
 /// Politeness of the sealer's thread towards the programs in the mounts.
@@ -85,12 +87,25 @@ impl Sealer {
     pub(super) fn seal(&self, node: &Node) -> Result<()> {
         let mut took = self.sealing.lock();
         let start = Instant::now();
-        let cut = node.ledger.pending().next;
-        let changes = node.ledger.pending_changes(cut);
-        for (id, _) in &changes {
-            persist(node, id)?;
+        let end = node.ledger.pending().next;
+        for (id, _) in node.ledger.pending_changes(end) {
+            persist(node, &id)?;
         }
-        let block = node.ledger.seal(cut).map_err(trouble::ledger)?;
+        loop {
+            let first = node.ledger.pending().first;
+            if first >= end {
+                break;
+            }
+            self.seal_block(node, end.min(first + BLOCK_MOST))?;
+        }
+        *took = start.elapsed();
+        Ok(())
+    }
+
+    /// Seal the pending transactions below `cut`, whose data is durable.
+    fn seal_block(&self, node: &Node, cut: u64) -> Result<()> {
+        let changes = node.ledger.pending_changes(cut);
+        let Some(block) = node.ledger.seal(cut).map_err(trouble::ledger)? else { return Ok(()) };
         for (id, last) in &changes {
             if let Some(bucket) = node.open_bucket(id)
                 && let Some(fs) = bucket.fs.try_read()
@@ -98,12 +113,9 @@ impl Sealer {
                 fs.retire(*last);
             }
         }
-        *took = start.elapsed();
-        if let Some(block) = block {
-            tracing::debug!(height = block.header.height, count = block.header.count, took = ?*took, "sealed");
-            *self.shared.blocks.lock() += 1;
-            self.shared.sealed.notify_all();
-        }
+        tracing::debug!(height = block.header.height, count = block.header.count, "sealed");
+        *self.shared.blocks.lock() += 1;
+        self.shared.sealed.notify_all();
         Ok(())
     }
 
