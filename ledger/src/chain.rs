@@ -18,7 +18,7 @@ use crate::codec::{TreePath, decode, encode};
 use crate::hash::{BucketId, Hash, TxId};
 use crate::log::Edge;
 use crate::mempool::{Mempool, Pending, Waiting};
-use crate::reserve::{FLOOR, LOW, Reserve};
+use crate::reserve::{FLOOR, LOW, PLENTY, Reserve};
 use crate::state::apply::{ApplyError, apply};
 use crate::state::{Layered, Sealed, View, map};
 use crate::store::rocks::RocksStore;
@@ -206,14 +206,14 @@ impl Ledger {
         if self.stalled.load(Ordering::Acquire) {
             return Space::Full;
         }
-        match (self.store.free_space(), &self.reserve) {
-            (Some(free), Some(reserve)) if !reserve.hold(free) => match free {
-                ..FLOOR => Space::Full,
-                // A disk too small to keep the reserve is judged by what is free alone.
-                LOW.. if !reserve.fits() => Space::Ample,
-                _ => Space::Reserve,
-            },
-            _ => Space::Ample,
+        let (Some(free), Some(reserve)) = (self.store.free_space(), &self.reserve) else { return Space::Ample };
+        match free {
+            _ if reserve.hold(free) => Space::Ample,
+            ..FLOOR => Space::Full,
+            // A disk too small for the reserve, or unable to set blocks aside, is judged by what is free alone.
+            PLENTY.. => Space::Ample,
+            LOW.. if !reserve.fits() => Space::Ample,
+            _ => Space::Reserve,
         }
     }
 
@@ -299,14 +299,14 @@ impl View for Current<'_> {
         self.0.store.get(Column::State, row)
     }
 
-    fn scan(&self, prefix: &[u8], visit: &mut Visitor<'_>) -> std::result::Result<(), StoreError> {
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visitor<'_>) -> std::result::Result<(), StoreError> {
         // A copy of the part concerned: a visitor may take as long as it likes, and may come back here.
         let over = {
             let live = self.0.live.lock();
-            let part = live.mempool.overlay.range(prefix.to_vec()..).take_while(|(row, _)| row.starts_with(prefix));
+            let part = live.mempool.overlay.range(from.to_vec()..).take_while(|(row, _)| row.starts_with(prefix));
             part.map(|(row, value)| (row.clone(), value.clone())).collect()
         };
-        Layered { over: &over, base: &Sealed(&*self.0.store) }.scan(prefix, visit)
+        Layered { over: &over, base: &Sealed(&*self.0.store) }.scan(prefix, from, visit)
     }
 }
 

@@ -129,8 +129,8 @@ impl crate::state::View for Rows {
         Ok(self.0.get(row).cloned())
     }
 
-    fn scan(&self, prefix: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError> {
-        let rows = self.0.range(prefix.to_vec()..).take_while(|(row, _)| row.starts_with(prefix));
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError> {
+        let rows = self.0.range(from.to_vec()..).take_while(|(row, _)| row.starts_with(prefix));
         for (row, value) in rows {
             if visit(row, value).is_break() {
                 break;

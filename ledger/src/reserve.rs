@@ -13,7 +13,7 @@ pub(crate) const LOW: u64 = 16 << 20;
 /// Free bytes below which nothing is written any more: what the store's own background writes may need.
 pub(crate) const FLOOR: u64 = 8 << 20;
 /// Free bytes from which the reserve is made again: well above `RESERVE + LOW`, or it would come and go.
-const PLENTY: u64 = RESERVE + 3 * LOW;
+pub(crate) const PLENTY: u64 = RESERVE + 3 * LOW;
 
 /// Bytes an unprivileged writer may still use on the disk of `path`; `None` when the system does not say.
 pub(crate) fn free_space(path: &Path) -> Option<u64> {

@@ -7,7 +7,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::codec::{Label, TreePath, decode};
 use crate::hash::{BucketId, Hash, TxId};
-use crate::store::{Column, Read, StoreError, Visitor, scan_prefix};
+use crate::store::{Column, Direction, Read, StoreError, Visitor};
 use crate::transaction::{BucketKind, Cause, Content, Evidence, FileOp, OutputRef};
 use crate::wallet::PublicKey;
 
@@ -190,8 +190,8 @@ pub fn directory_id(txid: &TxId, depth: u32) -> DirectoryId {
 pub(crate) trait View {
     fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Visits the rows that start with `prefix`, in order.
-    fn scan(&self, prefix: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError>;
+    /// Visits the rows that start with `prefix`, in order, from `from` on, which starts with it too.
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError>;
 }
 
 /// The sealed state.
@@ -202,8 +202,10 @@ impl View for Sealed<'_> {
         self.0.get(Column::State, row)
     }
 
-    fn scan(&self, prefix: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError> {
-        scan_prefix(self.0, Column::State, prefix, visit)
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError> {
+        self.0.scan(Column::State, from, Direction::Forward, &mut |row, value| {
+            if row.starts_with(prefix) { visit(row, value) } else { ControlFlow::Break(()) }
+        })
     }
 }
 
@@ -224,11 +226,11 @@ impl View for Layered<'_> {
         }
     }
 
-    fn scan(&self, prefix: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError> {
-        let changed = self.over.range(prefix.to_vec()..).take_while(|(row, _)| row.starts_with(prefix));
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError> {
+        let changed = self.over.range(from.to_vec()..).take_while(|(row, _)| row.starts_with(prefix));
         let mut changed = changed.map(|(row, (value, _))| (row, value)).peekable();
         let mut stopped = false;
-        self.base.scan(prefix, &mut |row, value| {
+        self.base.scan(prefix, from, &mut |row, value| {
             // Changed rows up to this one come first; one with the same key stands in its place.
             while let Some((above, new)) = changed.next_if(|(above, _)| above.as_slice() <= row) {
                 if let Some(new) = new
@@ -331,16 +333,17 @@ impl Look<'_> {
         Ok((txid(path)?, other.map(txid).transpose()?.flatten()))
     }
 
-    /// Visits the entries in one directory, sorted by name.
+    /// Visits the entries in one directory, sorted by name, from the name `from` on.
     pub(crate) fn children(
         &self,
         bucket: &BucketId,
         directory: &DirectoryId,
+        from: &[u8],
         visit: &mut dyn FnMut(&[u8], Entry) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let prefix = row::entry(bucket, directory, b"");
         let mut damage = None;
-        self.0.scan(&prefix, &mut |row, value| match stored(value) {
+        self.0.scan(&prefix, &[&prefix, from].concat(), &mut |row, value| match stored(value) {
             Ok(entry) => visit(&row[prefix.len()..], entry),
             Err(error) => {
                 damage = Some(error);

@@ -189,16 +189,17 @@ impl Ledger {
     /// See [`LedgerError`].
     pub fn list(&self, bucket: &BucketId, directory: &TreePath) -> Result<Option<Vec<Named>>> {
         match self.directory(bucket, directory)? {
-            Some(id) => Ok(Some(self.children(bucket, &id)?)),
+            Some(id) => Ok(Some(self.children(bucket, &id, b"", usize::MAX)?)),
             None => Ok(None),
         }
     }
 
-    fn children(&self, bucket: &BucketId, directory: &DirectoryId) -> Result<Vec<Named>> {
+    /// At most `limit` names in a directory, from the name `from` on.
+    fn children(&self, bucket: &BucketId, directory: &DirectoryId, from: &[u8], limit: usize) -> Result<Vec<Named>> {
         let mut children = Vec::new();
-        let scanned = Look(&Current(self)).children(bucket, directory, &mut |name, entry| {
+        let scanned = Look(&Current(self)).children(bucket, directory, from, &mut |name, entry| {
             children.push((name.to_vec(), entry));
-            ControlFlow::Continue(())
+            if children.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         self.read(scanned)?;
         Ok(children)
@@ -213,20 +214,28 @@ impl Ledger {
         bucket: &BucketId,
         visit: &mut dyn FnMut(&TreePath, &Entry) -> ControlFlow<()>,
     ) -> Result<()> {
-        let mut stack = vec![(TreePath::root(), self.children(bucket, bucket)?.into_iter())];
-        while let Some((directory, children)) = stack.last_mut() {
-            let Some((name, entry)) = children.next() else {
+        let mut stack = vec![Walk::new(TreePath::root(), *bucket)];
+        while let Some(walk) = stack.last_mut() {
+            if walk.page.len() == 0 && !walk.done {
+                let page = self.children(bucket, &walk.id, &walk.from, PAGE)?;
+                walk.done = page.len() < PAGE;
+                // The first name after the last one of this page.
+                walk.from = page.last().map_or_else(Vec::new, |(name, _)| [name, &b"\0"[..]].concat());
+                walk.page = page.into_iter();
+            }
+            let Some((name, entry)) = walk.page.next() else {
                 stack.pop();
                 continue;
             };
-            let Some(path) = directory.join(&name) else {
-                return self.read(Err(StoreError::Corrupt(format!("an entry in {directory:?} has no valid name"))));
+            let Some(path) = walk.directory.join(&name) else {
+                let what = format!("an entry in {:?} has no valid name", walk.directory);
+                return self.read(Err(StoreError::Corrupt(what)));
             };
             if visit(&path, &entry).is_break() {
                 break;
             }
             if let EntryNode::Directory { id, .. } = entry.node {
-                stack.push((path, self.children(bucket, &id)?.into_iter()));
+                stack.push(Walk::new(path, id));
             }
         }
         Ok(())
@@ -262,7 +271,7 @@ impl Ledger {
     /// See [`LedgerError`].
     pub fn buckets(&self) -> Result<Vec<Bucket>> {
         let mut ids = Vec::new();
-        let scanned = Current(self).scan(b"n", &mut |_, id| {
+        let scanned = Current(self).scan(b"n", b"n", &mut |_, id| {
             ids.push(id.to_vec());
             ControlFlow::Continue(())
         });
@@ -281,7 +290,7 @@ impl Ledger {
     /// See [`LedgerError`].
     pub fn balance(&self, address: &AddressHash) -> Result<u64> {
         let (mut sum, mut damage) = (0u64, None);
-        let scanned = Current(self).scan(b"o", &mut |_, value| match stored::<Output>(value) {
+        let scanned = Current(self).scan(b"o", b"o", &mut |_, value| match stored::<Output>(value) {
             Ok(output) => {
                 if output.address == *address {
                     sum = sum.saturating_add(output.amount);
@@ -336,6 +345,26 @@ impl Ledger {
     /// Passes a read on; damage poisons, for the next write would build on it.
     pub(super) fn read<T>(&self, result: std::result::Result<T, StoreError>) -> Result<T> {
         result.map_err(|error| self.unread(error))
+    }
+}
+
+/// Entries read at once by a walk: a directory may hold more than memory should.
+const PAGE: usize = 1_024;
+
+/// A directory being walked.
+struct Walk {
+    directory: TreePath,
+    id: DirectoryId,
+    page: std::vec::IntoIter<Named>,
+    /// Name the next page starts at.
+    from: Vec<u8>,
+    /// Whether there is no next page.
+    done: bool,
+}
+
+impl Walk {
+    fn new(directory: TreePath, id: DirectoryId) -> Walk {
+        Walk { directory, id, page: Vec::new().into_iter(), from: Vec::new(), done: false }
     }
 }
 

@@ -65,8 +65,8 @@ impl View for Step<'_> {
     }
 
     /// Of the state before: only subtrees about to be dropped are scanned, before anything in them is written.
-    fn scan(&self, prefix: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError> {
-        self.view.scan(prefix, visit)
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError> {
+        self.view.scan(prefix, from, visit)
     }
 }
 
@@ -212,7 +212,7 @@ impl Tree<'_, '_> {
         let mut below = vec![id];
         while let Some(id) = below.pop() {
             let mut children = Vec::new();
-            self.step.look().children(&self.bucket, &id, &mut |name, entry| {
+            self.step.look().children(&self.bucket, &id, b"", &mut |name, entry| {
                 children.push((name.to_vec(), entry));
                 ControlFlow::Continue(())
             })?;

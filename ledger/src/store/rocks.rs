@@ -16,7 +16,7 @@ const CACHE: usize = 32 << 20;
 const COLUMN_BUFFER: usize = 16 << 20;
 const ALL_BUFFERS: usize = 48 << 20;
 /// Write-ahead log kept at most, in bytes: what opening after a crash may have to replay.
-const WAL: u64 = 64 << 20;
+const WAL: u64 = 32 << 20;
 /// Table files kept open at most.
 const OPEN_FILES: i32 = 256;
 

@@ -162,3 +162,15 @@ fn a_directory_keeps_its_identity_and_a_moved_file_its_put() {
     fixture.seal();
     assert_clean(&fixture.ledger);
 }
+
+#[test]
+fn a_walk_reads_large_directories_in_pages() {
+    let mut fixture = Fixture::new();
+    let names: Vec<String> = (0..2_500).map(|number| format!("d/{number:05}")).collect();
+    fixture.submit(names[..2_000].iter().map(|name| put(name, 1)).collect());
+    fixture.seal();
+    fixture.submit(names[2_000..].iter().map(|name| put(name, 1)).collect());
+    fixture.submit(vec![remove("d/01023"), remove("d/01024")]);
+    let kept = names.into_iter().filter(|name| name != "d/01023" && name != "d/01024");
+    assert_eq!(fixture.tree(), ["d/".to_owned()].into_iter().chain(kept).collect::<Vec<_>>());
+}
