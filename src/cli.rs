@@ -189,14 +189,15 @@ mod tests {
 
     #[test]
     fn global_flags_work_before_and_after_the_command() {
-        fn check(line: &str, expect: (bool, bool, Option<&str>)) {
+        fn check(line: &str, expect: (bool, bool, &str)) {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();
             let Global { json, quiet, root, .. } = cli.global;
-            assert_eq!((json, quiet, root.as_deref().and_then(|r| r.to_str())), expect, "{line}");
+            let root = root.as_deref().and_then(|root| root.to_str());
+            assert_eq!((json, quiet, root), (expect.0, expect.1, Some(expect.2)), "{line}");
         }
-        check("wizefs --json --root /r list", (true, false, Some("/r")));
-        check("wizefs list --json -q --root /r", (true, true, Some("/r")));
-        check("wizefs c docs", (false, false, None));
-        check("wizefs m docs -f --notifypid 7", (false, false, None));
+        check("wizefs --json --root /r list", (true, false, "/r"));
+        check("wizefs list --json -q --root /r", (true, true, "/r"));
+        check("wizefs c docs --root=/r", (false, false, "/r"));
+        check("wizefs --root /r m docs -f --notifypid 7", (false, false, "/r"));
     }
 }
