@@ -1,6 +1,7 @@
 //! The inodes in use: those the kernel has looked up and those with unfinished changes.
 
 use crate::error::{FsError, FsResult};
+use crate::lease::reopen;
 use crate::stat::{Kind, Stat};
 use crate::vfs::Ino;
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -8,6 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -87,13 +89,13 @@ pub struct Dirty {
 }
 
 impl Node {
-    fn new(ino: Ino, stat: &Stat, fd: Arc<OwnedFd>) -> Self {
+    fn new(ino: Ino, stat: &Stat, fd: Option<OwnedFd>) -> Self {
         Self {
             ino,
             id: (stat.dev, stat.ino),
             btime_ns: stat.btime_ns,
             kind: stat.kind,
-            fd: Mutex::new(Some(fd)),
+            fd: Mutex::new(fd.map(Arc::new)),
             names: Mutex::new(Vec::new()),
             writing: Mutex::new(Writing::default()),
             hashed: Condvar::new(),
@@ -109,24 +111,49 @@ impl Node {
     /// The `O_PATH` descriptor.
     ///
     /// # Errors
-    /// `ESTALE` when it was closed as idle and the file is no longer at any known name.
+    /// `ESTALE` when there is none and the file is no longer at any known name.
     pub fn fd(&self) -> FsResult<Arc<OwnedFd>> {
         if let Some(fd) = &*self.fd.lock() {
             return Ok(fd.clone());
         }
+        let fd = Arc::new(self.open_by_name(OFlags::PATH)?);
+        *self.fd.lock() = Some(fd.clone());
+        Ok(fd)
+    }
+
+    /// Open the backing file with `flags`.
+    ///
+    /// # Errors
+    /// What the kernel answers; `ESTALE` as [`Node::fd`].
+    pub fn open(&self, flags: OFlags) -> FsResult<File> {
+        let held = self.fd.lock().clone();
+        match held {
+            Some(fd) => reopen(fd, flags),
+            None => Ok(self.open_by_name(flags)?.into()),
+        }
+    }
+
+    fn open_by_name(&self, flags: OFlags) -> FsResult<OwnedFd> {
         for name in self.names() {
             let parent = name.parent.fd()?;
-            let Ok(fd) = open_path(&parent, &name.name) else {
-                continue;
-            };
-            let stat = Stat::of_fd(&fd)?;
-            if (stat.dev, stat.ino) == self.id && stat.btime_ns == self.btime_ns {
-                let fd = Arc::new(fd);
-                *self.fd.lock() = Some(fd.clone());
-                return Ok(fd);
+            let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            match rustix::fs::openat(&*parent, &name.name, flags, Mode::empty()) {
+                Ok(fd) => {
+                    let stat = Stat::of_fd(&fd)?;
+                    if (stat.dev, stat.ino, stat.btime_ns) == (self.id.0, self.id.1, self.btime_ns) {
+                        return Ok(fd);
+                    }
+                }
+                Err(Errno::NOENT | Errno::LOOP) => {}
+                Err(errno) => return Err(errno.into()),
             }
         }
         Err(FsError::os("file changed behind the mount", Errno::STALE))
+    }
+
+    /// Keep `fd` if there is none.
+    fn keep(&self, fd: OwnedFd) {
+        self.fd.lock().get_or_insert_with(|| Arc::new(fd));
     }
 
     /// Attributes now.
@@ -223,7 +250,7 @@ impl InodeTable {
     /// What the kernel answers.
     pub fn new(root: OwnedFd) -> FsResult<Self> {
         let stat = Stat::of_fd(&root)?;
-        let node = Arc::new(Node::new(Ino::ROOT, &stat, Arc::new(root)));
+        let node = Arc::new(Node::new(Ino::ROOT, &stat, Some(root)));
         Ok(Self {
             slots: RwLock::new(HashMap::new()),
             root: node,
@@ -277,31 +304,36 @@ impl InodeTable {
     pub fn open_name(&self, parent: &Arc<Node>, name: &OsStr) -> FsResult<(Arc<Node>, Stat)> {
         let fd = open_path(&*parent.fd()?, name)?;
         let stat = Stat::of_fd(&fd)?;
-        Ok((self.adopt(parent, name, &stat, fd), stat))
+        Ok((self.adopt(parent, name, &stat, Some(fd)), stat))
     }
 
-    /// The node for the file just opened as `fd` at `name` in `parent`.
-    pub fn adopt(&self, parent: &Arc<Node>, name: &OsStr, stat: &Stat, fd: OwnedFd) -> Arc<Node> {
+    /// The node for the file at `name` in `parent`, which `stat` describes and `fd`, if given, is an `O_PATH` descriptor of.
+    pub fn adopt(&self, parent: &Arc<Node>, name: &OsStr, stat: &Stat, fd: Option<OwnedFd>) -> Arc<Node> {
         let ino = self.ino_of(stat);
         if ino == Ino::ROOT {
             return self.root.clone();
         }
         let known = self.find(ino);
         let node = match known.filter(|node| node.btime_ns == stat.btime_ns) {
-            Some(node) => node,
+            Some(node) => {
+                if let Some(fd) = fd {
+                    node.keep(fd);
+                }
+                node
+            }
             None => self.insert(ino, stat, fd),
         };
         node.add_name(parent, name);
         node
     }
 
-    fn insert(&self, ino: Ino, stat: &Stat, fd: OwnedFd) -> Arc<Node> {
+    fn insert(&self, ino: Ino, stat: &Stat, fd: Option<OwnedFd>) -> Arc<Node> {
         let mut slots = self.slots.write();
         let known = slots.get(&ino).and_then(|slot| slot.node.upgrade());
         if let Some(node) = known.filter(|node| node.btime_ns == stat.btime_ns) {
             return node;
         }
-        let node = Arc::new(Node::new(ino, stat, Arc::new(fd)));
+        let node = Arc::new(Node::new(ino, stat, fd));
         let slot = Slot { node: Arc::downgrade(&node), held: None, lookups: 0 };
         slots.insert(ino, slot);
         if slots.len() >= self.sweep_at.load(Ordering::Relaxed) {

@@ -7,7 +7,7 @@
 use crate::change::{Content, Evidence, Hashes, Op};
 use crate::error::FsResult;
 use crate::inode::{Dirty, Name, Node, Writing};
-use crate::lease::{Asked, ReadLease, reopen};
+use crate::lease::{Asked, ReadLease};
 use crate::path::BucketPath;
 use crate::recorder::{Namespace, Recorder, at_of};
 use crate::stat::{Kind, Stat};
@@ -28,6 +28,12 @@ const REFUSED_LAST: Duration = Duration::from_secs(5);
 /// A file rests this long after its last writer before it is hashed: a program that writes a temporary file and renames it is
 /// done by then, and what it did is one put of the final name.
 const REST: Duration = Duration::from_millis(100);
+/// While programs are at it, hashing waits until nothing was closed for this long,
+const CALM: Duration = Duration::from_millis(20);
+/// unless a file has waited for this long,
+const LATE: Duration = Duration::from_secs(1);
+/// or so many do.
+const BACKLOG_MAX: usize = 16_384;
 /// A file that changes all the time is hashed by itself at most every this many times its hash time,
 const REHASH_FACTOR: u32 = 10;
 /// and at least this often.
@@ -46,6 +52,8 @@ pub struct Queue {
 struct QueueState {
     ready: VecDeque<Arc<Node>>,
     later: BTreeMap<(Instant, u64), Arc<Node>>,
+    /// When something was last put there.
+    last_push: Option<Instant>,
     /// Inodes in either, so that each waits once.
     waiting: HashSet<u64>,
     jobs_ended: u64,
@@ -64,12 +72,10 @@ impl Queue {
 
     /// As [`Queue::push`] at leisure, for a caller that holds the lock of the node's `writing`.
     pub fn push_locked(&self, node: &Arc<Node>, writing: &Writing) {
-        let due = writing.due();
+        let now = Instant::now();
         let mut state = self.state.lock();
-        if state.waiting.insert(node.ino.0) {
-            state.later.insert((due, node.ino.0), node.clone());
-            self.work.notify_one();
-        }
+        state.last_push = Some(now);
+        state.push_later(node, writing.due(now), &self.work);
     }
 
     fn push_ready(&self, node: &Arc<Node>) {
@@ -87,10 +93,7 @@ impl Queue {
 
     fn push_later(&self, node: &Arc<Node>, pause: Duration) {
         let mut state = self.state.lock();
-        if state.waiting.insert(node.ino.0) {
-            state.later.insert((Instant::now() + pause, node.ino.0), node.clone());
-            self.work.notify_one();
-        }
+        state.push_later(node, Instant::now() + pause, &self.work);
     }
 
     /// The next node, or `None` when stopping.
@@ -100,18 +103,19 @@ impl Queue {
             if state.stopping {
                 return None;
             }
-            let now = Instant::now();
-            while let Some(entry) = state.later.first_entry().filter(|e| e.key().0 <= now) {
-                let node = entry.remove();
-                state.ready.push_back(node);
-            }
             if let Some(node) = state.ready.pop_front() {
                 state.waiting.remove(&node.ino.0);
                 return Some(node);
             }
-            match state.later.first_key_value().map(|((due, _), _)| *due) {
-                Some(due) => {
-                    self.work.wait_until(&mut state, due);
+            let now = Instant::now();
+            match state.next_turn(now) {
+                Some(turn) if turn <= now => {
+                    let due = state.later.first_entry().filter(|first| first.key().0 <= now);
+                    let Some(node) = due.map(|first| first.remove()) else { continue };
+                    state.ready.push_back(node);
+                }
+                Some(turn) => {
+                    self.work.wait_until(&mut state, turn);
                 }
                 None => self.work.wait(&mut state),
             }
@@ -143,10 +147,34 @@ impl Queue {
     }
 }
 
+impl QueueState {
+    fn push_later(&mut self, node: &Arc<Node>, due: Instant, work: &Condvar) {
+        if !self.waiting.insert(node.ino.0) {
+            return;
+        }
+        // A worker that already waits for an earlier one need not be woken for this.
+        let first = self.later.first_key_value().is_none_or(|((earliest, _), _)| due < *earliest);
+        self.later.insert((due, node.ino.0), node.clone());
+        if first {
+            work.notify_one();
+        }
+    }
+
+    /// When the first of those that rest may be hashed.
+    fn next_turn(&self, now: Instant) -> Option<Instant> {
+        let ((due, _), _) = self.later.first_key_value()?;
+        let calm = self.last_push.map_or(now, |last| last + CALM);
+        if self.later.len() >= BACKLOG_MAX {
+            return Some(*due);
+        }
+        Some((*due).max(calm.min(*due + LATE)))
+    }
+}
+
 impl Writing {
     /// When the content is worth hashing.
-    fn due(&self) -> Instant {
-        let rested = Instant::now() + REST;
+    fn due(&self, now: Instant) -> Instant {
+        let rested = now + REST;
         self.last_hash.map_or(rested, |(ended, took)| rested.max(ended + (took * REHASH_FACTOR).min(REHASH_MAX)))
     }
 }
@@ -175,9 +203,7 @@ struct Established {
 impl Recorder {
     /// Work on the queue until it stops. Runs below the priority of the programs it serves.
     pub fn work(&self) {
-        if let Err(errno) = rustix::process::setpriority_process(None, 10) {
-            tracing::debug!(%errno, "settle worker keeps its priority");
-        }
+        crate::stream::yield_to_programs();
         let mut pauses: BTreeMap<u64, Duration> = BTreeMap::new();
         while let Some(node) = self.queue.pop() {
             let outcome = self.settle(&node, false).unwrap_or_else(|error| {
@@ -229,7 +255,7 @@ impl Recorder {
     fn settle_claimed(&self, node: &Arc<Node>, flag: &AtomicBool, in_close: bool) -> FsResult<Outcome> {
         let began = Instant::now();
         // Opened for reading: the kernel takes read leases on nothing else.
-        let file = reopen(node.fd()?, OFlags::RDONLY | OFlags::NONBLOCK)?;
+        let file = node.open(OFlags::RDONLY | OFlags::NONBLOCK)?;
         let asked = if in_close || !self.leases_sound { Asked::Unsupported } else { ReadLease::ask(&file)? };
         let lease = match asked {
             Asked::Granted(lease) => Some(lease),
@@ -249,15 +275,12 @@ impl Recorder {
         if flag.load(Ordering::Acquire) { Outcome::Writers } else { Outcome::Changed }
     }
 
-    /// Hash a file that must not change meanwhile; `None` when it did or when told to stop.
+    /// Hash a file that must not change meanwhile; `None` when told to stop or when it became shorter. That nothing else
+    /// changed is looked at when it is reported.
     fn hash(&self, node: &Node, file: &File, keep_going: &mut dyn FnMut() -> bool) -> FsResult<Option<(Stat, Hashes)>> {
         let before = Stat::of_fd(file)?;
-        let Some(hashes) = self.outboards.hash(node.ino.0, file, before.size, keep_going)? else {
-            return Ok(None);
-        };
-        let after = Stat::of_fd(file)?;
-        let same = (before.size, before.ctime_ns, before.mtime_ns) == (after.size, after.ctime_ns, after.mtime_ns);
-        Ok(same.then_some((after, hashes)))
+        let hashes = self.outboards.hash(node.ino.0, file, before.size, keep_going)?;
+        Ok(hashes.map(|hashes| (before, hashes)))
     }
 
     /// Report what was established under every name of the inode, if it still holds.
@@ -275,7 +298,8 @@ impl Recorder {
         if !undisturbed() {
             return Ok(self.disturbed(flag));
         }
-        if (stat.size, stat.ctime_ns) != (found.stat.size, found.stat.ctime_ns) {
+        let times = |stat: &Stat| (stat.size, stat.ctime_ns, stat.mtime_ns);
+        if times(&stat) != times(&found.stat) {
             return Ok(Outcome::Changed);
         }
         let Some(dirty) = &writing.dirty else {

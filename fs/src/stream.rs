@@ -2,7 +2,7 @@
 
 use crate::change::{Cause, Change, ChangeSink, Op, Row, SinkError};
 use crate::error::{FsError, FsResult};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -12,6 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const BATCH_MAX: usize = 512;
 /// Undelivered changes at which operations begin to wait.
 const QUEUE_MAX: usize = 16_384;
+/// While nobody waits, changes gather for this long: a batch costs the ledger little more than one change.
+const GATHER: Duration = Duration::from_millis(10);
 /// Pause before a full ledger is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -37,6 +39,8 @@ struct State {
     handed: u64,
     written: u64,
     problem: Option<SinkError>,
+    /// Somebody waits for delivery.
+    awaited: bool,
     stopping: bool,
 }
 
@@ -62,6 +66,14 @@ pub fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
 }
 
+/// Lower the priority of this thread: programs in the mount come first.
+pub(crate) fn yield_to_programs() {
+    // On Linux the calling thread alone, in spite of the name.
+    if let Err(errno) = rustix::process::setpriority_process(None, 10) {
+        tracing::debug!(%errno, "a background thread keeps its priority");
+    }
+}
+
 impl Stream {
     /// A stream that goes on after the sink's last number.
     ///
@@ -79,6 +91,7 @@ impl Stream {
                 handed: 0,
                 written: 0,
                 problem: None,
+                awaited: false,
                 stopping: false,
             }),
             work: Condvar::new(),
@@ -146,7 +159,9 @@ impl Stream {
             state.unwritten.insert(row.key.clone(), (at, row.value.clone()));
         }
         state.queue.push_back(item);
-        self.work.notify_one();
+        if state.queue.len() == 1 {
+            self.work.notify_one();
+        }
     }
 
     /// A row as it will be once everything is delivered.
@@ -188,9 +203,15 @@ impl Stream {
             if state.stopping && state.queue.is_empty() {
                 return Err(FsError::Interrupted);
             }
-            self.progress.wait(&mut state);
+            self.await_delivery(&mut state);
         }
         Ok(())
+    }
+
+    fn await_delivery(&self, state: &mut MutexGuard<'_, State>) {
+        state.awaited = true;
+        self.work.notify_one();
+        self.progress.wait(state);
     }
 
     /// Wait until every row and change handed in is in the sink.
@@ -204,7 +225,7 @@ impl Stream {
             if let Some(problem) = &state.problem {
                 return Err(problem.clone().into());
             }
-            self.progress.wait(&mut state);
+            self.await_delivery(&mut state);
         }
         Ok(())
     }
@@ -221,6 +242,7 @@ impl Stream {
     }
 
     fn deliver(&self) {
+        yield_to_programs();
         loop {
             let batch = {
                 let mut state = self.state.lock();
@@ -230,6 +252,10 @@ impl Stream {
                 if state.queue.is_empty() {
                     return;
                 }
+                if !state.is_urgent() {
+                    self.work.wait_while_for(&mut state, |state| !state.is_urgent(), GATHER);
+                }
+                state.awaited = false;
                 state.next_batch()
             };
             let taken = self.sink.submit(&batch.changes, &batch.rows);
@@ -261,6 +287,10 @@ struct Batch {
 }
 
 impl State {
+    fn is_urgent(&self) -> bool {
+        self.awaited || self.stopping || self.queue.len() >= BATCH_MAX
+    }
+
     /// The first items of the queue, which stay there until the sink has taken them.
     fn next_batch(&self) -> Batch {
         let mut batch = Batch { items: self.queue.len().min(BATCH_MAX), changes: Vec::new(), rows: Vec::new() };

@@ -61,7 +61,8 @@ impl LoopbackFs {
             give_to(place, who, mode).inspect_err(|_| take_back(place, AtFlags::empty()))?;
             Ok(file)
         })?;
-        let (node, stat) = self.recorder.inodes.open_name(&place.dir, place.name)?;
+        let stat = Stat::of_fd(&file)?;
+        let node = self.recorder.inodes.adopt(&place.dir, place.name, &stat, None);
         let before = Stat { mtime_ns: i64::MIN, ..stat };
         self.recorder.mark_dirty(&node, &mut node.writing.lock(), vec![id], Cause::Mount, &before);
         Ok((node, file, stat))
@@ -168,6 +169,10 @@ impl LoopbackFs {
 
 /// Give what was just made at `place` to the caller. A new owner costs the set-id bits, so they are set again.
 fn give_to(place: &Place<'_>, who: Caller, mode: Mode) -> FsResult<()> {
+    let (euid, egid) = (rustix::process::geteuid(), rustix::process::getegid());
+    if (who.uid, who.gid) == (euid.as_raw(), egid.as_raw()) {
+        return Ok(());
+    }
     let stat = place.stat()?;
     let inherits_group = Stat::of_fd(&*place.fd)?.mode & libc::S_ISGID != 0;
     let uid = (stat.uid != who.uid).then(|| rustix::process::Uid::from_raw(who.uid));
