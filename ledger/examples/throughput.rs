@@ -42,6 +42,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             ledger.seal(u64::MAX)?;
             sealing += started.elapsed();
             slowest = slowest.max(started.elapsed());
+            if (first + BATCH).is_multiple_of(25 * BLOCK) {
+                let (accepted, sealed) = (submitting.as_secs_f64(), sealing.as_secs_f64());
+                eprintln!("{:>9} after {accepted:.1} s of submit, {sealed:.1} s of seal", first + BATCH);
+            }
         }
     }
     ledger.seal(u64::MAX)?;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBPinnableSlice,
-    DBRawIterator, ErrorKind, LogLevel, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
+    DBPinnableSlice, DBRawIterator, ErrorKind, LogLevel, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
 };
 
 use super::{Batch, Column, Direction, Durability, Read, Store, StoreError, Visitor};
@@ -14,7 +14,7 @@ use super::{Batch, Column, Direction, Durability, Read, Store, StoreError, Visit
 const CACHE: usize = 32 << 20;
 /// Memory for rows not yet in table files, in bytes: per column, and in all.
 const COLUMN_BUFFER: usize = 16 << 20;
-const ALL_BUFFERS: usize = 48 << 20;
+const ALL_BUFFERS: usize = 32 << 20;
 /// Write-ahead log kept at most, in bytes: what opening after a crash may have to replay.
 const WAL: u64 = 32 << 20;
 /// Table files kept open at most.
@@ -83,7 +83,11 @@ fn columns() -> Vec<ColumnFamilyDescriptor> {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&cache);
     table.set_cache_index_and_filter_blocks(true);
-    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    // In small parts: whole filters of large files would push each other out of the cache at every lookup.
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    table.set_partition_filters(true);
+    table.set_metadata_block_size(4 << 10);
+    table.set_pin_top_level_index_and_filter(true);
     table.set_bloom_filter(10.0, false);
     table.set_block_size(8 << 10);
     let mut options = Options::default();
