@@ -207,7 +207,9 @@ impl Bucket {
                 }
             });
             if !waiting.is_empty() {
-                self.recorder.stream.admit(false)?;
+                if let Some(problem) = self.recorder.stream.problem() {
+                    return Err(problem.into());
+                }
                 self.recorder.queue.wait_for_job(seen, Duration::from_millis(10));
             }
         }

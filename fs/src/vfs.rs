@@ -161,8 +161,9 @@ pub trait Vfs: ReadFs {
     fn rename(&self, from: (Ino, &OsStr), to: (Ino, &OsStr), flags: RenameFlags, who: Caller) -> FsResult<()>;
     /// Set attributes.
     fn setattr(&self, ino: Ino, fh: Option<Fh>, set: SetAttr, who: Caller) -> FsResult<Attr>;
-    /// Write at `offset` (at the end for `O_APPEND`).
-    fn write(&self, fh: Fh, offset: u64, data: &[u8]) -> FsResult<usize>;
+    /// Write at `offset` (at the end for `O_APPEND`); `drop_set_id` takes the set-user-id and set-group-id bits away
+    /// first, as the kernel asks for writers without the privilege to keep them.
+    fn write(&self, fh: Fh, offset: u64, data: &[u8], drop_set_id: bool) -> FsResult<usize>;
     /// Content to the disk, and what the durability of the mount adds.
     fn fsync(&self, fh: Fh, data_only: bool) -> FsResult<()>;
     /// A directory's names to the disk.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// Features asked of the kernel where it has them. Only what fuser 0.18.0 honours is in this list.
-const WANTED: [InitFlags; 7] = [
+const WANTED: [InitFlags; 8] = [
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_AUTO_INVAL_DATA,
     InitFlags::FUSE_DO_READDIRPLUS,
@@ -28,6 +28,8 @@ const WANTED: [InitFlags; 7] = [
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_ASYNC_DIO,
+    // Without it each write asks for an extended attribute first.
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
 ];
 
 /// Largest write the kernel may send, bytes; it clamps this to its own limit.
@@ -251,7 +253,12 @@ impl Filesystem for Adapter {
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         match self.vfs.open(Ino(ino.0), flags.0, caller(req)) {
-            Ok(opened) => reply.opened(FileHandle(opened.fh.0), FopenFlags::empty()),
+            Ok(opened) => {
+                // A file that cannot be written has nothing to say at `close`.
+                let read_only = flags.0 & libc::O_ACCMODE == libc::O_RDONLY;
+                let answer = if read_only { FopenFlags::FOPEN_NOFLUSH } else { FopenFlags::empty() };
+                reply.opened(FileHandle(opened.fh.0), answer);
+            }
             Err(error) => reply.error(code(&error)),
         }
     }
@@ -286,12 +293,13 @@ impl Filesystem for Adapter {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.vfs.write(Fh(fh.0), offset, data) {
+        let drop_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        match self.vfs.write(Fh(fh.0), offset, data, drop_set_id) {
             Ok(written) => reply.written(written as u32),
             Err(error) => reply.error(code(&error)),
         }

@@ -6,7 +6,7 @@ use crate::change::{Cause, Op};
 use crate::error::FsResult;
 use crate::inode::Node;
 use crate::intent::Intent;
-use crate::lease::{proc_path, reopen};
+use crate::lease::proc_path;
 use crate::recorder::at_of;
 use crate::stat::{Kind, Stat};
 use crate::table::{self, InodeRow};
@@ -37,9 +37,15 @@ impl LoopbackFs {
     fn truncate(&self, node: &Arc<Node>, fh: Option<Fh>, size: u64, who: Caller) -> FsResult<()> {
         let handle = fh.and_then(|fh| self.files.get(fh).ok()).filter(|h| h.writable);
         self.recorder.begin_write(node, size == 0, who)?;
+        let cut = |file: &std::fs::File| -> FsResult<()> {
+            if who.uid != 0 {
+                super::drop_set_id(file)?;
+            }
+            Ok(file.set_len(size)?)
+        };
         let done = match handle {
-            Some(handle) => handle.file.set_len(size).map_err(Into::into),
-            None => reopen_for_truncate(node).and_then(|file| Ok(file.set_len(size)?)),
+            Some(handle) => cut(&handle.file),
+            None => node.open(OFlags::WRONLY | OFlags::NONBLOCK).and_then(|file| cut(&file)),
         };
         self.recorder.end_write(node, false);
         done
@@ -121,10 +127,6 @@ impl LoopbackFs {
         let node = self.node(ino)?;
         self.change_attributes(&node, NODE, || Ok(rustix::fs::removexattr(proc_path(&*node.fd()?), name)?))
     }
-}
-
-fn reopen_for_truncate(node: &Node) -> FsResult<std::fs::File> {
-    reopen(node.fd()?, OFlags::WRONLY | OFlags::NONBLOCK)
 }
 
 /// Set everything but the size. Owner before mode: a new owner costs the set-id bits.

@@ -11,9 +11,12 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 
 impl LoopbackFs {
-    pub(super) fn write_at(&self, fh: Fh, offset: u64, data: &[u8]) -> FsResult<usize> {
+    pub(super) fn write_at(&self, fh: Fh, offset: u64, data: &[u8], drop_set_id: bool) -> FsResult<usize> {
         let handle = self.files.get(fh)?;
         self.written_again(&handle)?;
+        if drop_set_id {
+            super::drop_set_id(&handle.file)?;
+        }
         handle.file.write_all_at(data, offset)?;
         Ok(data.len())
     }

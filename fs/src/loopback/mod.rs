@@ -74,6 +74,9 @@ impl LoopbackFs {
                 self.recorder.end_write(node, false);
             }
         })?;
+        if truncates && who.uid != 0 {
+            drop_set_id(&file)?;
+        }
         if writes && !writable {
             self.recorder.end_write(node, false);
         }
@@ -253,6 +256,20 @@ fn kind_of(file_type: FileType) -> Option<Kind> {
     })
 }
 
+/// Take the set-user-id bit away, and the set-group-id bit of a file its group may execute: what the kernel does to a file
+/// that is written by somebody without the privilege to keep them. The node has that privilege.
+fn drop_set_id(file: &std::fs::File) -> FsResult<()> {
+    let mode = Stat::of_fd(file)?.mode;
+    let mut kept = mode & !libc::S_ISUID;
+    if mode & libc::S_IXGRP != 0 {
+        kept &= !libc::S_ISGID;
+    }
+    if kept != mode {
+        rustix::fs::fchmod(file, rustix::fs::Mode::from_raw_mode(kept))?;
+    }
+    Ok(())
+}
+
 /// An operation on something that is not there any more for this bucket.
 fn not_supported(what: &str) -> FsError {
     FsError::os(what, Errno::OPNOTSUPP)
@@ -295,8 +312,8 @@ impl crate::vfs::Vfs for LoopbackFs {
         self.set_attributes(ino, fh, set, who)
     }
 
-    fn write(&self, fh: Fh, offset: u64, data: &[u8]) -> FsResult<usize> {
-        self.write_at(fh, offset, data)
+    fn write(&self, fh: Fh, offset: u64, data: &[u8], drop_set_id: bool) -> FsResult<usize> {
+        self.write_at(fh, offset, data, drop_set_id)
     }
 
     fn fsync(&self, fh: Fh, data_only: bool) -> FsResult<()> {

@@ -108,7 +108,7 @@ impl Driver {
     }
 
     pub(crate) fn write_fh(&self, fh: Fh, offset: u64, data: &[u8]) {
-        assert_eq!(self.vfs.write(fh, offset, data).unwrap(), data.len());
+        assert_eq!(self.vfs.write(fh, offset, data, false).unwrap(), data.len());
     }
 
     pub(crate) fn close(&self, fh: Fh) {
