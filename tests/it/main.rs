@@ -6,3 +6,4 @@ mod faults;
 mod mount;
 mod rest;
 mod root;
+mod structure;

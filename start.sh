@@ -1,0 +1,210 @@
+#!/usr/bin/env bash
+# Builds wizefs and runs its main job here: ./start.sh
+#   ./start.sh          builds, creates and mounts the bucket `docs`, says where it is
+#   ./start.sh test     every check there is, as CI runs them
+#   ./start.sh docker   builds the container and runs the node in it
+# May be run again at any time. Installs what is missing through apt when it may, and says what is missing when not.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/wizefs-target}"
+wizefs="$CARGO_TARGET_DIR/release/wizefs"
+rust_needed=1.95
+
+say() { printf '%s\n' "$*"; }
+die() { printf 'start.sh: %s\n' "$*" >&2; exit 1; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# RocksDB's bindings are generated with libclang, which has no program to ask for.
+has_libclang() {
+    local found
+    found=$(compgen -G "${LIBCLANG_PATH:-/usr/lib/llvm-*/lib}/libclang*.so*" || compgen -G '/usr/lib/*/libclang*.so*' || true)
+    [ -n "$found" ] && has clang
+}
+
+# The packages that are missing, of those the given job needs.
+missing_packages() {
+    has fusermount3 || echo fuse3
+    has g++ || echo g++
+    has cc || echo gcc
+    has_libclang || echo clang libclang-dev
+    [ "$1" = test ] || return 0
+    has git || echo git
+    has sqlite3 || echo sqlite3
+    has rsync || echo rsync
+    has bindfs || echo bindfs
+    has curl || echo curl
+    has findmnt || echo util-linux
+}
+
+install_missing() {
+    local packages as_root
+    packages=$(missing_packages "$1" | tr '\n' ' ')
+    [ -z "$packages" ] && return 0
+    has apt-get || die "these are missing, and there is no apt-get to install them: $packages"
+    if [ "$(id -u)" = 0 ]; then
+        as_root=()
+    elif has sudo && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
+        as_root=(sudo)
+    else
+        die "these are missing; as root: apt-get install -y $packages"
+    fi
+    say "installing: $packages"
+    "${as_root[@]}" apt-get update -q
+    # shellcheck disable=SC2086 # one word for each package
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $packages
+}
+
+find_rust() {
+    has cargo || PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+    has cargo || die "Rust $rust_needed or newer is missing: https://rustup.rs tells how to install it"
+    local version
+    version=$(rustc --version | cut -d' ' -f2)
+    [ "$(printf '%s\n' "$rust_needed" "$version" | sort -V | head -n 1)" = "$rust_needed" ] ||
+        die "Rust $version is too old, $rust_needed or newer is needed: rustup update stable"
+}
+
+build() {
+    [ -x "$wizefs" ] || say "building; the first time this takes about 15 minutes on two cores, most of it for RocksDB"
+    cargo build --release --locked
+}
+
+# A value of `wizefs status --json`, which is one line without spaces between its marks.
+status_field() { "$wizefs" status --json | sed -n "s/.*\"$1\":\"\\([^\"]*\\)\".*/\\1/p"; }
+
+answers() {
+    local host="${1%:*}" port="${1##*:}" line
+    exec 3<>"/dev/tcp/$host/$port" || return 1
+    printf 'GET /healthz HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n' "$1" >&3
+    IFS= read -r line <&3
+    exec 3>&-
+    case "$line" in *" 200 "*) return 0 ;; *) return 1 ;; esac
+}
+
+up() {
+    install_missing build
+    find_rust
+    [ -r /dev/fuse ] && [ -w /dev/fuse ] || die "/dev/fuse is missing or closed to $(id -un): modprobe fuse, or in a container --device /dev/fuse"
+    build
+    "$wizefs" check docs --quiet >/dev/null 2>&1 || "$wizefs" create docs --quiet
+    local folder rest
+    folder="${WIZEFS_ROOT:-$HOME/.local/share/wize/fs}/mnt/docs"
+    mountpoint -q "$folder" 2>/dev/null || "$wizefs" mount docs --quiet
+    rest=$(status_field rest)
+    say ""
+    say "folder   $folder"
+    if [ -n "$rest" ] && answers "$rest"; then
+        say "REST     http://$rest/healthz answers"
+    else
+        say "REST     off"
+    fi
+    say "program  $wizefs"
+    say ""
+    say "try:     cp README.md $folder/"
+    say "         $wizefs log docs"
+    say "         $wizefs sync && $wizefs verify docs"
+    say "to end:  $wizefs unmount docs"
+}
+
+failed=()
+step() {
+    local name="$1"
+    shift
+    printf '\n== %s\n' "$name"
+    local start=$SECONDS
+    if "$@"; then
+        say "== $name: ok, $((SECONDS - start)) s"
+    else
+        say "== $name: FAILED, $((SECONDS - start)) s"
+        failed+=("$name")
+    fi
+}
+
+# Processes of this build and mounts of wizefs, one line each.
+left_behind() {
+    local exe
+    for exe in /proc/[0-9]*/exe; do
+        case "$(readlink "$exe" 2>/dev/null)" in
+        "$CARGO_TARGET_DIR"/*) echo "process ${exe//[!0-9]/}" ;;
+        esac
+    done
+    awk '$3 == "fuse.wizefs" { print "mount", $2 }' /proc/self/mounts
+}
+
+nothing_left_behind() {
+    local new
+    new=$(comm -13 <(sort <<<"$1") <(left_behind | sort))
+    [ -z "$new" ] || { say "left behind:" "$new"; return 1; }
+}
+
+check_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps; }
+
+check_dependencies() {
+    if cargo deny --version >/dev/null 2>&1; then
+        cargo deny --all-features check
+    else
+        say "SKIPPED: cargo-deny is not installed (cargo install --locked cargo-deny)"
+    fi
+}
+
+# The programs of examples/, on a root of their own.
+run_examples() {
+    local dir
+    dir=$(mktemp -d "${TMPDIR:-/tmp}/wizefs-examples-XXXXXX")
+    local status=0
+    {
+        cargo run -q --release --locked --example ledger_only &&
+        cargo run -q --release --locked --example mount_and_record &&
+        "$wizefs" --root "$dir" create docs && "$wizefs" --root "$dir" put README.md docs &&
+        cargo run -q --release --locked --example read_the_log -- "$dir" docs
+    } || status=1
+    rm -rf "$dir"
+    return $status
+}
+
+run_tests() {
+    install_missing test
+    find_rust
+    if [ ! -r /dev/fuse ] || [ ! -w /dev/fuse ]; then
+        [ "${WIZEFS_REQUIRE_FUSE:-0}" != 1 ] || die "/dev/fuse is required and cannot be opened"
+        say "NO /dev/fuse: every test with a mount is skipped"
+    fi
+    local before
+    before=$(left_behind)
+    step "format" cargo fmt --all --check
+    step "clippy" cargo clippy --release --locked --workspace --all-targets -- -D warnings
+    step "documentation" check_docs
+    step "tests" cargo test --release --locked --workspace --no-fail-fast
+    step "build" cargo build --release --locked
+    step "examples" run_examples
+    step "benchmark, a quick round" cargo bench --locked --bench against_native -- --quick
+    step "dependencies" check_dependencies
+    step "nothing left behind" nothing_left_behind "$before"
+    say ""
+    if [ ${#failed[@]} -gt 0 ]; then
+        say "FAILED:$(printf ' %s;' "${failed[@]}")"
+        exit 1
+    fi
+    say "everything passed in $SECONDS s"
+}
+
+docker_up() {
+    has docker || die "docker is missing; on Debian, as root: apt-get install -y docker.io"
+    docker info >/dev/null 2>&1 || die "the docker daemon does not answer: is it running, and may $(id -un) use it?"
+    docker build -t wizefs .
+    docker rm -f wizefs >/dev/null 2>&1 || true
+    # A mount needs the device and the right to mount; the services listen inside the container only.
+    docker run -d --name wizefs --init --device /dev/fuse --cap-add SYS_ADMIN --security-opt apparmor=unconfined \
+        -v wizefs:/wizefs wizefs
+    say "the node runs in the container wizefs, its root is the volume wizefs; try:"
+    say "  docker exec wizefs wizefs status"
+    say "  docker exec wizefs wizefs create docs --mount"
+    say "  docker exec wizefs wizefs log"
+}
+
+case "${1:-up}" in
+up) up ;;
+test) run_tests ;;
+docker) docker_up ;;
+*) sed -n '2,6s/^# \{0,1\}//p' start.sh; exit 2 ;;
+esac
