@@ -90,8 +90,9 @@ impl LoopbackFs {
                 rows.extend(self.unlinked(target.node, target.writing, to, &target.before)?);
             }
         }
-        if source_row.is_none_or(|row| row.ino != moved.node.ino.0) {
-            return self.renamed_unreported(done, moved, rows);
+        if source_row.as_ref().is_none_or(|row| row.ino != moved.node.ino.0) {
+            let stale = source_row.map(|row| row.kind);
+            return self.renamed_unreported(done, moved, stale, rows);
         }
         rows.push(table::delete(table::name_key(from.dir.ino, from.name)));
         rows.extend(self.moved_rows(&moved, from, to)?);
@@ -101,31 +102,41 @@ impl LoopbackFs {
         Ok(())
     }
 
-    /// A rename of something the ledger does not know: its own put replaces what was at the new name.
-    fn renamed_unreported(&self, done: &Renamed<'_>, mut moved: Side<'_>, mut rows: Vec<Row>) -> FsResult<()> {
-        let to = &done.to;
+    /// A rename of something the ledger does not know: its own put replaces what was at the new name. At the old name the
+    /// ledger may still have what this had replaced (`stale`), and now nothing follows it there.
+    fn renamed_unreported(
+        &self,
+        done: &Renamed<'_>,
+        mut moved: Side<'_>,
+        stale: Option<Kind>,
+        mut rows: Vec<Row>,
+    ) -> FsResult<()> {
+        let Renamed { from, to, .. } = done;
+        let (from_path, to_path) = done.paths.clone();
         let target_row = self.recorder.name_row(to.dir.ino, to.name)?;
-        if let Some(op) = self.unreported(&mut moved, to, done.paths.1.clone(), vec![done.id], &mut rows)? {
-            self.recorder.emit(done.names, Cause::Foreign, op, rows, vec![done.id]);
-            return Ok(());
+        let mut ops = Vec::new();
+        if let Some(kind) = stale {
+            rows.push(table::delete(table::name_key(from.dir.ino, from.name)));
+            ops.push(gone(kind, from_path));
         }
-        if moved.node.kind == Kind::File {
-            self.recorder.stream.note(rows);
-            return Ok(());
-        }
+        let put = self.unreported(&mut moved, to, to_path.clone(), vec![done.id], &mut rows)?;
+        let cause = if put.is_some() { Cause::Foreign } else { Cause::Mount };
+        ops.extend(put);
         // A directory made behind the mount, or a special file: not recorded, but it may have taken a recorded name.
-        let Some(target_row) = target_row else {
+        if !matches!(moved.node.kind, Kind::File | Kind::Symlink)
+            && let Some(row) = target_row
+        {
+            rows.push(table::delete(table::name_key(to.dir.ino, to.name)));
+            ops.push(gone(row.kind, to_path));
+        }
+        // A file's own report ends its intents.
+        let ends = if moved.node.kind == Kind::File { vec![] } else { vec![done.id] };
+        if ops.is_empty() {
             self.recorder.stream.note(rows);
-            self.recorder.intents.end_now(&[done.id]);
-            return Ok(());
-        };
-        rows.push(table::delete(table::name_key(to.dir.ino, to.name)));
-        let path = done.paths.1.clone();
-        let op = match target_row.kind {
-            Kind::Directory => Op::Rmdir { path },
-            _ => Op::Remove { path },
-        };
-        self.recorder.emit(done.names, Cause::Mount, op, rows, vec![done.id]);
+            self.recorder.intents.end_now(&ends);
+        } else {
+            self.recorder.emit_all(done.names, cause, ops, rows, ends);
+        }
         Ok(())
     }
 
@@ -210,8 +221,23 @@ impl LoopbackFs {
         } else {
             self.recorder.emit_all(done.names, Cause::Mount, ops, rows, vec![])
         };
-        self.recorder.intents.end_after(number, vec![done.id]);
+        // Content not reported yet is claimed by the name it has now: the intent lives as long as that.
+        let dirty: Vec<_> = [a.writing, b.writing].into_iter().filter_map(|side| side.dirty.as_mut()).collect();
+        if dirty.is_empty() {
+            self.recorder.intents.end_after(number, vec![done.id]);
+        }
+        for side in dirty {
+            side.intents.push(done.id);
+        }
         Ok(())
+    }
+}
+
+/// Nothing is at `path` any more, where there was something of this kind.
+fn gone(kind: Kind, path: BucketPath) -> Op {
+    match kind {
+        Kind::Directory => Op::Rmdir { path },
+        _ => Op::Remove { path },
     }
 }
 
