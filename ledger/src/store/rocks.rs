@@ -33,7 +33,19 @@ impl RocksStore {
     /// # Errors
     /// See [`StoreError`].
     pub fn open(dir: &Path) -> Result<RocksStore, StoreError> {
-        let db = open_db(dir)?;
+        RocksStore::open_with(dir, true)
+    }
+
+    /// Opens the store that is in `dir`: nothing missing is made anew, which would seal a loss.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn open_existing(dir: &Path) -> Result<RocksStore, StoreError> {
+        RocksStore::open_with(dir, false)
+    }
+
+    fn open_with(dir: &Path, create: bool) -> Result<RocksStore, StoreError> {
+        let db = open_db(dir, create)?;
         Ok(RocksStore { dir: dir.to_path_buf(), db: RwLock::new(Some(db)) })
     }
 
@@ -59,8 +71,15 @@ impl RocksStore {
     }
 }
 
-fn open_db(dir: &Path) -> Result<DB, StoreError> {
-    DB::open_cf_descriptors(&options(true), dir, columns()).map_err(classify)
+fn open_db(dir: &Path, create: bool) -> Result<DB, StoreError> {
+    if !create {
+        // RocksDB looks for missing columns only after it has replayed and dropped its write-ahead log.
+        let known = DB::list_cf(&options(false), dir).map_err(classify)?;
+        if let Some(missing) = Column::ALL.iter().find(|column| !known.iter().any(|name| name == column.name())) {
+            return Err(StoreError::Corrupt(format!("the column {} is missing", missing.name())));
+        }
+    }
+    DB::open_cf_descriptors(&options(create), dir, columns()).map_err(classify)
 }
 
 fn options(create: bool) -> Options {
@@ -236,7 +255,7 @@ impl Store for RocksStore {
         // A snapshot in use holds the store open; the caller tries again later.
         let mut slot = self.db.try_write().ok_or(StoreError::Full)?;
         drop(slot.take());
-        *slot = Some(open_db(&self.dir)?);
+        *slot = Some(open_db(&self.dir, false)?);
         Ok(())
     }
 
