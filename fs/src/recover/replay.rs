@@ -1,7 +1,7 @@
 //! Turning differences into changes, in an order that is true at every step.
 //!
 //! Files that are gone come first; then new and moved names, parents before what is in them and no name before the one it
-//! takes is free; directories that are gone come last. What moved in circles is told as exchanges.
+//! takes is free; directories that are gone come last, or before what takes their name. What moved in circles is told as exchanges.
 
 use super::Recovery;
 use super::claims::Claims;
@@ -59,15 +59,11 @@ impl<'a> Replay<'a> {
         for lost in lost_files {
             self.gone(lost)?;
         }
-        let mut last = Vec::new();
         self.replaced(&items, &mut lost_dirs)?;
-        self.work_off(items, &mut last)?;
+        self.work_off(items, &mut lost_dirs)?;
         // Deepest first: a directory goes after what was in it.
         for lost in lost_dirs.into_iter().rev() {
             self.gone(lost)?;
-        }
-        for new in last {
-            self.appeared(&new)?;
         }
         for (node, stat, at) in changed {
             let row = self.recorder.inode_row(node.ino, node.btime_ns)?;
@@ -126,16 +122,14 @@ impl<'a> Replay<'a> {
         Ok(None)
     }
 
-    /// Tell of every item when its turn has come. Those that take the place of a directory without being one are left for
-    /// `last`.
-    fn work_off(&mut self, mut items: Vec<Item>, last: &mut Vec<Appeared>) -> FsResult<()> {
+    /// Tell of every item when its turn has come, and right before it of lost directories whose name it takes.
+    fn work_off(&mut self, mut items: Vec<Item>, lost_dirs: &mut Vec<Gone>) -> FsResult<()> {
         while !items.is_empty() {
             if let Some(index) = self.next_free(&items)? {
                 let item = items.remove(index);
-                let was_dir = item.new.replaced.as_ref().is_some_and(|row| row.kind == Kind::Directory);
+                self.make_way(&item.new, lost_dirs)?;
                 match &item.from {
                     Some(from) => self.moved(&item.new, from, None)?,
-                    None if was_dir && item.new.node.kind != Kind::Directory => last.push(item.new),
                     None => self.appeared(&item.new)?,
                 }
                 continue;
@@ -156,7 +150,28 @@ impl<'a> Replay<'a> {
                 other.from = item.from;
             }
             // The exchange may have brought the other to where it belongs.
-            items.retain(|item| item.from != Some(item.new.at()));
+            for item in items.extract_if(.., |item| item.from == Some(item.new.at())) {
+                self.arrived(&item.new)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tell of the lost directories at and below the name that `new` takes, while the table still leads to them.
+    fn make_way(&mut self, new: &Appeared, lost_dirs: &mut Vec<Gone>) -> FsResult<()> {
+        let at = new.at();
+        let occupant = self.recorder.name_row(Ino(at.0), OsStr::from_bytes(&at.1))?;
+        let Some(occupant) = occupant.filter(|row| row.kind == Kind::Directory) else {
+            return Ok(());
+        };
+        let mut index = lost_dirs.len();
+        while index > 0 {
+            index -= 1;
+            let lost = &lost_dirs[index];
+            if lost.at == at || self.is_below(lost.at.0, occupant.ino)? {
+                let lost = lost_dirs.remove(index);
+                self.gone(lost)?;
+            }
         }
         Ok(())
     }
@@ -235,9 +250,15 @@ impl<'a> Replay<'a> {
         };
         self.recorder.imply_dirs(&new.dir, &mut rows)?;
         self.emit(op, rows);
+        self.arrived(new)
+    }
+
+    /// What moved is told of: now what it holds.
+    fn arrived(&mut self, new: &Appeared) -> FsResult<()> {
+        let (node, stat) = (&new.node, &new.stat);
         match node.kind {
-            Kind::File => self.requeue(node, Cause::Recovered, &new.stat),
-            Kind::Directory => self.new_mode(node, self.recorder.path(&new.dir, &new.name)?, &new.stat)?,
+            Kind::File => self.requeue(node, Cause::Recovered, stat),
+            Kind::Directory => self.new_mode(node, self.recorder.path(&new.dir, &new.name)?, stat)?,
             _ => {}
         }
         Ok(())
