@@ -3,7 +3,11 @@
 mod bucket;
 mod command_line;
 mod faults;
+mod fold;
+mod kills;
+mod load;
 mod mount;
+mod readme;
 mod rest;
 mod root;
 mod structure;

@@ -127,6 +127,12 @@ impl TestRoot {
         finish(self.command(args).spawn().unwrap())
     }
 
+    /// Run a command line that may take minutes on a busy machine.
+    #[track_caller]
+    pub(crate) fn run_long(&self, line: &str) -> Ran {
+        finish_within(PATIENCE * 15, self.start(line))
+    }
+
     /// Start a command line that stays.
     pub(crate) fn start(&self, line: &str) -> Child {
         self.command(&line.split_whitespace().collect::<Vec<_>>()).spawn().unwrap()
@@ -182,11 +188,17 @@ impl TestRoot {
 
 /// Wait for a command; one that hangs is killed and fails the test.
 #[track_caller]
-pub(crate) fn finish(mut child: Child) -> Ran {
+pub(crate) fn finish(child: Child) -> Ran {
+    finish_within(PATIENCE * 3, child)
+}
+
+/// As [`finish`], for a command with a lot to do.
+#[track_caller]
+pub(crate) fn finish_within(patience: Duration, mut child: Child) -> Ran {
     let pid = Pid::from_child(&child);
     let (done, watch) = std::sync::mpsc::channel::<()>();
     let guard = std::thread::spawn(move || {
-        if watch.recv_timeout(PATIENCE * 3).is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Timeout) {
+        if watch.recv_timeout(patience).is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Timeout) {
             kill(pid);
         }
     });

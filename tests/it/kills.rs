@@ -1,0 +1,197 @@
+//! kill -9 at random moments, under load: what programs did is never missing afterwards, and nothing is invented.
+//!
+//! `WIZEFS_TEST_SEED` repeats a run's choices, `WIZEFS_TEST_KILLS` changes the count.
+
+use crate::load::{Load, Random};
+use crate::root::{TestRoot, finish};
+use std::fs;
+use std::io::Write;
+use std::process::{Child, Stdio};
+use std::time::Instant;
+
+/// What must hold after every kill and a new mount: everything is on the ledger, and nothing else.
+#[track_caller]
+fn expect_clean(root: &TestRoot, when: &str) {
+    let synced = root.run("sync --json").expect(0).json();
+    assert_eq!(synced["open_writers"], serde_json::json!([]), "{when}");
+    let verified = root.run("verify docs --json");
+    if verified.code != 0 {
+        panic!("{when}: {verified:#?}\nthe log is in {}", root.keep_log("docs").display());
+    }
+    let lines = verified.json_lines();
+    assert_eq!((lines.len(), lines[0]["pending"].as_u64()), (1, Some(0)), "{when}: only the summary: {lines:#?}");
+    let checked = root.run("integrity --json").expect(0).json();
+    assert_eq!((checked["ok"].as_bool(), &checked["problems"]), (Some(true), &serde_json::json!([])), "{when}");
+}
+
+/// Mount after a kill; the node must say that it found the dead mount.
+#[track_caller]
+fn mount_again(root: &TestRoot, when: &str) {
+    let mounted = root.run("mount docs --json");
+    assert_eq!(mounted.code, 0, "{when}: {mounted:#?}");
+    assert_eq!(mounted.json()["cleared_stale"], true, "{when}: {mounted:#?}");
+    assert!(mounted.stderr.contains("cleared"), "{when}: {mounted:#?}");
+    assert_eq!(root.mounts().len(), 1, "{when}: one mount, alive");
+}
+
+fn parameter(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().unwrap())
+}
+
+/// Seeds of runs that shall differ; printed with everything that fails.
+fn seed() -> u64 {
+    let seed = parameter("WIZEFS_TEST_SEED").unwrap_or_else(|| std::process::id().into());
+    eprintln!("WIZEFS_TEST_SEED={seed}");
+    seed
+}
+
+#[test]
+fn fifty_kills_under_load_lose_nothing_and_invent_nothing() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let mut random = Random::new(seed());
+    let kills = parameter("WIZEFS_TEST_KILLS").unwrap_or(50);
+    root.run("create docs --mount").expect(0);
+    let load = Load::start(&root.mnt("docs", ""), 4, random.next());
+    for kill in 0..kills {
+        let start = Instant::now();
+        // Mostly soon, sometimes long enough for blocks to be sealed meanwhile.
+        let most = if random.below(4) == 0 { 2500 } else { 300 };
+        let done = load.run_for(1 + random.below(most));
+        let pid = root.node();
+        if random.below(2) == 0 {
+            root.kill_node();
+        } else {
+            // As a person would: the next command comes at once.
+            root.signal(rustix::process::Signal::KILL);
+        }
+        load.pause();
+        let when = format!("kill {kill} of {pid:?} after {done} operations");
+        if random.below(5) == 0 {
+            kill_in_recovery(&root, &mut random);
+        }
+        mount_again(&root, &when);
+        let mounted = start.elapsed();
+        expect_clean(&root, &when);
+        if kill % 10 == 9 {
+            expect_history(&root, &load, &when);
+        }
+        eprintln!("{when}: mounted after {mounted:.2?}, clean after {:.2?}", start.elapsed());
+    }
+    let promises = load.end();
+    expect_history(&root, &promises, "at the end");
+    root.run("unmount docs").expect(0);
+    expect_clean(&root, "unmounted");
+    root.expect_no_node();
+}
+
+/// The log folded is the backing, nothing was called foreign, and every operation that succeeded lasts.
+#[track_caller]
+fn expect_history(root: &TestRoot, load: &Load, when: &str) {
+    let fold = root.expect_log_is_backing("docs");
+    let strange: Vec<_> =
+        fold.causes.iter().filter(|(cause, _)| !matches!(cause.as_str(), "mount" | "recovered")).collect();
+    assert!(strange.is_empty(), "{when}: {strange:?}");
+    let broken = load.broken_promises(&root.path("buckets/docs/data"));
+    assert!(broken.is_empty(), "{when}: {broken:#?}");
+}
+
+/// A node that dies while it recovers makes it no worse.
+fn kill_in_recovery(root: &TestRoot, random: &mut Random) {
+    let before = root.node();
+    let child = root.start("mount docs");
+    root.wait_for("the next node", || root.node() != before && root.is_node_alive());
+    for _ in 0..random.below(300_000) {
+        std::hint::spin_loop();
+    }
+    root.kill_node();
+    let ran = finish(child);
+    assert!(ran.code == 0 || ran.code == 31, "{ran:#?}");
+}
+
+/// A command under way that the test feeds, slowly.
+fn put_from_pipe(root: &TestRoot, target: &str) -> Child {
+    let mut child = root.command(&["put", "-", target]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.as_mut().unwrap().write_all(&vec![b'n'; 3 << 20]).unwrap();
+    child
+}
+
+#[test]
+fn a_node_killed_during_put_leaves_the_old_file_and_no_trace_of_the_new() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs --mount").expect(0);
+    fs::write(root.mnt("docs", "kept"), "old").unwrap();
+    root.run("sync").expect(0);
+    let over = put_from_pipe(&root, "docs/kept");
+    let new = put_from_pipe(&root, "docs/new");
+    root.kill_node();
+    assert_ne!(finish(over).code, 0);
+    assert_ne!(finish(new).code, 0);
+    mount_again(&root, "killed during put");
+    expect_clean(&root, "killed during put");
+    let fold = root.expect_log_is_backing("docs");
+    assert_eq!(fold.tree.keys().collect::<Vec<_>>(), [b"kept"], "and no temporary file");
+    assert_eq!(fs::read(root.mnt("docs", "kept")).unwrap(), b"old");
+}
+
+#[test]
+fn puts_that_were_answered_survive_a_kill() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs --mount").expect(0);
+    fs::write(root.outside().join("file"), "content").unwrap();
+    let mut txids = Vec::new();
+    for round in 0..5 {
+        for i in 0..4 {
+            txids.push(root.run(&format!("put file docs/{round}/{i} --json")).expect(0).json()["txid"].clone());
+        }
+        root.kill_node();
+        mount_again(&root, "killed after put");
+    }
+    expect_clean(&root, "killed after put");
+    let fold = root.expect_log_is_backing("docs");
+    assert_eq!(fold.tree.len(), 5 + 20);
+    let log = root.run("log docs --json").expect(0).json_lines();
+    for txid in txids {
+        assert_eq!(log.iter().filter(|line| line["txid"] == txid).count(), 1, "{txid} is there exactly once");
+    }
+    assert_eq!(log.len(), 21, "and nothing is there twice");
+}
+
+#[test]
+fn an_import_that_is_killed_goes_on_where_it_was() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let mut random = Random::new(seed());
+    let tree = root.outside().join("tree");
+    for i in 0..3000 {
+        let folder = tree.join(format!("d{}/e{}", i % 7, i % 3));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(format!("f{i}")), vec![b'x'; random.below(9000) as usize]).unwrap();
+    }
+    fs::create_dir(tree.join("empty")).unwrap();
+    std::os::unix::fs::symlink("d0/nowhere", tree.join("link")).unwrap();
+    for _ in 0..4 {
+        let mut child = root.start("create docs --from tree");
+        // The configuration exists once the import runs; then at any time.
+        root.wait_for("the import", || root.path("buckets/docs").exists());
+        for _ in 0..random.below(2_000_000) {
+            std::hint::spin_loop();
+        }
+        child.kill().unwrap();
+        let ended = finish(child);
+        assert!(matches!(ended.code, 137 | 0), "{ended:#?}");
+        if ended.code == 0 {
+            break;
+        }
+        root.run("mount docs").expect(6);
+    }
+    let last = root.run("create docs --from tree");
+    assert!(matches!(last.code, 0 | 6), "{last:#?}");
+    let listed = root.run("list --json").expect(0).json();
+    assert_eq!(listed["buckets"][0]["files"].as_u64(), Some(3001), "{last:#?}");
+    root.run("sync").expect(0);
+    root.run("verify docs").expect(0);
+    root.run("integrity").expect(0);
+    let fold = root.expect_log_is("docs", &tree);
+    let puts = fold.causes.get("import").copied();
+    // 3,000 files, a link, and 7 + 21 + 1 folders: none twice.
+    assert_eq!((puts, fold.causes.len()), (Some(3001 + 29), 1), "{:?}", fold.causes);
+}
