@@ -57,6 +57,13 @@ pub struct Problem {
 }
 
 impl Report {
+    /// The first problem, as the reason to take no more writes.
+    pub(crate) fn verdict(&self) -> Option<String> {
+        let first = self.problems.first()?;
+        let place = first.block.map_or(String::new(), |block| format!("block {block}: "));
+        Some(format!("{place}{}", first.problem))
+    }
+
     fn add(&mut self, block: Option<u64>, index: Option<u64>, problem: impl Into<String>) {
         if self.problems.len() < MOST_PROBLEMS {
             self.problems.push(Problem { block, index, problem: problem.into() });
@@ -73,6 +80,27 @@ impl Report {
             }
         }
     }
+}
+
+/// Beside the store: what the last check found wrong. While it is there the ledger takes no writes.
+const DAMAGE_FILE: &str = "damaged";
+
+/// Remembers beside the ledger in `dir` what a check found, or that it found nothing.
+pub(crate) fn note_verdict(dir: &Path, report: &Report) {
+    let path = dir.join(DAMAGE_FILE);
+    let noted = match report.verdict() {
+        Some(reason) => std::fs::write(path, reason),
+        None if report.cancelled || !path.exists() => Ok(()),
+        None => std::fs::remove_file(path),
+    };
+    if let Err(error) = noted {
+        tracing::warn!(%error, "cannot remember what the check of the ledger found");
+    }
+}
+
+/// What an earlier check found wrong with the ledger in `dir`.
+pub(crate) fn noted_damage(dir: &Path) -> Option<String> {
+    std::fs::read_to_string(dir.join(DAMAGE_FILE)).ok()
 }
 
 /// Checks the ledger in `dir`, which no process may have open, without writing; works on one too damaged to open.

@@ -125,6 +125,11 @@ fn damaged_files_are_reported_and_never_panic() {
         if let Ok(ledger) = Ledger::open(copy.path(), options()) {
             let found = ledger.fsck(&mut |_| ControlFlow::Continue(())).map(|report| report.problems.len());
             assert_ne!(found.ok(), Some(0), "{name}");
+            assert!(matches!(ledger.write_local(&[]), Err(LedgerError::Poisoned(_))), "{name}");
+            drop(ledger);
+            let again = Ledger::open(copy.path(), options()).map(|ledger| ledger.poisoned().is_some());
+            assert_ne!(again.ok(), Some(false), "{name}: what a check found must not be forgotten");
+            fs::copy(dir.path().join(&name), copy.path().join(&name)).unwrap();
         }
     }
     assert!(tables > 3, "the test must have damaged tables");

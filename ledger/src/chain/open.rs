@@ -73,6 +73,9 @@ impl Ledger {
         if let Err(lost) = check_tip_file(dir, height) {
             ledger.poison(lost);
         }
+        if let Some(found) = crate::fsck::noted_damage(dir) {
+            ledger.poison(found);
+        }
         Ok(ledger)
     }
 

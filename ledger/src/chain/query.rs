@@ -339,6 +339,12 @@ impl Ledger {
         let mut report = crate::fsck::Report::default();
         let done = self.store.snapshot(&mut |read| report = crate::fsck::check(read, progress));
         self.read(done)?;
+        if let Some(dir) = &self.dir {
+            crate::fsck::note_verdict(dir, &report);
+        }
+        if let Some(reason) = report.verdict() {
+            self.poison(reason);
+        }
         Ok(report)
     }
 
