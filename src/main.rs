@@ -24,7 +24,10 @@ fn main() -> ExitCode {
     match cmd::run(&context, &cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            out.error(&error);
+            // A reader that has seen enough (`| head`) is no failure to talk about.
+            if error.kind != Kind::Signal(13) {
+                out.error(&error);
+            }
             ExitCode::from(error.kind.exit())
         }
     }

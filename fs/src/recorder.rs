@@ -212,7 +212,11 @@ impl Recorder {
         Ok(())
     }
 
-    fn note_write(&self, node: &Arc<Node>, row: Option<&InodeRow>, foreign: bool, who: Caller) -> FsResult<u64> {
+    /// Note that the content or attributes of `node` may change, or have changed and are not reported yet.
+    ///
+    /// # Errors
+    /// The intent could not be written.
+    pub fn note_write(&self, node: &Arc<Node>, row: Option<&InodeRow>, foreign: bool, who: Caller) -> FsResult<u64> {
         let at = node.names().first().map_or((0, Vec::new()), at_of);
         let intent = Intent::Write {
             ino: node.ino.0,

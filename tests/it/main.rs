@@ -1,5 +1,7 @@
 //! The real program against real roots, mounts and ports. Each test has a root of its own and leaves nothing behind.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+
 mod bucket;
 mod command_line;
 mod faults;

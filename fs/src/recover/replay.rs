@@ -6,6 +6,7 @@
 use super::Recovery;
 use super::claims::Claims;
 use super::tree::{Appeared, Differences, Gone};
+use crate::bucket::NODE;
 use crate::change::{Cause, Content, Evidence, Op, Row};
 use crate::error::FsResult;
 use crate::inode::Node;
@@ -71,7 +72,7 @@ impl<'a> Replay<'a> {
             let path = self.recorder.path(&at.0, &at.1)?;
             match self.claims.content(node.ino.0, settled, &path, stat.ctime_ns) {
                 Some(_) if node.kind == Kind::Directory => self.new_mode(&node, path, &stat)?,
-                Some(cause) => self.requeue(&node, cause, &stat),
+                Some(cause) => self.requeue(&node, cause, &stat)?,
                 None => self.recovery.foreign += 1,
             }
         }
@@ -257,7 +258,7 @@ impl<'a> Replay<'a> {
     fn arrived(&mut self, new: &Appeared) -> FsResult<()> {
         let (node, stat) = (&new.node, &new.stat);
         match node.kind {
-            Kind::File => self.requeue(node, Cause::Recovered, stat),
+            Kind::File => self.requeue(node, Cause::Recovered, stat)?,
             Kind::Directory => self.new_mode(node, self.recorder.path(&new.dir, &new.name)?, stat)?,
             _ => {}
         }
@@ -296,7 +297,7 @@ impl<'a> Replay<'a> {
         let path = self.recorder.path(&new.dir, &new.name)?;
         let (node, stat) = (&new.node, &new.stat);
         match node.kind {
-            Kind::File => self.requeue(node, Cause::Recovered, stat),
+            Kind::File => self.requeue(node, Cause::Recovered, stat)?,
             Kind::Directory => {
                 let mut rows = self.recorder.dir_rows(node, &new.dir, &new.name, stat)?;
                 self.recorder.imply_dirs(&new.dir, &mut rows)?;
@@ -341,10 +342,15 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    fn requeue(&mut self, node: &Arc<Node>, cause: Cause, stat: &Stat) {
-        self.recorder.mark_dirty(node, &mut node.writing.lock(), Vec::new(), cause, stat);
+    /// Have the content of `node` looked at. That may take longer than the names that were found with it, whose intents end
+    /// with this recovery, so it has one of its own.
+    fn requeue(&mut self, node: &Arc<Node>, cause: Cause, stat: &Stat) -> FsResult<()> {
+        let row = self.recorder.inode_row(node.ino, node.btime_ns)?;
+        let id = self.recorder.note_write(node, row.as_ref(), cause == Cause::Foreign, NODE)?;
+        self.recorder.mark_dirty(node, &mut node.writing.lock(), vec![id], cause, stat);
         self.recorder.queue.push(node, true);
         self.recovery.recovered += 1;
+        Ok(())
     }
 
     fn emit(&mut self, op: Op, rows: Vec<Row>) {

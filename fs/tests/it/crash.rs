@@ -96,3 +96,18 @@ fn names_that_went_in_circles_are_told_so_that_they_end_right() {
     let driver = driver.crash("boot", false);
     driver.assert_told_is_there();
 }
+
+#[test]
+fn content_still_being_looked_at_survives_a_second_kill() {
+    let driver = Driver::new();
+    let large = vec![7; 96 << 20];
+    driver.write("a", b"1").unwrap();
+    driver.sync();
+    driver.write("a", &large).unwrap();
+    driver.write("b", &large).unwrap();
+    let driver = driver.crash("boot", false);
+    // All that was told so far is sealed; the hashes are not there yet.
+    driver.bucket.retire(u64::MAX);
+    let driver = driver.crash("boot", false);
+    driver.assert_told_is_there();
+}

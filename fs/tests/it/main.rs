@@ -1,5 +1,7 @@
 //! Buckets below the kernel: operations through `Vfs`, what they report, and what is recovered after a crash.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+
 mod crash;
 mod driver;
 mod fold;

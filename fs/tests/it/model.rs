@@ -25,7 +25,9 @@ enum Step {
 
 fn path() -> impl Strategy<Value = String> {
     let name = prop_oneof![Just("a"), Just("b"), Just("c")];
-    prop::collection::vec(name, 1..4).prop_map(|names| names.join("/"))
+    // Mostly shallow: deep ones are refused more often than not.
+    let depth = prop_oneof![5 => 1..2usize, 3 => 2..3usize, 1 => 3..4usize];
+    depth.prop_flat_map(move |depth| prop::collection::vec(name.clone(), depth)).prop_map(|names| names.join("/"))
 }
 
 fn step() -> impl Strategy<Value = Step> {
