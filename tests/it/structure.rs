@@ -20,7 +20,7 @@ const ROOMS: [(&str, &[&str]); 6] = [
     ("fuser::", &["fs/src/fuse/"]),
     ("rocksdb::", &["ledger/src/store/rocks.rs"]),
     ("serde_json::", &["src/", "tests/it/", "benches/", "examples/"]),
-    ("axum::", &["src/"]),
+    ("axum::", &["src/", "examples/"]),
     ("tonic::", &["src/"]),
     ("tokio::", &["src/"]),
 ];
@@ -208,4 +208,25 @@ fn nothing_is_unfinished_and_programs_do_not_panic() {
         }
     }
     expect_none("finished code, and an error is handled or returned", found);
+}
+
+#[test]
+fn every_test_that_the_semantics_name_exists() {
+    let text = fs::read_to_string(top().join("docs/SEMANTICS.md")).unwrap();
+    let named = text.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::"));
+    let mut count = 0;
+    let mut found = Vec::new();
+    for (file, test) in named {
+        count += 1;
+        let path = match file.strip_prefix("it/") {
+            Some(file) => format!("tests/it/{file}.rs"),
+            None => format!("fs/tests/it/{file}.rs"),
+        };
+        let there = fs::read_to_string(top().join(&path)).is_ok_and(|text| text.contains(&format!("fn {test}(")));
+        if !there {
+            found.push(format!("{path}: {test}"));
+        }
+    }
+    assert!(count > 20, "only {count} tests are named");
+    expect_none("a promise names its test", found);
 }
