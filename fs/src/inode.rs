@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// Descriptors kept open for inodes before idle ones are closed.
+/// Descriptors kept open for inodes before idle ones are closed, where the limit of the process allows so many.
 const DESCRIPTORS_MAX: usize = 16_384;
 
 /// One inode of the backing.
@@ -39,6 +39,16 @@ pub struct Node {
     pub hashed: Condvar,
     /// A directory known to be in the settled table, so that files put below it need not look.
     pub recorded: AtomicBool,
+    /// Counts the descriptors of all nodes.
+    descriptors: Arc<AtomicUsize>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if self.fd.get_mut().is_some() {
+            self.descriptors.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A directory and a name in it.
@@ -89,8 +99,10 @@ pub struct Dirty {
 }
 
 impl Node {
-    fn new(ino: Ino, stat: &Stat, fd: Option<OwnedFd>) -> Self {
+    fn new(ino: Ino, stat: &Stat, fd: Option<OwnedFd>, descriptors: &Arc<AtomicUsize>) -> Self {
+        descriptors.fetch_add(usize::from(fd.is_some()), Ordering::Relaxed);
         Self {
+            descriptors: descriptors.clone(),
             ino,
             id: (stat.dev, stat.ino),
             btime_ns: stat.btime_ns,
@@ -116,9 +128,8 @@ impl Node {
         if let Some(fd) = &*self.fd.lock() {
             return Ok(fd.clone());
         }
-        let fd = Arc::new(self.open_by_name(OFlags::PATH)?);
-        *self.fd.lock() = Some(fd.clone());
-        Ok(fd)
+        let fd = self.open_by_name(OFlags::PATH)?;
+        Ok(self.keep(fd))
     }
 
     /// Open the backing file with `flags`.
@@ -151,9 +162,13 @@ impl Node {
         Err(FsError::os("file changed behind the mount", Errno::STALE))
     }
 
-    /// Keep `fd` if there is none.
-    fn keep(&self, fd: OwnedFd) {
-        self.fd.lock().get_or_insert_with(|| Arc::new(fd));
+    /// Keep `fd` if there is none; the one that is kept.
+    fn keep(&self, fd: OwnedFd) -> Arc<OwnedFd> {
+        let mut held = self.fd.lock();
+        if held.is_none() {
+            self.descriptors.fetch_add(1, Ordering::Relaxed);
+        }
+        held.get_or_insert_with(|| Arc::new(fd)).clone()
     }
 
     /// Attributes now.
@@ -191,14 +206,11 @@ impl Node {
         writing.dirty.is_none() && writing.writers == 0 && !self.names.lock().is_empty()
     }
 
-    fn close_if_unused(&self) -> bool {
+    fn close_if_unused(&self) {
         let mut fd = self.fd.lock();
-        match &*fd {
-            Some(held) if Arc::strong_count(held) == 1 => {
-                *fd = None;
-                true
-            }
-            _ => false,
+        if fd.as_ref().is_some_and(|held| Arc::strong_count(held) == 1) {
+            *fd = None;
+            self.descriptors.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -223,6 +235,12 @@ fn open_path(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(dir, name, flags, Mode::empty())
 }
 
+/// Half of what the process may have open: the rest is for the files of programs.
+fn descriptors_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.map_or(DESCRIPTORS_MAX, |limit| DESCRIPTORS_MAX.min(usize::try_from(limit / 2).unwrap_or(DESCRIPTORS_MAX)))
+}
+
 #[derive(Debug)]
 struct Slot {
     node: Weak<Node>,
@@ -238,7 +256,9 @@ pub struct InodeTable {
     root: Arc<Node>,
     /// Devices below the backing; the first is the root's.
     devices: RwLock<Vec<u64>>,
-    descriptors: AtomicUsize,
+    descriptors: Arc<AtomicUsize>,
+    /// Descriptors at which those of idle nodes are closed.
+    close_at: AtomicUsize,
     /// Slots at which those of nodes that are gone are looked for.
     sweep_at: AtomicUsize,
 }
@@ -250,12 +270,14 @@ impl InodeTable {
     /// What the kernel answers.
     pub fn new(root: OwnedFd) -> FsResult<Self> {
         let stat = Stat::of_fd(&root)?;
-        let node = Arc::new(Node::new(Ino::ROOT, &stat, Some(root)));
+        let descriptors = Arc::default();
+        let node = Arc::new(Node::new(Ino::ROOT, &stat, Some(root), &descriptors));
         Ok(Self {
             slots: RwLock::new(HashMap::new()),
             root: node,
             devices: RwLock::new(vec![stat.dev]),
-            descriptors: AtomicUsize::new(1),
+            descriptors,
+            close_at: AtomicUsize::new(descriptors_max()),
             sweep_at: AtomicUsize::new(1024),
         })
     }
@@ -286,6 +308,9 @@ impl InodeTable {
     /// # Errors
     /// `ESTALE` for a number it was never given or has given back.
     pub fn get(&self, ino: Ino) -> FsResult<Arc<Node>> {
+        if self.descriptors.load(Ordering::Relaxed) >= self.close_at.load(Ordering::Relaxed) {
+            self.close_idle();
+        }
         self.find(ino).ok_or_else(|| FsError::os("unknown inode", Errno::STALE))
     }
 
@@ -333,33 +358,25 @@ impl InodeTable {
         if let Some(node) = known.filter(|node| node.btime_ns == stat.btime_ns) {
             return node;
         }
-        let node = Arc::new(Node::new(ino, stat, fd));
+        let node = Arc::new(Node::new(ino, stat, fd, &self.descriptors));
         let slot = Slot { node: Arc::downgrade(&node), held: None, lookups: 0 };
         slots.insert(ino, slot);
         if slots.len() >= self.sweep_at.load(Ordering::Relaxed) {
             slots.retain(|_, slot| slot.node.strong_count() > 0);
             self.sweep_at.store(slots.len() * 2 + 1024, Ordering::Relaxed);
         }
-        let open = self.descriptors.fetch_add(1, Ordering::Relaxed);
-        if open >= DESCRIPTORS_MAX {
-            self.close_idle(&mut slots);
-        }
         node
     }
 
-    /// Close the descriptors of idle nodes and drop the slots of nodes that are gone.
-    fn close_idle(&self, slots: &mut HashMap<Ino, Slot>) {
-        slots.retain(|_, slot| slot.node.strong_count() > 0);
-        let mut open = 0;
-        for slot in slots.values() {
-            let Some(node) = slot.node.upgrade() else {
-                continue;
-            };
-            // Directories stay open: every name below them is reached through theirs.
-            let closed = node.kind != Kind::Directory && node.is_idle() && node.close_if_unused();
-            open += usize::from(!closed);
+    /// Close the descriptors of idle nodes; they are opened again by name when they are needed.
+    fn close_idle(&self) {
+        let nodes: Vec<_> = self.slots.read().values().filter_map(|slot| slot.node.upgrade()).collect();
+        for node in nodes.iter().filter(|node| node.is_idle()) {
+            node.close_if_unused();
         }
-        self.descriptors.store(open, Ordering::Relaxed);
+        // What is in use stays open: look again when as many more are.
+        let open = self.descriptors.load(Ordering::Relaxed);
+        self.close_at.store(descriptors_max().max(open + descriptors_max() / 2), Ordering::Relaxed);
     }
 
     /// The kernel holds one more lookup of `node`.
@@ -386,7 +403,6 @@ impl InodeTable {
                 released = slot.held.take();
                 if released.as_ref().is_some_and(|node| Arc::strong_count(node) == 1) {
                     slots.remove(&ino);
-                    self.descriptors.fetch_sub(1, Ordering::Relaxed);
                 }
             }
         }

@@ -190,6 +190,7 @@ impl Recorder {
             _ => return Err(Errno::INVAL.into()),
         }
         self.stream.admit(false)?;
+        self.queue.wait_for_room();
         let mut writing = node.writing.lock();
         while let Some(flag) = &writing.hashing {
             flag.store(true, Ordering::Release);

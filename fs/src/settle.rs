@@ -22,6 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+/// Files waiting at which programs that write more of them wait too.
+const WAITING_MAX: usize = 32_768;
 /// A refused lease is asked for again after this, and after ever longer up to the second value.
 const REFUSED_FIRST: Duration = Duration::from_millis(20);
 const REFUSED_LAST: Duration = Duration::from_secs(5);
@@ -140,10 +142,19 @@ impl Queue {
         }
     }
 
+    /// Wait while too many files wait, before another one is written.
+    pub fn wait_for_room(&self) {
+        let mut state = self.state.lock();
+        while state.waiting.len() >= WAITING_MAX && !state.stopping {
+            self.ended.wait(&mut state);
+        }
+    }
+
     /// Let the workers end.
     pub fn stop(&self) {
         self.state.lock().stopping = true;
         self.work.notify_all();
+        self.ended.notify_all();
     }
 }
 

@@ -27,6 +27,7 @@ impl LoopbackFs {
         who: Caller,
     ) -> FsResult<(Attr, Opened)> {
         self.recorder.stream.admit(false)?;
+        self.recorder.queue.wait_for_room();
         let place = self.place(parent, name)?;
         let made = self.make_file(&place, mode, flags, who);
         let (node, file, stat) = match made {
