@@ -34,7 +34,7 @@ pub(crate) type Tree = BTreeMap<Vec<u8>, Item>;
 #[derive(Debug, Default)]
 pub(crate) struct Fold {
     pub(crate) tree: Tree,
-    /// Lines that cannot follow those before them, such as a rename of nothing.
+    /// Lines that cannot follow those before them, such as a rename of nothing. They are applied nevertheless.
     pub(crate) oddities: Vec<String>,
     /// Lines per cause.
     pub(crate) causes: BTreeMap<String, u64>,
@@ -65,12 +65,9 @@ impl Fold {
         match line["op"].as_str().unwrap_or_default() {
             "create" => Ok(()),
             "put" | "accept" => self.put(path, line),
-            "remove" => match self.tree.get(&path) {
-                Some(Item::Directory { .. }) => Err("remove of a directory"),
-                _ => {
-                    self.tree.remove(&path);
-                    Ok(())
-                }
+            "remove" => match &self.take(&path)[..] {
+                [(_, Item::Directory { .. }), ..] => Err("remove of a directory"),
+                _ => Ok(()),
             },
             "mkdir" => {
                 let mode = line["mode"].as_u64().map(|mode| mode as u32);
@@ -79,9 +76,9 @@ impl Fold {
                     Some(_) => Err("mkdir over a file"),
                 }
             }
-            "rmdir" if !self.below(&path).is_empty() => Err("rmdir of a directory with entries"),
-            "rmdir" => match self.tree.remove(&path) {
-                Some(Item::Directory { .. }) => Ok(()),
+            "rmdir" => match &self.take(&path)[..] {
+                [(_, Item::Directory { .. })] => Ok(()),
+                [(_, Item::Directory { .. }), ..] => Err("rmdir of a directory with entries"),
                 _ => Err("rmdir of no directory"),
             },
             "rename" => self.rename(&bytes(line, "from"), &path),
@@ -111,8 +108,10 @@ impl Fold {
             }
             _ => return Err("a put of no kind"),
         };
-        match self.tree.insert(path.clone(), item) {
-            Some(Item::Directory { .. }) => Err("put over a directory"),
+        let replaced = self.take(&path);
+        self.tree.insert(path.clone(), item);
+        match replaced.first() {
+            Some((_, Item::Directory { .. })) => Err("put over a directory"),
             _ => self.imply_parents(&path),
         }
     }
@@ -245,4 +244,36 @@ impl TestRoot {
         }
         fold
     }
+}
+
+/// A comparison that finds nothing must be able to find something.
+#[test]
+fn the_comparison_finds_what_differs() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), "content").unwrap();
+    fs::create_dir(dir.path().join("d")).unwrap();
+    let hash = blake3::hash(b"content").to_hex().to_string();
+    let put = |path: &str, hash: &str, size: u64| serde_json::json!({"op": "put", "path": path, "kind": "file", "size": size, "mode": 0o644, "blake3": hash});
+    let check = |ops: &[Value], wrong: usize, odd: usize| {
+        let numbered = ops.iter().enumerate().map(|(index, op)| {
+            let mut line = op.clone();
+            (line["index"], line["status"]) = (index.into(), "final".into());
+            line
+        });
+        let fold = Fold::of(&numbered.rev().collect::<Vec<_>>());
+        assert_eq!((differences(&fold.tree, &walk(dir.path())).len(), fold.oddities.len()), (wrong, odd), "{fold:?}");
+    };
+    fs::set_permissions(dir.path().join("a"), fs::Permissions::from_mode(0o644)).unwrap();
+    fs::set_permissions(dir.path().join("d"), fs::Permissions::from_mode(0o755)).unwrap();
+    let mkdir = serde_json::json!({"op": "mkdir", "path": "d", "mode": 0o755});
+    let rename = |from: &str, to: &str| serde_json::json!({"op": "rename", "from": from, "path": to});
+    let remove = |path: &str| serde_json::json!({"op": "remove", "path": path});
+    check(&[put("a", &hash, 7), mkdir.clone()], 0, 0);
+    check(&[put("a", &hash, 7)], 1, 0);
+    check(&[put("a", &hash, 8), mkdir.clone()], 1, 0);
+    check(&[put("a", "00", 7), mkdir.clone()], 1, 0);
+    check(&[put("a", &hash, 7), mkdir.clone(), put("d/b", &hash, 7)], 1, 0);
+    check(&[put("x/a", &hash, 7), rename("x/a", "a"), rename("x", "d")], 0, 0);
+    check(&[put("a", &hash, 7), mkdir.clone(), rename("x", "y")], 0, 1);
+    check(&[put("a", &hash, 7), mkdir.clone(), remove("nothing"), remove("d")], 1, 1);
 }

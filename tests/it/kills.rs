@@ -58,12 +58,7 @@ fn fifty_kills_under_load_lose_nothing_and_invent_nothing() {
         let most = if random.below(4) == 0 { 2500 } else { 300 };
         let done = load.run_for(1 + random.below(most));
         let pid = root.node();
-        if random.below(2) == 0 {
-            root.kill_node();
-        } else {
-            // As a person would: the next command comes at once.
-            root.signal(rustix::process::Signal::KILL);
-        }
+        root.kill_node();
         load.pause();
         let when = format!("kill {kill} of {pid:?} after {done} operations");
         if random.below(5) == 0 {
@@ -93,6 +88,20 @@ fn expect_history(root: &TestRoot, load: &Load, when: &str) {
     assert!(strange.is_empty(), "{when}: {strange:?}");
     let broken = load.broken_promises(&root.path("buckets/docs/data"));
     assert!(broken.is_empty(), "{when}: {broken:#?}");
+}
+
+#[test]
+fn the_next_command_may_come_at_once() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs --mount").expect(0);
+    for round in 0..20 {
+        fs::write(root.mnt("docs", "a"), format!("{round}")).unwrap();
+        let dying = root.node().unwrap();
+        root.signal(rustix::process::Signal::KILL);
+        mount_again(&root, &format!("round {round}, {dying:?} is killed"));
+    }
+    root.kill_node();
+    assert!(root.run("log docs --json").expect(0).json_lines().len() > 1);
 }
 
 /// A node that dies while it recovers makes it no worse.

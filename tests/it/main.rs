@@ -12,4 +12,6 @@ mod mount;
 mod readme;
 mod rest;
 mod root;
+mod transcript;
+mod tree;
 mod structure;
