@@ -69,8 +69,8 @@ impl Import<'_> {
             Err(error) if error.errno() == rustix::io::Errno::NOENT => return Ok(()),
             Err(error) => return Err(error),
         };
-        let row = self.recorder.name_row(dir.ino, name)?;
-        let named = row.is_some_and(|row| row.ino == node.ino.0);
+        let row = self.recorder.name_row(dir.id, name)?;
+        let named = row.is_some_and(|row| row.id == node.id.0);
         match node.kind {
             Kind::Directory => {
                 if !named {
@@ -106,7 +106,7 @@ impl Import<'_> {
         let names = self.recorder.lock_names();
         let path = self.recorder.path(dir, name)?;
         let target = rustix::fs::readlinkat(&*node.fd()?, "", Vec::new())?.into_bytes();
-        let rows = self.recorder.rows_of(node.ino, dir, name, stat, Settled::Symlink)?;
+        let rows = self.recorder.rows_of(node.id, dir, name, stat, Settled::Symlink)?;
         let put = table::put(path, Content::Symlink { target }, stat, Evidence::Lease);
         self.recorder.emit(&names, Cause::Import, Op::Put(put), rows, Vec::new());
         self.progress.files += 1;
@@ -114,7 +114,7 @@ impl Import<'_> {
     }
 
     fn file(&mut self, dir: &Arc<Node>, name: &OsStr, node: &Arc<Node>, stat: &Stat, named: bool) -> FsResult<()> {
-        let row = self.recorder.inode_row(node.ino, node.btime_ns)?;
+        let row = self.recorder.inode_row(node.id)?;
         let unchanged = row.filter(|row| row.matches(stat));
         if let Some(mut row) = unchanged {
             if named {
@@ -125,11 +125,11 @@ impl Import<'_> {
             let names = self.recorder.lock_names();
             let path = self.recorder.path(dir, name)?;
             if let Some(put) = row.put_again(path, stat) {
-                row.links.push((dir.ino.0, name.as_bytes().to_vec()));
-                let name_row = NameRow { ino: node.ino.0, kind: node.kind };
+                row.links.push((dir.id.0, name.as_bytes().to_vec()));
+                let name_row = NameRow { id: node.id.0, kind: node.kind };
                 let rows = vec![
-                    table::set(table::inode_key(node.ino), &row)?,
-                    table::set(table::name_key(dir.ino, name), &name_row)?,
+                    table::set(table::inode_key(node.id), &row)?,
+                    table::set(table::name_key(dir.id, name), &name_row)?,
                 ];
                 self.recorder.emit(&names, Cause::Import, Op::Put(put), rows, Vec::new());
                 self.progress.files += 1;

@@ -2,7 +2,7 @@
 
 use crate::error::{FsError, FsResult};
 use crate::lease::reopen;
-use crate::stat::{Kind, Stat};
+use crate::stat::{Id, Kind, Stat};
 use crate::vfs::Ino;
 use parking_lot::{Condvar, Mutex, RwLock};
 use rustix::fs::{Mode, OFlags};
@@ -21,10 +21,12 @@ const DESCRIPTORS_MAX: usize = 16_384;
 /// One inode of the backing.
 #[derive(Debug)]
 pub struct Node {
-    /// Its number towards the kernel and in the table.
+    /// Its number towards the kernel.
     pub ino: Ino,
+    /// Its identity in the table and in intents.
+    pub id: Id,
     /// Device and number in the backing.
-    pub id: (u64, u64),
+    pub backing: (u64, u64),
     /// Birth time, nanoseconds since 1970.
     pub btime_ns: i64,
     /// What it is.
@@ -104,7 +106,8 @@ impl Node {
         Self {
             descriptors: descriptors.clone(),
             ino,
-            id: (stat.dev, stat.ino),
+            id: if ino == Ino::ROOT { Id::ROOT } else { Id::of(ino.0, stat.btime_ns) },
+            backing: (stat.dev, stat.ino),
             btime_ns: stat.btime_ns,
             kind: stat.kind,
             fd: Mutex::new(fd.map(Arc::new)),
@@ -151,7 +154,7 @@ impl Node {
             match rustix::fs::openat(&*parent, &name.name, flags, Mode::empty()) {
                 Ok(fd) => {
                     let stat = Stat::of_fd(&fd)?;
-                    if (stat.dev, stat.ino, stat.btime_ns) == (self.id.0, self.id.1, self.btime_ns) {
+                    if (stat.dev, stat.ino, stat.btime_ns) == (self.backing.0, self.backing.1, self.btime_ns) {
                         return Ok(fd);
                     }
                 }
@@ -226,7 +229,7 @@ impl Name {
     /// What the kernel answers.
     pub fn holds(&self, node: &Node) -> FsResult<bool> {
         let found = Stat::of_name_opt(self.parent.fd()?, &self.name)?;
-        Ok(found.is_some_and(|s| (s.dev, s.ino) == node.id))
+        Ok(found.is_some_and(|s| (s.dev, s.ino) == node.backing))
     }
 }
 
@@ -289,7 +292,7 @@ impl InodeTable {
 
     /// The number of the file `stat` describes.
     pub fn ino_of(&self, stat: &Stat) -> Ino {
-        if (stat.dev, stat.ino) == self.root.id {
+        if (stat.dev, stat.ino) == self.root.backing {
             return Ino::ROOT;
         }
         let known = self.devices.read().iter().position(|&d| d == stat.dev);
@@ -301,6 +304,14 @@ impl InodeTable {
         // A second device (a mount inside an adopted directory) gets the high bits; 1 is the root's number.
         let number = stat.ino ^ ((device as u64) << 48);
         Ino(if number <= 1 { u64::MAX - number } else { number })
+    }
+
+    /// The identity of the file `stat` describes.
+    pub fn id_of(&self, stat: &Stat) -> Id {
+        match self.ino_of(stat) {
+            Ino::ROOT => Id::ROOT,
+            ino => Id::of(ino.0, stat.btime_ns),
+        }
     }
 
     /// The node the kernel means.

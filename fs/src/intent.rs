@@ -17,7 +17,7 @@ const MAGIC: &[u8; 8] = b"wizint\0\x01";
 const COMPACT_BYTES: u64 = 4 * 1024 * 1024;
 const RECORD_BYTES_MAX: usize = 64 * 1024;
 
-/// A directory (its inode) and a name in it.
+/// A directory (its identity) and a name in it.
 pub type At = (u64, Vec<u8>);
 
 /// What may happen.
@@ -25,10 +25,8 @@ pub type At = (u64, Vec<u8>);
 pub enum Intent {
     /// The content or attributes of an existing file may change.
     Write {
-        /// Inode.
-        ino: u64,
-        /// Its birth time, nanoseconds since 1970.
-        btime_ns: i64,
+        /// Identity of the inode.
+        inode: u64,
         /// A name of it.
         at: At,
         /// Size and change time at the last report; none for a file never reported.
@@ -45,8 +43,8 @@ pub enum Intent {
     Remove {
         /// Where.
         at: At,
-        /// Inode.
-        ino: u64,
+        /// Identity of the inode.
+        inode: u64,
     },
     /// The name may move, or change places with the other.
     Rename {
@@ -54,15 +52,15 @@ pub enum Intent {
         from: At,
         /// New name.
         to: At,
-        /// Inode that moves.
-        ino: u64,
+        /// Identity of the inode that moves.
+        inode: u64,
     },
     /// The inode may get another name.
     Link {
         /// New name.
         at: At,
-        /// Inode.
-        ino: u64,
+        /// Identity of the inode.
+        inode: u64,
     },
     /// A temporary file of `put`; not the user's, removed when found after a crash.
     Stage {

@@ -11,7 +11,7 @@ use crate::inode::{Dirty, InodeTable, Name, Node, Writing};
 use crate::intent::{At, Intent, Intents};
 use crate::path::BucketPath;
 use crate::settle::Queue;
-use crate::stat::{Kind, Stat};
+use crate::stat::{Id, Kind, Stat};
 use crate::stream::Stream;
 use crate::table::{self, InodeRow, NameRow, Settled};
 use crate::vfs::{Caller, Ino};
@@ -43,7 +43,7 @@ pub struct Recorder {
     pub leases_sound: bool,
     namespace: Mutex<()>,
     /// Every node with unreported content; keeps them and their parents alive.
-    dirty: Mutex<HashMap<Ino, Arc<Node>>>,
+    dirty: Mutex<HashMap<Id, Arc<Node>>>,
 }
 
 /// Proof that the caller holds the namespace lock: names do not move and numbers are given in order.
@@ -88,23 +88,22 @@ impl Recorder {
         Namespace(self.namespace.lock())
     }
 
-    /// The last report of an inode, unless its number has been reused since.
+    /// The last report of an inode.
     ///
     /// # Errors
     /// What the sink answers.
-    pub fn inode_row(&self, ino: Ino, btime_ns: i64) -> FsResult<Option<InodeRow>> {
-        let Some(bytes) = self.stream.row(&table::inode_key(ino))? else {
+    pub fn inode_row(&self, id: Id) -> FsResult<Option<InodeRow>> {
+        let Some(bytes) = self.stream.row(&table::inode_key(id))? else {
             return Ok(None);
         };
-        let row: InodeRow = table::decode(&bytes)?;
-        Ok((row.btime_ns == btime_ns).then_some(row))
+        Ok(Some(table::decode(&bytes)?))
     }
 
     /// The last report of a name.
     ///
     /// # Errors
     /// What the sink answers.
-    pub fn name_row(&self, dir: Ino, name: &OsStr) -> FsResult<Option<NameRow>> {
+    pub fn name_row(&self, dir: Id, name: &OsStr) -> FsResult<Option<NameRow>> {
         let bytes = self.stream.row(&table::name_key(dir, name))?;
         Ok(bytes.map(|bytes| table::decode(&bytes)).transpose()?)
     }
@@ -141,8 +140,8 @@ impl Recorder {
         let mut at = dir.clone();
         while at.ino != Ino::ROOT && !at.recorded.load(Ordering::Acquire) {
             let name = current_name(&at)?;
-            let known = self.name_row(name.parent.ino, &name.name)?;
-            if known.is_none_or(|row| row.ino != at.ino.0) {
+            let known = self.name_row(name.parent.id, &name.name)?;
+            if known.is_none_or(|row| row.id != at.id.0) {
                 let stat = at.stat()?;
                 rows.extend(self.dir_rows(&at, &name.parent, &name.name, &stat)?);
             }
@@ -157,25 +156,24 @@ impl Recorder {
     /// # Errors
     /// None in practice; encoding.
     pub fn dir_rows(&self, node: &Node, parent: &Node, name: &OsStr, stat: &Stat) -> FsResult<Vec<Row>> {
-        self.rows_of(node.ino, parent, name, stat, Settled::Directory)
+        self.rows_of(node.id, parent, name, stat, Settled::Directory)
     }
 
     /// Rows of an inode with one reported name.
     ///
     /// # Errors
     /// None in practice; encoding.
-    pub fn rows_of(&self, ino: Ino, parent: &Node, name: &OsStr, stat: &Stat, content: Settled) -> FsResult<Vec<Row>> {
+    pub fn rows_of(&self, id: Id, parent: &Node, name: &OsStr, stat: &Stat, content: Settled) -> FsResult<Vec<Row>> {
         let row = InodeRow {
-            btime_ns: stat.btime_ns,
             ctime_ns: stat.ctime_ns,
             size: stat.size,
             mode: stat.mode,
             content,
-            links: vec![(parent.ino.0, name.as_bytes().to_vec())],
+            links: vec![(parent.id.0, name.as_bytes().to_vec())],
             intent: self.intents.next() - 1,
         };
-        let name_row = NameRow { ino: ino.0, kind: stat.kind };
-        Ok(vec![table::set(table::inode_key(ino), &row)?, table::set(table::name_key(parent.ino, name), &name_row)?])
+        let name_row = NameRow { id: id.0, kind: stat.kind };
+        Ok(vec![table::set(table::inode_key(id), &row)?, table::set(table::name_key(parent.id, name), &name_row)?])
     }
 
     /// A writer of `node` begins: waits out a hash in progress, and on the first one notes the intent and whether the file is
@@ -198,7 +196,7 @@ impl Recorder {
         }
         if writing.dirty.is_none() {
             let stat = node.stat()?;
-            let row = self.inode_row(node.ino, node.btime_ns)?;
+            let row = self.inode_row(node.id)?;
             let foreign = !row.as_ref().is_some_and(|row| row.matches(&stat));
             let id = self.note_write(node, row.as_ref(), foreign, who)?;
             // An overwrite in place could reach the disk before the change time does.
@@ -207,7 +205,7 @@ impl Recorder {
             }
             let cause = if foreign { Cause::Foreign } else { Cause::Mount };
             writing.dirty = Some(Box::new(Dirty::new(vec![id], cause, &stat)));
-            self.dirty.lock().insert(node.ino, node.clone());
+            self.dirty.lock().insert(node.id, node.clone());
         }
         writing.writers += 1;
         Ok(())
@@ -219,13 +217,7 @@ impl Recorder {
     /// The intent could not be written.
     pub fn note_write(&self, node: &Arc<Node>, row: Option<&InodeRow>, foreign: bool, who: Caller) -> FsResult<u64> {
         let at = node.names().first().map_or((0, Vec::new()), at_of);
-        let intent = Intent::Write {
-            ino: node.ino.0,
-            btime_ns: node.btime_ns,
-            at,
-            sealed: row.map(|row| (row.size, row.ctime_ns)),
-            foreign,
-        };
+        let intent = Intent::Write { inode: node.id.0, at, sealed: row.map(|row| (row.size, row.ctime_ns)), foreign };
         self.intents.note(intent, who.uid, who.pid)
     }
 
@@ -247,12 +239,12 @@ impl Recorder {
             Some(dirty) => dirty.intents.extend(intents),
             None => writing.dirty = Some(Box::new(Dirty::new(intents, cause, stat))),
         }
-        self.dirty.lock().insert(node.ino, node.clone());
+        self.dirty.lock().insert(node.id, node.clone());
     }
 
     /// The content of `node` is reported, or gone. Called with its `writing` locked.
     pub fn mark_clean(&self, node: &Node) {
-        self.dirty.lock().remove(&node.ino);
+        self.dirty.lock().remove(&node.id);
     }
 
     /// Every node with unreported content.
@@ -312,5 +304,5 @@ fn current_name(dir: &Arc<Node>) -> FsResult<Name> {
 
 /// A name as intents and rows have it.
 pub fn at_of(name: &Name) -> At {
-    (name.parent.ino.0, name.name.as_bytes().to_vec())
+    (name.parent.id.0, name.name.as_bytes().to_vec())
 }

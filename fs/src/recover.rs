@@ -14,7 +14,7 @@ pub use session::{Left, Session};
 use crate::error::{FsError, FsResult};
 use crate::intent::{Found, Intent};
 use crate::recorder::Recorder;
-use crate::vfs::Ino;
+use crate::stat::Id;
 use claims::Claims;
 use replay::Replay;
 use rustix::fs::AtFlags;
@@ -60,7 +60,7 @@ fn remove_stages(recorder: &Arc<Recorder>, found: &[Found]) -> FsResult<()> {
         let Intent::Stage { at: (dir, name) } = intent else {
             continue;
         };
-        let Some(dir) = recorder.dir_by_rows(Ino(*dir))? else {
+        let Some(dir) = recorder.dir_by_rows(Id(*dir))? else {
             continue;
         };
         match rustix::fs::unlinkat(&*dir.fd()?, OsStr::from_bytes(name), AtFlags::empty()) {

@@ -10,9 +10,8 @@ use crate::inode::{Dirty, Name, Node, Writing};
 use crate::lease::{Asked, ReadLease};
 use crate::path::BucketPath;
 use crate::recorder::{Namespace, Recorder, at_of};
-use crate::stat::{Kind, Stat};
+use crate::stat::{Id, Kind, Stat};
 use crate::table::{self, InodeRow, NameRow, Settled};
-use crate::vfs::Ino;
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::OFlags;
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -82,9 +81,9 @@ impl Queue {
 
     fn push_ready(&self, node: &Arc<Node>) {
         let mut state = self.state.lock();
-        if !state.waiting.insert(node.ino.0) {
+        if !state.waiting.insert(node.id.0) {
             let later = state.later.len();
-            state.later.retain(|_, waiting| waiting.ino != node.ino);
+            state.later.retain(|_, waiting| waiting.id != node.id);
             if state.later.len() == later {
                 return;
             }
@@ -106,7 +105,7 @@ impl Queue {
                 return None;
             }
             if let Some(node) = state.ready.pop_front() {
-                state.waiting.remove(&node.ino.0);
+                state.waiting.remove(&node.id.0);
                 return Some(node);
             }
             let now = Instant::now();
@@ -160,12 +159,12 @@ impl Queue {
 
 impl QueueState {
     fn push_later(&mut self, node: &Arc<Node>, due: Instant, work: &Condvar) {
-        if !self.waiting.insert(node.ino.0) {
+        if !self.waiting.insert(node.id.0) {
             return;
         }
         // A worker that already waits for an earlier one need not be woken for this.
         let first = self.later.first_key_value().is_none_or(|((earliest, _), _)| due < *earliest);
-        self.later.insert((due, node.ino.0), node.clone());
+        self.later.insert((due, node.id.0), node.clone());
         if first {
             work.notify_one();
         }
@@ -223,11 +222,11 @@ impl Recorder {
             });
             match outcome {
                 Outcome::Done(_) | Outcome::Writers => {
-                    pauses.remove(&node.ino.0);
+                    pauses.remove(&node.id.0);
                 }
                 Outcome::Changed => self.queue.push_later(&node, Duration::from_millis(1)),
                 Outcome::Refused => {
-                    let pause = pauses.entry(node.ino.0).or_insert(REFUSED_FIRST);
+                    let pause = pauses.entry(node.id.0).or_insert(REFUSED_FIRST);
                     self.queue.push_later(&node, *pause);
                     *pause = (*pause * 2).min(REFUSED_LAST);
                 }
@@ -290,7 +289,7 @@ impl Recorder {
     /// changed is looked at when it is reported.
     fn hash(&self, node: &Node, file: &File, keep_going: &mut dyn FnMut() -> bool) -> FsResult<Option<(Stat, Hashes)>> {
         let before = Stat::of_fd(file)?;
-        let hashes = self.outboards.hash(node.ino.0, file, before.size, keep_going)?;
+        let hashes = self.outboards.hash(node.id.0, file, before.size, keep_going)?;
         Ok(hashes.map(|hashes| (before, hashes)))
     }
 
@@ -335,7 +334,7 @@ impl Recorder {
         content: Settled,
         evidence: Evidence,
     ) -> FsResult<Option<u64>> {
-        let row = self.inode_row(node.ino, node.btime_ns)?;
+        let row = self.inode_row(node.id)?;
         let links = self.current_links(node, row.as_ref())?;
         let intents = dirty.intents.clone();
         if links.is_empty() {
@@ -343,7 +342,6 @@ impl Recorder {
             return Ok(None);
         }
         let new = InodeRow {
-            btime_ns: stat.btime_ns,
             ctime_ns: stat.ctime_ns,
             size: stat.size,
             mode: stat.mode,
@@ -351,7 +349,7 @@ impl Recorder {
             links: links.iter().map(|(name, _)| at_of(name)).collect(),
             intent: intents.iter().copied().max().unwrap_or(0),
         };
-        let inode_row = table::set(table::inode_key(node.ino), &new)?;
+        let inode_row = table::set(table::inode_key(node.id), &new)?;
         let written = !dirty.times_set && stat.mtime_ns != dirty.mtime_before_ns;
         if !written && row.as_ref().is_some_and(|old| old.says_the_same(&new)) {
             self.stream.note(vec![inode_row]);
@@ -362,8 +360,8 @@ impl Recorder {
         let mut ops = Vec::with_capacity(links.len());
         for (name, path) in links {
             self.imply_dirs(&name.parent, &mut rows)?;
-            let name_row = NameRow { ino: node.ino.0, kind: Kind::File };
-            rows.push(table::set(table::name_key(name.parent.ino, &name.name), &name_row)?);
+            let name_row = NameRow { id: node.id.0, kind: Kind::File };
+            rows.push(table::set(table::name_key(name.parent.id, &name.name), &name_row)?);
             let put = table::put(path, content_of(&new), stat, evidence);
             ops.push(if dirty.accepted { Op::Accept(put) } else { Op::Put(put) });
         }
@@ -385,11 +383,11 @@ impl Recorder {
             }
         }
         for (dir, name) in row.map_or(&[][..], |row| &row.links) {
-            let known = links.iter().any(|(link, _)| link.parent.ino.0 == *dir && link.name.as_bytes() == name);
+            let known = links.iter().any(|(link, _)| link.parent.id.0 == *dir && link.name.as_bytes() == name);
             if known {
                 continue;
             }
-            if let Some(parent) = self.dir_by_rows(Ino(*dir))? {
+            if let Some(parent) = self.dir_by_rows(Id(*dir))? {
                 let name = Name { parent, name: std::ffi::OsStr::from_bytes(name).to_owned() };
                 if name.holds(node)? {
                     let path = self.path(&name.parent, &name.name)?;
@@ -404,22 +402,22 @@ impl Recorder {
     ///
     /// # Errors
     /// What the sink or the backing answers.
-    pub fn dir_by_rows(&self, ino: Ino) -> FsResult<Option<Arc<Node>>> {
-        if let Some(node) = self.inodes.find(ino) {
-            return Ok(Some(node));
+    pub fn dir_by_rows(&self, id: Id) -> FsResult<Option<Arc<Node>>> {
+        if id == Id::ROOT {
+            return Ok(Some(self.inodes.root().clone()));
         }
-        let Some(bytes) = self.stream.row(&table::inode_key(ino))? else {
+        let Some(bytes) = self.stream.row(&table::inode_key(id))? else {
             return Ok(None);
         };
         let row: InodeRow = table::decode(&bytes)?;
         let Some((parent, name)) = row.links.first() else {
             return Ok(None);
         };
-        let Some(parent) = self.dir_by_rows(Ino(*parent))? else {
+        let Some(parent) = self.dir_by_rows(Id(*parent))? else {
             return Ok(None);
         };
         match self.inodes.open_name(&parent, std::ffi::OsStr::from_bytes(name)) {
-            Ok((node, _)) => Ok((node.ino == ino).then_some(node)),
+            Ok((node, _)) => Ok((node.id == id).then_some(node)),
             Err(error) if error.errno() == rustix::io::Errno::NOENT => Ok(None),
             Err(error) => Err(error),
         }
@@ -438,7 +436,7 @@ impl Recorder {
         dirty.since = Instant::now();
         let first = !std::mem::replace(&mut dirty.reported_open, true);
         let stat = node.stat()?;
-        let row = self.inode_row(node.ino, node.btime_ns)?;
+        let row = self.inode_row(node.id)?;
         let same = row.is_some_and(|row| row.content == Settled::Open && row.size == stat.size);
         if same && !first {
             return Ok(());

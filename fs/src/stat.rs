@@ -43,6 +43,27 @@ impl Kind {
     }
 }
 
+/// An inode for as long as it exists: its number and birth, so that a number used again is another inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id(pub u64);
+
+impl Id {
+    /// The root directory of a bucket, whatever directory that is.
+    pub const ROOT: Self = Self(1);
+
+    /// The identity of inode `number` born at `btime_ns` nanoseconds since 1970.
+    pub fn of(number: u64, btime_ns: i64) -> Self {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&number.to_le_bytes());
+        bytes[8..].copy_from_slice(&btime_ns.to_le_bytes());
+        let hash = blake3::hash(&bytes);
+        let mut id = [0; 8];
+        id.copy_from_slice(&hash.as_bytes()[..8]);
+        // 0 is nobody, 1 the root.
+        Self(u64::from_le_bytes(id).max(2))
+    }
+}
+
 /// Attributes of a file. Times are nanoseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {

@@ -1,13 +1,12 @@
 //! The settled table: what was last reported of each name and inode of a bucket.
 //!
 //! Two kinds of rows, kept by the [`ChangeSink`] in the same batch as the changes they follow from:
-//! `n` + directory + name -> [`NameRow`], and `i` + inode -> [`InodeRow`]. Names hang on the inode number of their
+//! `n` + directory + name -> [`NameRow`], and `i` + inode -> [`InodeRow`]. Names hang on the identity of their
 //! directory, so renaming a directory moves one row. The table is local and can be made anew by importing.
 
 use crate::change::{ChangeSink, Content, Evidence, Hashes, Put, Row, SinkError};
 use crate::path::BucketPath;
-use crate::stat::{Kind, Stat};
-use crate::vfs::Ino;
+use crate::stat::{Id, Kind, Stat};
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
@@ -16,8 +15,8 @@ use std::os::unix::ffi::OsStrExt;
 /// A reported name.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct NameRow {
-    /// Inode it led to.
-    pub ino: u64,
+    /// Identity of the inode it led to.
+    pub id: u64,
     /// Kind of that inode.
     pub kind: Kind,
 }
@@ -25,8 +24,6 @@ pub struct NameRow {
 /// A reported inode.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct InodeRow {
-    /// Birth time, nanoseconds since 1970: tells a reused number apart.
-    pub btime_ns: i64,
     /// Change time at the last report, moved along by every operation of ours that moves it.
     pub ctime_ns: i64,
     /// Bytes at the last report.
@@ -62,10 +59,7 @@ pub enum Settled {
 impl InodeRow {
     /// Whether the inode is as it was left at the last report.
     pub fn matches(&self, stat: &Stat) -> bool {
-        self.btime_ns == stat.btime_ns
-            && self.ctime_ns == stat.ctime_ns
-            && self.size == stat.size
-            && self.mode == stat.mode
+        self.ctime_ns == stat.ctime_ns && self.size == stat.size && self.mode == stat.mode
     }
 
     /// A put of `path` that repeats the reported content with the attributes of `stat`; `None` for directories and for
@@ -86,18 +80,18 @@ pub fn put(path: BucketPath, content: Content, stat: &Stat, evidence: Evidence) 
 }
 
 /// Key of a name's row.
-pub fn name_key(dir: Ino, name: &OsStr) -> Vec<u8> {
+pub fn name_key(dir: Id, name: &OsStr) -> Vec<u8> {
     let mut key = name_prefix(dir);
     key.extend_from_slice(name.as_bytes());
     key
 }
 
 /// Key of an inode's row.
-pub fn inode_key(ino: Ino) -> Vec<u8> {
-    [b"i".as_slice(), &ino.0.to_be_bytes()].concat()
+pub fn inode_key(id: Id) -> Vec<u8> {
+    [b"i".as_slice(), &id.0.to_be_bytes()].concat()
 }
 
-fn name_prefix(dir: Ino) -> Vec<u8> {
+fn name_prefix(dir: Id) -> Vec<u8> {
     [b"n".as_slice(), &dir.0.to_be_bytes()].concat()
 }
 
@@ -127,7 +121,7 @@ pub fn decode<T: BorshDeserialize>(bytes: &[u8]) -> Result<T, SinkError> {
 ///
 /// # Errors
 /// What the sink answers.
-pub fn names_in(sink: &dyn ChangeSink, dir: Ino) -> Result<Vec<(Vec<u8>, NameRow)>, SinkError> {
+pub fn names_in(sink: &dyn ChangeSink, dir: Id) -> Result<Vec<(Vec<u8>, NameRow)>, SinkError> {
     let prefix = name_prefix(dir);
     let mut names = Vec::new();
     let mut bad = None;

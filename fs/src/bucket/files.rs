@@ -114,7 +114,7 @@ impl Bucket {
         let mut random = [0; 8];
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
         let name = OsString::from(format!(".wizefs-put-{:016x}", u64::from_le_bytes(random)));
-        let at = (dir.ino.0, name.as_bytes().to_vec());
+        let at = (dir.id.0, name.as_bytes().to_vec());
         let id = self.recorder.intents.note(Intent::Stage { at }, 0, 0)?;
         let mut write = || -> FsResult<()> {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
@@ -172,7 +172,7 @@ impl Bucket {
             }
         };
         self.recorder.stream.wait(number)?;
-        let row = self.recorder.inode_row(node.ino, node.btime_ns)?;
+        let row = self.recorder.inode_row(node.id)?;
         match row.map(|row| (row.size, row.content)) {
             Some((size, Settled::Hashed { hashes, .. })) => Ok(Stored { number, size, hashes }),
             _ => Err(FsError::Busy("the file was changed meanwhile".into())),
@@ -307,8 +307,8 @@ impl Bucket {
             let ranges = if hashes.blake3 == *expected {
                 Vec::new()
             } else {
-                let ino = self.recorder.inodes.ino_of(&stat);
-                self.recorder.outboards.damaged_ranges(ino.0, &file, expected)?
+                let id = self.recorder.inodes.id_of(&stat);
+                self.recorder.outboards.damaged_ranges(id.0, &file, expected)?
             };
             return Ok(ContentCheck { size: stat.size, hashes, ranges });
         }

@@ -71,10 +71,9 @@ impl LoopbackFs {
             return act();
         }
         let before = node.stat()?;
-        let row = self.recorder.inode_row(node.ino, node.btime_ns)?;
+        let row = self.recorder.inode_row(node.id)?;
         let intent = Intent::Write {
-            ino: node.ino.0,
-            btime_ns: node.btime_ns,
+            inode: node.id.0,
             at: node.names().first().map_or((0, Vec::new()), at_of),
             sealed: row.as_ref().map(|row| (row.size, row.ctime_ns)),
             foreign: !row.as_ref().is_some_and(|row| row.matches(&before)),
@@ -95,7 +94,7 @@ impl LoopbackFs {
             return Ok(());
         };
         (row.ctime_ns, row.mode) = (after.ctime_ns, after.mode);
-        let inode_row = table::set(table::inode_key(node.ino), &row)?;
+        let inode_row = table::set(table::inode_key(node.id), &row)?;
         let ops = if after.mode == before.mode { Vec::new() } else { self.mode_ops(node, &row, &after)? };
         if ops.is_empty() {
             self.recorder.stream.note(vec![inode_row]);

@@ -80,7 +80,7 @@ impl LoopbackFs {
         let _names = self.recorder.lock_names();
         let (node, stat) = self.recorder.inodes.open_name(dir, temporary)?;
         let target = open_place(&self.recorder.inodes, &to)?;
-        let intent = Intent::Rename { from: from.at(), to: to.at(), ino: node.ino.0 };
+        let intent = Intent::Rename { from: from.at(), to: to.at(), inode: node.id.0 };
         let (id, ()) =
             self.with_intent(intent, NODE, || Ok(rustix::fs::renameat(&*from.fd, temporary, &*to.fd, name)?))?;
         node.drop_name(dir.ino, temporary);
@@ -159,7 +159,13 @@ impl LoopbackFs {
             given.inspect_err(|_| take_back(&place, AtFlags::empty()))
         })?;
         let attr = self.entry(&place.dir, name)?;
-        let mut rows = self.recorder.rows_of(attr.ino, &place.dir, name, &attr.stat, Settled::Symlink)?;
+        let mut rows = self.recorder.rows_of(
+            self.recorder.inodes.id_of(&attr.stat),
+            &place.dir,
+            name,
+            &attr.stat,
+            Settled::Symlink,
+        )?;
         self.recorder.imply_dirs(&place.dir, &mut rows)?;
         let content = Content::Symlink { target: target.to_vec() };
         let put = table::put(path, content, &attr.stat, Evidence::Lease);

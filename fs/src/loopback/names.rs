@@ -30,7 +30,7 @@ struct Linked<'a> {
 }
 
 pub(super) fn at(parent: &Node, name: &OsStr) -> At {
-    (parent.ino.0, name.as_bytes().to_vec())
+    (parent.id.0, name.as_bytes().to_vec())
 }
 
 /// One end of an operation on names: a directory in use, its descriptor and a name in it.
@@ -92,7 +92,7 @@ impl LoopbackFs {
         // Held until the table follows: a writer that begins in between would see the change time ahead of it.
         let mut writing = node.writing.lock();
         let before = node.stat()?;
-        let intent = Intent::Link { at: place.at(), ino: ino.0 };
+        let intent = Intent::Link { at: place.at(), inode: node.id.0 };
         let (id, ()) = self.with_intent(intent, who, || {
             let from = crate::lease::proc_path(&*node.fd()?);
             let follow = AtFlags::SYMLINK_FOLLOW;
@@ -110,7 +110,7 @@ impl LoopbackFs {
     /// A new name of a clean file repeats what is known of it; of any other file it comes with its content.
     fn report_link(&self, link: &Linked<'_>, node: &Arc<Node>, writing: &mut Writing) -> FsResult<()> {
         let Linked { names, place, path, before, after, id } = link;
-        let row = self.recorder.inode_row(node.ino, node.btime_ns)?;
+        let row = self.recorder.inode_row(node.id)?;
         let clean = writing.dirty.is_none();
         let known = row.filter(|row| clean && row.matches(before));
         let put = match (node.kind, &known) {
@@ -124,10 +124,10 @@ impl LoopbackFs {
         if let (Some(mut row), Some(put)) = (known, put) {
             row.ctime_ns = after.ctime_ns;
             row.links.push(place.at());
-            let name_row = NameRow { ino: node.ino.0, kind: node.kind };
+            let name_row = NameRow { id: node.id.0, kind: node.kind };
             let mut rows = vec![
-                table::set(table::inode_key(node.ino), &row)?,
-                table::set(table::name_key(place.dir.ino, place.name), &name_row)?,
+                table::set(table::inode_key(node.id), &row)?,
+                table::set(table::name_key(place.dir.id, place.name), &name_row)?,
             ];
             self.recorder.imply_dirs(&place.dir, &mut rows)?;
             self.recorder.emit(names, Cause::Mount, Op::Put(put), rows, vec![*id]);
@@ -170,11 +170,11 @@ impl LoopbackFs {
         // Opened before it goes: what is left under other names must be looked at afterwards.
         let (node, before) = self.recorder.inodes.open_name(&place.dir, name)?;
         let mut writing = node.writing.lock();
-        let intent = Intent::Remove { at: place.at(), ino: node.ino.0 };
+        let intent = Intent::Remove { at: place.at(), inode: node.id.0 };
         let (id, ()) =
             self.with_intent(intent, who, || Ok(rustix::fs::unlinkat(&*place.fd, name, AtFlags::empty())?))?;
         node.drop_name(place.dir.ino, name);
-        let mut rows = vec![table::delete(table::name_key(place.dir.ino, name))];
+        let mut rows = vec![table::delete(table::name_key(place.dir.id, name))];
         rows.extend(self.unlinked(&node, &mut writing, place, &before)?);
         if node.kind.is_recorded() {
             return Ok(self.recorder.emit(&names, cause, Op::Remove { path }, rows, vec![id]));
@@ -200,10 +200,10 @@ impl LoopbackFs {
                 self.recorder.intents.end_after(self.recorder.stream.last() + 1, dirty.intents);
                 self.recorder.mark_clean(node);
             }
-            self.recorder.outboards.remove(node.ino.0);
-            return Ok(Some(table::delete(table::inode_key(node.ino))));
+            self.recorder.outboards.remove(node.id.0);
+            return Ok(Some(table::delete(table::inode_key(node.id))));
         }
-        let Some(mut row) = self.recorder.inode_row(node.ino, node.btime_ns)? else {
+        let Some(mut row) = self.recorder.inode_row(node.id)? else {
             return Ok(None);
         };
         if row.matches(before) {
@@ -211,7 +211,7 @@ impl LoopbackFs {
         }
         let gone = place.at();
         row.links.retain(|link| *link != gone);
-        Ok(Some(table::set(table::inode_key(node.ino), &row)?))
+        Ok(Some(table::set(table::inode_key(node.id), &row)?))
     }
 
     pub(super) fn remove_dir(&self, parent: Ino, name: &OsStr, who: Caller) -> FsResult<()> {
@@ -220,8 +220,8 @@ impl LoopbackFs {
         let names = self.recorder.lock_names();
         let path = self.recorder.path(&place.dir, name)?;
         let (node, _) = self.recorder.inodes.open_name(&place.dir, name)?;
-        let known = self.recorder.name_row(place.dir.ino, name)?;
-        let intent = Intent::Remove { at: place.at(), ino: node.ino.0 };
+        let known = self.recorder.name_row(place.dir.id, name)?;
+        let intent = Intent::Remove { at: place.at(), inode: node.id.0 };
         let (id, ()) =
             self.with_intent(intent, who, || Ok(rustix::fs::unlinkat(&*place.fd, name, AtFlags::REMOVEDIR)?))?;
         node.drop_name(place.dir.ino, name);
@@ -229,7 +229,7 @@ impl LoopbackFs {
             self.recorder.intents.end_now(&[id]);
             return Ok(());
         }
-        let rows = vec![table::delete(table::name_key(place.dir.ino, name)), table::delete(table::inode_key(node.ino))];
+        let rows = vec![table::delete(table::name_key(place.dir.id, name)), table::delete(table::inode_key(node.id))];
         self.recorder.emit(&names, Cause::Mount, Op::Rmdir { path }, rows, vec![id]);
         Ok(())
     }

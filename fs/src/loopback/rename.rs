@@ -55,7 +55,7 @@ impl LoopbackFs {
             Some((target, _)) if !same => Some(target.writing.lock()),
             _ => None,
         };
-        let intent = Intent::Rename { from: from.at(), to: to.at(), ino: node.ino.0 };
+        let intent = Intent::Rename { from: from.at(), to: to.at(), inode: node.id.0 };
         let (id, ()) = self.with_intent(intent, who, || {
             Ok(rustix::fs::renameat_with(&*from.fd, from.name, &*to.fd, to.name, flags)?)
         })?;
@@ -78,23 +78,23 @@ impl LoopbackFs {
 
     fn renamed(&self, done: &Renamed<'_>, moved: Side<'_>, target: Option<Side<'_>>) -> FsResult<()> {
         let Renamed { from, to, .. } = done;
-        let source_row = self.recorder.name_row(from.dir.ino, from.name)?;
+        let source_row = self.recorder.name_row(from.dir.id, from.name)?;
         moved.node.drop_name(from.dir.ino, from.name);
         moved.node.add_name(&to.dir, to.name);
         let mut rows = Vec::new();
         if let Some(target) = target {
             target.node.drop_name(to.dir.ino, to.name);
             if target.node.kind == Kind::Directory {
-                rows.push(table::delete(table::inode_key(target.node.ino)));
+                rows.push(table::delete(table::inode_key(target.node.id)));
             } else {
                 rows.extend(self.unlinked(target.node, target.writing, to, &target.before)?);
             }
         }
-        if source_row.as_ref().is_none_or(|row| row.ino != moved.node.ino.0) {
+        if source_row.as_ref().is_none_or(|row| row.id != moved.node.id.0) {
             let stale = source_row.map(|row| row.kind);
             return self.renamed_unreported(done, moved, stale, rows);
         }
-        rows.push(table::delete(table::name_key(from.dir.ino, from.name)));
+        rows.push(table::delete(table::name_key(from.dir.id, from.name)));
         rows.extend(self.moved_rows(&moved, from, to)?);
         self.recorder.imply_dirs(&to.dir, &mut rows)?;
         let (from, to) = done.paths.clone();
@@ -113,10 +113,10 @@ impl LoopbackFs {
     ) -> FsResult<()> {
         let Renamed { from, to, .. } = done;
         let (from_path, to_path) = done.paths.clone();
-        let target_row = self.recorder.name_row(to.dir.ino, to.name)?;
+        let target_row = self.recorder.name_row(to.dir.id, to.name)?;
         let mut ops = Vec::new();
         if let Some(kind) = stale {
-            rows.push(table::delete(table::name_key(from.dir.ino, from.name)));
+            rows.push(table::delete(table::name_key(from.dir.id, from.name)));
             ops.push(gone(kind, from_path));
         }
         let put = self.unreported(&mut moved, to, to_path.clone(), vec![done.id], &mut rows)?;
@@ -126,7 +126,7 @@ impl LoopbackFs {
         if !matches!(moved.node.kind, Kind::File | Kind::Symlink)
             && let Some(row) = target_row
         {
-            rows.push(table::delete(table::name_key(to.dir.ino, to.name)));
+            rows.push(table::delete(table::name_key(to.dir.id, to.name)));
             ops.push(gone(row.kind, to_path));
         }
         // A file's own report ends its intents.
@@ -152,7 +152,7 @@ impl LoopbackFs {
         let node = moved.node;
         if node.kind == Kind::Symlink {
             let stat = to.stat()?;
-            rows.extend(self.recorder.rows_of(node.ino, &to.dir, to.name, &stat, Settled::Symlink)?);
+            rows.extend(self.recorder.rows_of(node.id, &to.dir, to.name, &stat, Settled::Symlink)?);
             self.recorder.imply_dirs(&to.dir, rows)?;
             let content = Content::Symlink { target: self.target(node)? };
             return Ok(Some(Op::Put(table::put(path, content, &stat, Evidence::Lease))));
@@ -171,19 +171,19 @@ impl LoopbackFs {
     /// Rows that follow a reported name from one place to another.
     fn moved_rows(&self, moved: &Side<'_>, from: &Place<'_>, to: &Place<'_>) -> FsResult<Vec<Row>> {
         let node = moved.node;
-        let name_row = NameRow { ino: node.ino.0, kind: node.kind };
-        let mut rows = vec![table::set(table::name_key(to.dir.ino, to.name), &name_row)?];
-        if let Some(mut row) = self.recorder.inode_row(node.ino, node.btime_ns)? {
+        let name_row = NameRow { id: node.id.0, kind: node.kind };
+        let mut rows = vec![table::set(table::name_key(to.dir.id, to.name), &name_row)?];
+        if let Some(mut row) = self.recorder.inode_row(node.id)? {
             row.moved(&moved.before, &to.stat()?, &from.at(), to.at());
-            rows.push(table::set(table::inode_key(node.ino), &row)?);
+            rows.push(table::set(table::inode_key(node.id), &row)?);
         }
         Ok(rows)
     }
 
     fn exchanged(&self, done: &Renamed<'_>, mut a: Side<'_>, mut b: Side<'_>) -> FsResult<()> {
         let Renamed { from, to, .. } = done;
-        let a_known = self.recorder.name_row(from.dir.ino, from.name)?.is_some();
-        let b_known = self.recorder.name_row(to.dir.ino, to.name)?.is_some();
+        let a_known = self.recorder.name_row(from.dir.id, from.name)?.is_some();
+        let b_known = self.recorder.name_row(to.dir.id, to.name)?.is_some();
         a.node.drop_name(from.dir.ino, from.name);
         b.node.drop_name(to.dir.ino, to.name);
         a.node.add_name(&to.dir, to.name);
@@ -199,13 +199,13 @@ impl LoopbackFs {
                 ops.push(Op::Exchange { a: a_path, b: b_path });
             }
             (true, false) => {
-                rows.push(table::delete(table::name_key(from.dir.ino, from.name)));
+                rows.push(table::delete(table::name_key(from.dir.id, from.name)));
                 rows.extend(self.moved_rows(&a, from, to)?);
                 ops.push(Op::Rename { from: a_path.clone(), to: b_path });
                 ops.extend(self.unreported(&mut b, from, a_path, vec![], &mut rows)?);
             }
             (false, true) => {
-                rows.push(table::delete(table::name_key(to.dir.ino, to.name)));
+                rows.push(table::delete(table::name_key(to.dir.id, to.name)));
                 rows.extend(self.moved_rows(&b, to, from)?);
                 ops.push(Op::Rename { from: b_path.clone(), to: a_path });
                 ops.extend(self.unreported(&mut a, to, b_path, vec![], &mut rows)?);

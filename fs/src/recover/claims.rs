@@ -23,21 +23,21 @@ impl<'a> Claims<'a> {
         let mut claims = Self { names: HashSet::new(), inodes: HashMap::new(), unsealed: HashSet::new(), left };
         for Found { id, intent, .. } in found {
             match intent {
-                Intent::Write { ino, at, foreign, .. } => {
+                Intent::Write { inode, at, foreign, .. } => {
                     claims.names.insert(at);
-                    let known = claims.inodes.entry(*ino).or_insert((*id, *foreign));
+                    let known = claims.inodes.entry(*inode).or_insert((*id, *foreign));
                     *known = (*id, known.1 || *foreign);
                 }
                 Intent::Create { at } | Intent::Stage { at } => {
                     claims.names.insert(at);
                 }
-                Intent::Remove { at, ino } | Intent::Link { at, ino } => {
+                Intent::Remove { at, inode } | Intent::Link { at, inode } => {
                     claims.names.insert(at);
-                    claims.touched(*ino, *id);
+                    claims.touched(*inode, *id);
                 }
-                Intent::Rename { from, to, ino } => {
+                Intent::Rename { from, to, inode } => {
                     claims.names.extend([from, to]);
-                    claims.touched(*ino, *id);
+                    claims.touched(*inode, *id);
                 }
             }
         }

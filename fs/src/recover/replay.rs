@@ -13,9 +13,8 @@ use crate::inode::Node;
 use crate::intent::At;
 use crate::path::BucketPath;
 use crate::recorder::{Namespace, Recorder};
-use crate::stat::{Kind, Stat};
+use crate::stat::{Id, Kind, Stat};
 use crate::table::{self, InodeRow, NameRow, Settled};
-use crate::vfs::Ino;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -67,10 +66,10 @@ impl<'a> Replay<'a> {
             self.gone(lost)?;
         }
         for (node, stat, at) in changed {
-            let row = self.recorder.inode_row(node.ino, node.btime_ns)?;
+            let row = self.recorder.inode_row(node.id)?;
             let settled = row.map_or(0, |row| row.intent);
             let path = self.recorder.path(&at.0, &at.1)?;
-            match self.claims.content(node.ino.0, settled, &path, stat.ctime_ns) {
+            match self.claims.content(node.id.0, settled, &path, stat.ctime_ns) {
                 Some(_) if node.kind == Kind::Directory => self.new_mode(&node, path, &stat)?,
                 Some(cause) => self.requeue(&node, cause, &stat)?,
                 None => self.recovery.foreign += 1,
@@ -101,7 +100,7 @@ impl<'a> Replay<'a> {
 
     /// The reported name `new` came from, if that name is gone or now another inode's.
     fn moved_from(&self, new: &Appeared, gone: &mut Vec<Gone>) -> FsResult<Option<At>> {
-        let Some(row) = self.recorder.inode_row(new.node.ino, new.stat.btime_ns)? else {
+        let Some(row) = self.recorder.inode_row(new.node.id)? else {
             return Ok(None);
         };
         let here = new.at();
@@ -110,13 +109,13 @@ impl<'a> Replay<'a> {
                 gone.remove(index);
                 return Ok(Some(link.clone()));
             }
-            let Some(dir) = self.recorder.dir_by_rows(Ino(link.0))? else {
+            let Some(dir) = self.recorder.dir_by_rows(Id(link.0))? else {
                 continue;
             };
             let there = Stat::of_name_opt(&*dir.fd()?, OsStr::from_bytes(&link.1))?;
-            let still = there.is_some_and(|s| (s.dev, s.ino) == new.node.id);
-            let known = self.recorder.name_row(Ino(link.0), OsStr::from_bytes(&link.1))?;
-            if !still && known.is_some_and(|row| row.ino == new.node.ino.0) {
+            let still = there.is_some_and(|s| (s.dev, s.ino) == new.node.backing);
+            let known = self.recorder.name_row(Id(link.0), OsStr::from_bytes(&link.1))?;
+            if !still && known.is_some_and(|row| row.id == new.node.id.0) {
                 return Ok(Some(link.clone()));
             }
         }
@@ -161,7 +160,7 @@ impl<'a> Replay<'a> {
     /// Tell of the lost directories at and below the name that `new` takes, while the table still leads to them.
     fn make_way(&mut self, new: &Appeared, lost_dirs: &mut Vec<Gone>) -> FsResult<()> {
         let at = new.at();
-        let occupant = self.recorder.name_row(Ino(at.0), OsStr::from_bytes(&at.1))?;
+        let occupant = self.recorder.name_row(Id(at.0), OsStr::from_bytes(&at.1))?;
         let Some(occupant) = occupant.filter(|row| row.kind == Kind::Directory) else {
             return Ok(());
         };
@@ -169,7 +168,7 @@ impl<'a> Replay<'a> {
         while index > 0 {
             index -= 1;
             let lost = &lost_dirs[index];
-            if lost.at == at || self.is_below(lost.at.0, occupant.ino)? {
+            if lost.at == at || self.is_below(lost.at.0, occupant.id)? {
                 let lost = lost_dirs.remove(index);
                 self.gone(lost)?;
             }
@@ -181,15 +180,15 @@ impl<'a> Replay<'a> {
     fn next_free(&self, items: &[Item]) -> FsResult<Option<usize>> {
         'items: for (index, item) in items.iter().enumerate() {
             let at = item.new.at();
-            let occupant = self.recorder.name_row(Ino(at.0), OsStr::from_bytes(&at.1))?;
+            let occupant = self.recorder.name_row(Id(at.0), OsStr::from_bytes(&at.1))?;
             for other in items {
-                if other.new.node.ino == item.new.dir.ino {
+                if other.new.node.id == item.new.dir.id {
                     continue 'items;
                 }
                 let Some(from) = &other.from else { continue };
                 let takes_its_name = *from == at;
                 let is_inside = match &occupant {
-                    Some(row) if row.kind == Kind::Directory => self.is_below(from.0, row.ino)?,
+                    Some(row) if row.kind == Kind::Directory => self.is_below(from.0, row.id)?,
                     _ => false,
                 };
                 let is_itself = std::ptr::eq(other, item);
@@ -204,7 +203,7 @@ impl<'a> Replay<'a> {
 
     /// Whether the directory `dir` is `ancestor` or was reported below it.
     fn is_below(&self, mut dir: u64, ancestor: u64) -> FsResult<bool> {
-        while dir != Ino::ROOT.0 {
+        while dir != Id::ROOT.0 {
             if dir == ancestor {
                 return Ok(true);
             }
@@ -218,7 +217,7 @@ impl<'a> Replay<'a> {
 
     /// The reported name of a directory.
     fn parent_of(&self, dir: u64) -> FsResult<Option<At>> {
-        let Some(bytes) = self.recorder.stream.row(&table::inode_key(Ino(dir)))? else {
+        let Some(bytes) = self.recorder.stream.row(&table::inode_key(Id(dir)))? else {
             return Ok(None);
         };
         let row: InodeRow = table::decode(&bytes)?;
@@ -233,13 +232,13 @@ impl<'a> Replay<'a> {
         let to = new.at();
         let to_path = self.recorder.path(&new.dir, &new.name)?;
         let node = &new.node;
-        let to_key = table::name_key(Ino(to.0), OsStr::from_bytes(&to.1));
-        let from_key = table::name_key(Ino(from.0), OsStr::from_bytes(&from.1));
-        let mut rows = vec![table::set(to_key, &NameRow { ino: node.ino.0, kind: node.kind })?];
+        let to_key = table::name_key(Id(to.0), OsStr::from_bytes(&to.1));
+        let from_key = table::name_key(Id(from.0), OsStr::from_bytes(&from.1));
+        let mut rows = vec![table::set(to_key, &NameRow { id: node.id.0, kind: node.kind })?];
         rows.extend(self.relinked(node, from, &to)?);
         let op = match occupant {
             Some(other) => {
-                rows.push(table::set(from_key, &NameRow { ino: other.ino.0, kind: other.kind })?);
+                rows.push(table::set(from_key, &NameRow { id: other.id.0, kind: other.kind })?);
                 rows.extend(self.relinked(other, &to, from)?);
                 Op::Exchange { a: from_path, b: to_path }
             }
@@ -267,11 +266,11 @@ impl<'a> Replay<'a> {
 
     /// Tell of the permission bits of a reported directory if they are new.
     fn new_mode(&mut self, node: &Node, path: BucketPath, stat: &Stat) -> FsResult<()> {
-        if let Some(mut row) = self.recorder.inode_row(node.ino, node.btime_ns)?
+        if let Some(mut row) = self.recorder.inode_row(node.id)?
             && row.mode != stat.mode
         {
             row.mode = stat.mode;
-            let rows = vec![table::set(table::inode_key(node.ino), &row)?];
+            let rows = vec![table::set(table::inode_key(node.id), &row)?];
             self.emit(Op::Mkdir { path, mode: stat.mode }, rows);
         }
         Ok(())
@@ -279,18 +278,18 @@ impl<'a> Replay<'a> {
 
     /// A directory that a rename took the name of has no row any more.
     fn displaced(&self, to: &At, node: &Node) -> FsResult<Option<Row>> {
-        let row = self.recorder.name_row(Ino(to.0), OsStr::from_bytes(&to.1))?;
-        let other = row.filter(|row| row.kind == Kind::Directory && row.ino != node.ino.0);
-        Ok(other.map(|row| table::delete(table::inode_key(Ino(row.ino)))))
+        let row = self.recorder.name_row(Id(to.0), OsStr::from_bytes(&to.1))?;
+        let other = row.filter(|row| row.kind == Kind::Directory && row.id != node.id.0);
+        Ok(other.map(|row| table::delete(table::inode_key(Id(row.id)))))
     }
 
     fn relinked(&self, node: &Node, from: &At, to: &At) -> FsResult<Option<Row>> {
-        let Some(mut row) = self.recorder.inode_row(node.ino, node.btime_ns)? else {
+        let Some(mut row) = self.recorder.inode_row(node.id)? else {
             return Ok(None);
         };
         row.links.retain(|link| link != from && link != to);
         row.links.push(to.clone());
-        Ok(Some(table::set(table::inode_key(node.ino), &row)?))
+        Ok(Some(table::set(table::inode_key(node.id), &row)?))
     }
 
     fn appeared(&mut self, new: &Appeared) -> FsResult<()> {
@@ -305,7 +304,7 @@ impl<'a> Replay<'a> {
             }
             Kind::Symlink => {
                 let target = rustix::fs::readlinkat(&*node.fd()?, "", Vec::new())?.into_bytes();
-                let mut rows = self.recorder.rows_of(node.ino, &new.dir, &new.name, stat, Settled::Symlink)?;
+                let mut rows = self.recorder.rows_of(node.id, &new.dir, &new.name, stat, Settled::Symlink)?;
                 self.recorder.imply_dirs(&new.dir, &mut rows)?;
                 let put = table::put(path, Content::Symlink { target }, stat, Evidence::Lease);
                 self.emit(Op::Put(put), rows);
@@ -316,7 +315,7 @@ impl<'a> Replay<'a> {
     }
 
     fn gone(&mut self, lost: Gone) -> FsResult<()> {
-        let key = table::name_key(Ino(lost.at.0), OsStr::from_bytes(&lost.at.1));
+        let key = table::name_key(Id(lost.at.0), OsStr::from_bytes(&lost.at.1));
         let Some(path) = self.path_by_rows(&lost.at)? else {
             // Its directory went with what took its place.
             self.recorder.stream.note(vec![table::delete(key)]);
@@ -328,10 +327,10 @@ impl<'a> Replay<'a> {
             return Ok(());
         }
         let mut rows = vec![table::delete(key)];
-        if let Some(bytes) = self.recorder.stream.row(&table::inode_key(Ino(lost.row.ino)))? {
+        if let Some(bytes) = self.recorder.stream.row(&table::inode_key(Id(lost.row.id)))? {
             let mut row: InodeRow = table::decode(&bytes)?;
             row.links.retain(|link| *link != lost.at);
-            let key = table::inode_key(Ino(lost.row.ino));
+            let key = table::inode_key(Id(lost.row.id));
             rows.push(if row.links.is_empty() { table::delete(key) } else { table::set(key, &row)? });
         }
         let op = match lost.row.kind {
@@ -345,7 +344,7 @@ impl<'a> Replay<'a> {
     /// Have the content of `node` looked at. That may take longer than the names that were found with it, whose intents end
     /// with this recovery, so it has one of its own.
     fn requeue(&mut self, node: &Arc<Node>, cause: Cause, stat: &Stat) -> FsResult<()> {
-        let row = self.recorder.inode_row(node.ino, node.btime_ns)?;
+        let row = self.recorder.inode_row(node.id)?;
         let id = self.recorder.note_write(node, row.as_ref(), cause == Cause::Foreign, NODE)?;
         self.recorder.mark_dirty(node, &mut node.writing.lock(), vec![id], cause, stat);
         self.recorder.queue.push(node, true);
@@ -360,12 +359,12 @@ impl<'a> Replay<'a> {
 
     /// The path a reported name has on the ledger now; `None` when it is not reported.
     fn path_by_rows(&self, at: &At) -> FsResult<Option<BucketPath>> {
-        if self.recorder.name_row(Ino(at.0), OsStr::from_bytes(&at.1))?.is_none() {
+        if self.recorder.name_row(Id(at.0), OsStr::from_bytes(&at.1))?.is_none() {
             return Ok(None);
         }
         let mut names = vec![at.1.clone()];
         let mut dir = at.0;
-        while dir != Ino::ROOT.0 {
+        while dir != Id::ROOT.0 {
             let Some((parent, name)) = self.parent_of(dir)? else {
                 return Ok(None);
             };

@@ -5,11 +5,10 @@ use crate::inode::Node;
 use crate::intent::At;
 use crate::lease::reopen;
 use crate::recorder::Recorder;
-use crate::stat::{Kind, Stat};
+use crate::stat::{Id, Kind, Stat};
 use crate::table::{self, NameRow};
-use crate::vfs::Ino;
 use rustix::fs::{Dir, OFlags};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -27,7 +26,7 @@ pub(super) struct Appeared {
 
 impl Appeared {
     pub(super) fn at(&self) -> At {
-        (self.dir.ino.0, self.name.as_bytes().to_vec())
+        (self.dir.id.0, self.name.as_bytes().to_vec())
     }
 }
 
@@ -59,17 +58,19 @@ impl Differences {
         let mut differences = Self::default();
         let mut dirs = vec![recorder.inodes.root().clone()];
         let mut lost_dirs = Vec::new();
+        let mut seen = HashSet::new();
         while let Some(dir) = dirs.pop() {
+            seen.insert(dir.id);
             differences.compare(recorder, &dir, &mut dirs, &mut lost_dirs)?;
         }
         while let Some(dir) = lost_dirs.pop() {
             // A directory that only moved is compared where it is now.
-            if recorder.inodes.find(dir).is_some() {
+            if !seen.insert(dir) {
                 continue;
             }
             for (name, row) in table::names_in(recorder.stream.sink(), dir)? {
                 if row.kind == Kind::Directory {
-                    lost_dirs.push(Ino(row.ino));
+                    lost_dirs.push(Id(row.id));
                 }
                 let at = (dir.0, name);
                 differences.gone.push(Gone { at, row, dir_ctime_ns: 0, with_parent: true });
@@ -83,9 +84,9 @@ impl Differences {
         recorder: &Arc<Recorder>,
         dir: &Arc<Node>,
         dirs: &mut Vec<Arc<Node>>,
-        lost_dirs: &mut Vec<Ino>,
+        lost_dirs: &mut Vec<Id>,
     ) -> FsResult<()> {
-        let rows = table::names_in(recorder.stream.sink(), dir.ino)?;
+        let rows = table::names_in(recorder.stream.sink(), dir.id)?;
         let mut rows: BTreeMap<Vec<u8>, NameRow> = rows.into_iter().collect();
         for name in names_of(dir)? {
             let (node, stat) = match recorder.inodes.open_name(dir, &name) {
@@ -100,9 +101,9 @@ impl Differences {
             if node.kind == Kind::Directory {
                 dirs.push(node.clone());
             }
-            let inode = recorder.inode_row(node.ino, stat.btime_ns)?;
+            let inode = recorder.inode_row(node.id)?;
             match (row, inode) {
-                (Some(row), Some(inode)) if row.ino == node.ino.0 => {
+                (Some(row), Some(inode)) if row.id == node.id.0 => {
                     let differs = match node.kind {
                         Kind::File => !inode.matches(&stat),
                         Kind::Directory => inode.mode != stat.mode,
@@ -113,9 +114,9 @@ impl Differences {
                     }
                 }
                 (row, _) => {
-                    let replaced = row.filter(|row| row.ino != node.ino.0);
+                    let replaced = row.filter(|row| row.id != node.id.0);
                     if let Some(row) = replaced.as_ref().filter(|row| row.kind == Kind::Directory) {
-                        lost_dirs.push(Ino(row.ino));
+                        lost_dirs.push(Id(row.id));
                     }
                     self.appeared.push(Appeared { dir: dir.clone(), name, node, stat, replaced });
                 }
@@ -127,9 +128,9 @@ impl Differences {
         let dir_ctime_ns = dir.stat()?.ctime_ns;
         for (name, row) in rows {
             if row.kind == Kind::Directory {
-                lost_dirs.push(Ino(row.ino));
+                lost_dirs.push(Id(row.id));
             }
-            let at = (dir.ino.0, name);
+            let at = (dir.id.0, name);
             self.gone.push(Gone { at, row, dir_ctime_ns, with_parent: false });
         }
         Ok(())
