@@ -214,6 +214,21 @@ fn differences(recorded: &Tree, found: &Tree) -> Vec<String> {
 }
 
 impl TestRoot {
+    /// Assert that everything is on the ledger and nothing else: `sync`, `verify` and `integrity` of the bucket `docs` find
+    /// nothing to tell.
+    #[track_caller]
+    pub(crate) fn expect_clean(&self, when: &str) {
+        let synced = self.run_long("sync --json").expect(0).json();
+        assert_eq!(synced["open_writers"], serde_json::json!([]), "{when}");
+        let verified = self.run_long("verify docs --json");
+        let lines = verified.json_lines();
+        if verified.code != 0 || lines.len() != 1 || lines[0]["pending"] != 0 {
+            panic!("{when}: {verified:#?}\nthe log is in {}", self.keep_log("docs").display());
+        }
+        let checked = self.run_long("integrity --json").expect(0).json();
+        assert_eq!((&checked["ok"], &checked["problems"]), (&true.into(), &serde_json::json!([])), "{when}");
+    }
+
     /// Keep the log of a bucket, oldest first, beyond the test that fails; returns where.
     pub(crate) fn keep_log(&self, bucket: &str) -> PathBuf {
         let lines = self.run_long(&format!("log {bucket} --json")).expect(0).stdout;

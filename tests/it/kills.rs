@@ -9,21 +9,6 @@ use std::io::Write;
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
-/// What must hold after every kill and a new mount: everything is on the ledger, and nothing else.
-#[track_caller]
-fn expect_clean(root: &TestRoot, when: &str) {
-    let synced = root.run("sync --json").expect(0).json();
-    assert_eq!(synced["open_writers"], serde_json::json!([]), "{when}");
-    let verified = root.run("verify docs --json");
-    if verified.code != 0 {
-        panic!("{when}: {verified:#?}\nthe log is in {}", root.keep_log("docs").display());
-    }
-    let lines = verified.json_lines();
-    assert_eq!((lines.len(), lines[0]["pending"].as_u64()), (1, Some(0)), "{when}: only the summary: {lines:#?}");
-    let checked = root.run("integrity --json").expect(0).json();
-    assert_eq!((checked["ok"].as_bool(), &checked["problems"]), (Some(true), &serde_json::json!([])), "{when}");
-}
-
 /// Mount after a kill; the node must say that it found the dead mount.
 #[track_caller]
 fn mount_again(root: &TestRoot, when: &str) {
@@ -66,7 +51,7 @@ fn fifty_kills_under_load_lose_nothing_and_invent_nothing() {
         }
         mount_again(&root, &when);
         let mounted = start.elapsed();
-        expect_clean(&root, &when);
+        root.expect_clean(&when);
         if kill % 10 == 9 {
             expect_history(&root, &load, &when);
         }
@@ -75,7 +60,7 @@ fn fifty_kills_under_load_lose_nothing_and_invent_nothing() {
     let promises = load.end();
     expect_history(&root, &promises, "at the end");
     root.run("unmount docs").expect(0);
-    expect_clean(&root, "unmounted");
+    root.expect_clean("unmounted");
     root.expect_no_node();
 }
 
@@ -136,7 +121,7 @@ fn a_node_killed_during_put_leaves_the_old_file_and_no_trace_of_the_new() {
     assert_ne!(finish(over).code, 0);
     assert_ne!(finish(new).code, 0);
     mount_again(&root, "killed during put");
-    expect_clean(&root, "killed during put");
+    root.expect_clean("killed during put");
     let fold = root.expect_log_is_backing("docs");
     assert_eq!(fold.tree.keys().collect::<Vec<_>>(), [b"kept"], "and no temporary file");
     assert_eq!(fs::read(root.mnt("docs", "kept")).unwrap(), b"old");
@@ -155,7 +140,7 @@ fn puts_that_were_answered_survive_a_kill() {
         root.kill_node();
         mount_again(&root, "killed after put");
     }
-    expect_clean(&root, "killed after put");
+    root.expect_clean("killed after put");
     let fold = root.expect_log_is_backing("docs");
     assert_eq!(fold.tree.len(), 5 + 20);
     let log = root.run("log docs --json").expect(0).json_lines();

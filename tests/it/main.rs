@@ -9,6 +9,7 @@ mod fold;
 mod kills;
 mod load;
 mod mount;
+mod programs;
 mod readme;
 mod rest;
 mod root;
