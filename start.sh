@@ -86,9 +86,10 @@ up() {
     find_rust
     [ -r /dev/fuse ] && [ -w /dev/fuse ] || die "/dev/fuse is missing or closed to $(id -un): modprobe fuse, or in a container --device /dev/fuse"
     build
-    "$wizefs" check docs --quiet >/dev/null 2>&1 || "$wizefs" create docs --quiet
-    local folder rest
-    folder="${WIZEFS_ROOT:-$HOME/.local/share/wize/fs}/mnt/docs"
+    local root folder rest
+    root="${WIZEFS_ROOT:-$HOME/.local/share/wize/fs}"
+    folder="$root/mnt/docs"
+    [ -e "$root/buckets/docs/wizefs.conf" ] || "$wizefs" create docs --quiet
     mountpoint -q "$folder" 2>/dev/null || "$wizefs" mount docs --quiet
     rest=$(status_field rest)
     say ""
@@ -101,8 +102,8 @@ up() {
     say "program  $wizefs"
     say ""
     say "try:     cp README.md $folder/"
-    say "         $wizefs log docs"
-    say "         $wizefs sync && $wizefs verify docs"
+    say "         $wizefs sync && $wizefs log docs"
+    say "         $wizefs verify docs"
     say "to end:  $wizefs unmount docs"
 }
 
@@ -140,10 +141,15 @@ nothing_left_behind() {
 check_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps; }
 
 check_dependencies() {
-    if cargo deny --version >/dev/null 2>&1; then
-        cargo deny --all-features check
-    else
+    if ! cargo deny --version >/dev/null 2>&1; then
         say "SKIPPED: cargo-deny is not installed (cargo install --locked cargo-deny)"
+        return 0
+    fi
+    cargo deny --all-features --offline check bans licenses sources || return 1
+    if cargo deny fetch db >/dev/null 2>&1; then
+        cargo deny --all-features --offline check advisories
+    else
+        say "SKIPPED: the database of advisories cannot be fetched"
     fi
 }
 
