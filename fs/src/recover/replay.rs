@@ -135,7 +135,10 @@ impl<'a> Replay<'a> {
                 continue;
             }
             // In circles: one of them changes places with the one whose name it takes.
-            let Some(index) = items.iter().position(|item| item.from.is_some()) else {
+            let froms: Vec<At> = items.iter().filter_map(|item| item.from.clone()).collect();
+            let takes = |item: &Item| item.from.is_some() && froms.contains(&item.new.at());
+            let circle = items.iter().position(takes);
+            let Some(index) = circle.or_else(|| items.iter().position(|item| item.from.is_some())) else {
                 let item = items.remove(0);
                 self.appeared(&item.new)?;
                 continue;
@@ -176,16 +179,22 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// The first item whose directory is told of, and whose name nobody has who must leave first.
+    /// The first item whose directory is told of (wherever the ledger has it now: what is in it follows when it moves), and
+    /// whose name nobody has who must leave first.
     fn next_free(&self, items: &[Item]) -> FsResult<Option<usize>> {
         'items: for (index, item) in items.iter().enumerate() {
             let at = item.new.at();
+            if self.is_below(at.0, item.new.node.id.0)? {
+                continue;
+            }
             let occupant = self.recorder.name_row(Id(at.0), OsStr::from_bytes(&at.1))?;
             for other in items {
-                if other.new.node.id == item.new.dir.id {
-                    continue 'items;
-                }
-                let Some(from) = &other.from else { continue };
+                let Some(from) = &other.from else {
+                    if other.new.node.id == item.new.dir.id {
+                        continue 'items;
+                    }
+                    continue;
+                };
                 let takes_its_name = *from == at;
                 let is_inside = match &occupant {
                     Some(row) if row.kind == Kind::Directory => self.is_below(from.0, row.id)?,
@@ -230,7 +239,7 @@ impl<'a> Replay<'a> {
             return self.appeared(new);
         };
         let to = new.at();
-        let to_path = self.recorder.path(&new.dir, &new.name)?;
+        let to_path = self.place(new)?;
         let node = &new.node;
         let to_key = table::name_key(Id(to.0), OsStr::from_bytes(&to.1));
         let from_key = table::name_key(Id(from.0), OsStr::from_bytes(&from.1));
@@ -248,7 +257,7 @@ impl<'a> Replay<'a> {
                 Op::Rename { from: from_path, to: to_path }
             }
         };
-        self.recorder.imply_dirs(&new.dir, &mut rows)?;
+        self.imply_dirs(new, &mut rows)?;
         self.emit(op, rows);
         self.arrived(new)
     }
@@ -258,7 +267,7 @@ impl<'a> Replay<'a> {
         let (node, stat) = (&new.node, &new.stat);
         match node.kind {
             Kind::File => self.requeue(node, Cause::Recovered, stat)?,
-            Kind::Directory => self.new_mode(node, self.recorder.path(&new.dir, &new.name)?, stat)?,
+            Kind::Directory => self.new_mode(node, self.place(new)?, stat)?,
             _ => {}
         }
         Ok(())
@@ -293,19 +302,19 @@ impl<'a> Replay<'a> {
     }
 
     fn appeared(&mut self, new: &Appeared) -> FsResult<()> {
-        let path = self.recorder.path(&new.dir, &new.name)?;
+        let path = self.place(new)?;
         let (node, stat) = (&new.node, &new.stat);
         match node.kind {
             Kind::File => self.requeue(node, Cause::Recovered, stat)?,
             Kind::Directory => {
                 let mut rows = self.recorder.dir_rows(node, &new.dir, &new.name, stat)?;
-                self.recorder.imply_dirs(&new.dir, &mut rows)?;
+                self.imply_dirs(new, &mut rows)?;
                 self.emit(Op::Mkdir { path, mode: stat.mode }, rows);
             }
             Kind::Symlink => {
                 let target = rustix::fs::readlinkat(&*node.fd()?, "", Vec::new())?.into_bytes();
                 let mut rows = self.recorder.rows_of(node.id, &new.dir, &new.name, stat, Settled::Symlink)?;
-                self.recorder.imply_dirs(&new.dir, &mut rows)?;
+                self.imply_dirs(new, &mut rows)?;
                 let put = table::put(path, Content::Symlink { target }, stat, Evidence::Lease);
                 self.emit(Op::Put(put), rows);
             }
@@ -357,13 +366,35 @@ impl<'a> Replay<'a> {
         self.recovery.recovered += 1;
     }
 
+    /// The path of `new` in its directory where the ledger has that now.
+    fn place(&self, new: &Appeared) -> FsResult<BucketPath> {
+        match self.dir_by_rows(new.dir.id.0)? {
+            Some(dir) => Ok(dir.join(&new.name)?),
+            None => self.recorder.path(&new.dir, &new.name),
+        }
+    }
+
+    /// Rows of the directories that `new` implies, when its own is not on the ledger.
+    fn imply_dirs(&self, new: &Appeared, rows: &mut Vec<Row>) -> FsResult<()> {
+        match self.dir_by_rows(new.dir.id.0)? {
+            Some(_) => Ok(()),
+            None => self.recorder.imply_dirs(&new.dir, rows),
+        }
+    }
+
     /// The path a reported name has on the ledger now; `None` when it is not reported.
     fn path_by_rows(&self, at: &At) -> FsResult<Option<BucketPath>> {
-        if self.recorder.name_row(Id(at.0), OsStr::from_bytes(&at.1))?.is_none() {
+        let name = OsStr::from_bytes(&at.1);
+        if self.recorder.name_row(Id(at.0), name)?.is_none() {
             return Ok(None);
         }
-        let mut names = vec![at.1.clone()];
-        let mut dir = at.0;
+        let dir = self.dir_by_rows(at.0)?;
+        Ok(dir.map(|dir| dir.join(name)).transpose()?)
+    }
+
+    /// The path a reported directory has on the ledger now.
+    fn dir_by_rows(&self, mut dir: u64) -> FsResult<Option<BucketPath>> {
+        let mut names = Vec::new();
         while dir != Id::ROOT.0 {
             let Some((parent, name)) = self.parent_of(dir)? else {
                 return Ok(None);

@@ -98,6 +98,45 @@ fn names_that_went_in_circles_are_told_so_that_they_end_right() {
 }
 
 #[test]
+fn a_directory_takes_the_name_of_one_that_was_left_and_removed() {
+    let driver = Driver::new();
+    for dir in ["a", "a/b", "x"] {
+        driver.mkdir(dir).unwrap();
+    }
+    driver.write("a/b/z", b"1").unwrap();
+    driver.sync();
+    driver.sink.hold_back(true);
+    driver.mv("a/b", "t").unwrap();
+    driver.rmdir("a").unwrap();
+    driver.mv("x", "a").unwrap();
+    driver.mv("t", "a/b").unwrap();
+    driver.write("a/b/n", b"2").unwrap();
+    driver.crash("boot", false).assert_told_is_there();
+}
+
+#[test]
+fn a_number_used_again_is_another_inode() {
+    let driver = Driver::new();
+    for dir in ["a", "a/s"] {
+        driver.mkdir(dir).unwrap();
+    }
+    driver.write("a/f", b"1").unwrap();
+    driver.write("a/s/g", b"2").unwrap();
+    driver.sync();
+    driver.sink.hold_back(true);
+    for file in ["a/f", "a/s/g"] {
+        driver.unlink(file).unwrap();
+    }
+    driver.rmdir("a/s").unwrap();
+    driver.rmdir("a").unwrap();
+    driver.mkdir("a").unwrap();
+    for n in 0..8 {
+        driver.write(&format!("p{n}"), b"3").unwrap();
+    }
+    driver.crash("boot", false).assert_told_is_there();
+}
+
+#[test]
 fn content_still_being_looked_at_survives_a_second_kill() {
     let driver = Driver::new();
     let large = vec![7; 96 << 20];
