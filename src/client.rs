@@ -219,13 +219,16 @@ impl Client {
         };
         let stream = asynchronous(stream).map_err(|e| Error::io(Kind::Unreachable, "cannot use node.sock", &e))?;
         let io = hyper_util::rt::TokioIo::new(stream);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(broken)?;
+        let handshake = hyper::client::conn::http1::handshake(io).await;
+        let (mut sender, connection) = handshake.map_err(|e| ended_before_answer(&e))?;
         tokio::spawn(async move {
             if let Err(e) = connection.await {
                 tracing::debug!(error = %e, "the connection to the node ended");
             }
         });
-        let reply = sender.send_request(request).await.map_err(broken)?;
+        let repeatable = is_repeatable(&request);
+        let reply = sender.send_request(request).await;
+        let reply = reply.map_err(|e| if repeatable { ended_before_answer(&e) } else { broken(e) })?;
         Ok(reply.map(Body::new))
     }
 
@@ -317,6 +320,17 @@ fn decode_line<T: DeserializeOwned>(line: &[u8]) -> Result<T> {
 
 fn broken(error: impl std::fmt::Display) -> Error {
     Error::new(Kind::Unreachable, format!("the node went away: {error}")).hint("node.log may say why")
+}
+
+/// Whether asking twice is as good as asking once, so that another node may be asked when this one dies over it.
+fn is_repeatable(request: &Request<Body>) -> bool {
+    let path = request.uri().path();
+    request.method() == Method::GET || path.ends_with("/mount") || path.ends_with("/sync")
+}
+
+/// The node was killed, or ended, with the question unanswered: as for one that says it is about to end, the next is asked.
+fn ended_before_answer(error: &hyper::Error) -> Error {
+    Error::new(Kind::Stopping, format!("the node ended without an answer: {error}"))
 }
 
 fn ended_early() -> Error {
