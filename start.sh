@@ -30,10 +30,10 @@ missing_packages() {
     has_libclang || echo clang libclang-dev
     [ "$1" = test ] || return 0
     has git || echo git
-    has sqlite3 || echo sqlite3
+    has python3 || echo python3
     has rsync || echo rsync
     has bindfs || echo bindfs
-    has curl || echo curl
+    has umount || echo mount
     has findmnt || echo util-linux
 }
 
