@@ -57,7 +57,17 @@ async fn store(State(node): State<Arc<Node>>, uri: Uri, Query(query): Query<Stor
 
 async fn store_body(node: Arc<Node>, name: BucketName, path: BucketPath, mode: Option<u32>, body: Body) -> Response {
     let mut content = blocking_reader(body);
-    answer(move || node.put(&name, &path, mode.unwrap_or(DEFAULT_MODE) & 0o777, &mut content)).await
+    answer(move || {
+        let stored = node.put(&name, &path, mode.unwrap_or(DEFAULT_MODE) & 0o777, &mut content);
+        if stored.is_err() {
+            // A client that is still sending would take the end of the connection for the answer.
+            if let Err(e) = std::io::copy(&mut content, &mut std::io::sink()) {
+                tracing::debug!(error = %e, "the rest of a refused upload");
+            }
+        }
+        stored
+    })
+    .await
 }
 
 /// A request body as worker threads read it.
