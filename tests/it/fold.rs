@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// What stands at a path.
@@ -223,7 +223,19 @@ impl TestRoot {
         let verified = self.run_long("verify docs --json");
         let lines = verified.json_lines();
         if verified.code != 0 || lines.len() != 1 || lines[0]["pending"] != 0 {
-            panic!("{when}: {verified:#?}\nthe log is in {}", self.keep_log("docs").display());
+            let there =
+                |line: &Value| fs::symlink_metadata(self.path("buckets/docs/data").join(line["path"].as_str()?)).ok();
+            let told = lines.iter().map(|line| match there(line) {
+                Some(meta) => format!("{line}\n   there: inode {}, links {}, {}", meta.ino(), meta.nlink(), meta.len()),
+                None => line.to_string(),
+            });
+            let told: Vec<_> = told.take(12).collect();
+            panic!(
+                "{when}: {}\n{}\nthe log is in {}",
+                verified.stderr,
+                told.join("\n"),
+                self.keep_log("docs").display()
+            );
         }
         let checked = self.run_long("integrity --json").expect(0).json();
         assert_eq!((&checked["ok"], &checked["problems"]), (&true.into(), &serde_json::json!([])), "{when}");

@@ -4,6 +4,7 @@
 
 mod bucket;
 mod command_line;
+mod disk;
 mod faults;
 mod fold;
 mod kills;
@@ -13,6 +14,6 @@ mod programs;
 mod readme;
 mod rest;
 mod root;
+mod structure;
 mod transcript;
 mod tree;
-mod structure;

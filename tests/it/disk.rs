@@ -1,0 +1,158 @@
+//! Full disks: what is written fails and is said, nothing false is recorded, removing works, and with space all goes on.
+
+use crate::root::TestRoot;
+use crate::transcript::shell;
+use rustix::mount::{MountFlags, mount};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+const MIB: u64 = 1 << 20;
+
+/// Make `folder` a disk of its own of so many MiB; the root's drop takes it away. None, loudly, for who may not mount.
+fn disk(folder: &Path, mib: u64) -> Option<()> {
+    fs::create_dir_all(folder).unwrap();
+    let size = std::ffi::CString::new(format!("size={mib}m")).unwrap();
+    match mount("tmpfs", folder, "tmpfs", MountFlags::empty(), size.as_c_str()) {
+        Ok(()) => Some(()),
+        Err(e) => {
+            eprintln!("SKIPPED, this test mounts small disks, as root: {e}");
+            None
+        }
+    }
+}
+
+/// Bytes free on the disk of `path`.
+fn free(path: &Path) -> u64 {
+    let stat = rustix::fs::statvfs(path).unwrap();
+    stat.f_bavail * stat.f_frsize
+}
+
+/// Take the free space of the disk in `folder`, except so many bytes.
+fn fill(folder: &Path, leave: u64) -> PathBuf {
+    let path = folder.join("filler");
+    let file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
+    let length = file.metadata().unwrap().len() + free(folder).saturating_sub(leave);
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, length).unwrap();
+    path
+}
+
+fn is_full(result: &io::Result<()>) -> bool {
+    result.as_ref().is_err_and(|e| matches!(e.raw_os_error(), Some(libc::ENOSPC)))
+}
+
+/// Write, then fsync: one of them must tell.
+fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+/// Once there is space, writing works again without anybody restarting anything.
+#[track_caller]
+fn expect_service_again(root: &TestRoot, bucket: &str) {
+    let path = root.mnt(bucket, "again");
+    // The space of a removed file comes back a moment after the removal.
+    root.wait_for("put to work again", || root.run(&format!("put - {bucket}/piped")).code == 0);
+    root.wait_for("writing to work again", || write_durably(&path, b"again").is_ok());
+    assert_eq!(root.run("status --json").expect(0).json()["node"]["problem"], serde_json::Value::Null);
+}
+
+#[test]
+fn a_full_backing_refuses_writes_and_records_only_what_is_there() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let backing = root.outside().join("small");
+    let Some(()) = disk(&backing, 8) else { return };
+    root.run("create docs --from small --mount").expect(0);
+    let mount = root.mnt("docs", "");
+    fs::write(mount.join("kept"), vec![b'k'; MIB as usize]).unwrap();
+    root.run("sync").expect(0);
+    assert!(is_full(&write_durably(&mount.join("large"), &vec![b'l'; 9 * MIB as usize])), "the write or fsync says so");
+    // An overwrite that stops in the middle is what is on the disk, not what was wanted.
+    let partly =
+        OpenOptions::new().append(true).open(mount.join("kept")).unwrap().write_all(&vec![b'm'; 2 * MIB as usize]);
+    assert!(is_full(&partly));
+    fs::write(root.outside().join("FILE"), vec![b'f'; 2 * MIB as usize]).unwrap();
+    let put = root.run("put FILE docs --json").expect(1);
+    assert_eq!(put.error(), (1, "no-space".to_owned()));
+    root.expect_clean("full");
+    let fold = root.expect_log_is("docs", &backing);
+    assert!(!fold.tree.contains_key(&b"FILE"[..]), "and no temporary file: {:?}", fold.tree.keys());
+
+    fs::remove_file(mount.join("large")).unwrap();
+    expect_service_again(&root, "docs");
+    root.run("put FILE docs").expect(0);
+    root.expect_clean("space again");
+    root.expect_log_is("docs", &backing);
+    root.run("unmount docs").expect(0);
+}
+
+/// Operations in the mount until one is refused for want of space.
+#[track_caller]
+fn write_until_refused(root: &TestRoot, bucket: &str) {
+    let mut count = 0;
+    root.wait_for("a write to be refused", || {
+        count += 1;
+        let result = write_durably(&root.mnt(bucket, &format!("try{}", count % 50)), format!("{count}").as_bytes());
+        assert!(result.is_ok() || is_full(&result), "{result:?}");
+        result.is_err()
+    });
+}
+
+#[test]
+fn a_full_ledger_refuses_writes_lets_remove_and_goes_on_with_space() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let Some(()) = disk(&root.path("ledger"), 400) else { return };
+    root.run("create docs --mount").expect(0);
+    for i in 0..50 {
+        fs::write(root.mnt("docs", &format!("file{i}")), format!("{i}")).unwrap();
+    }
+    root.run("sync").expect(0);
+    // The disk fills up: at last also what the ledger kept back for this.
+    for leave in [12 * MIB, 2 * MIB, 0] {
+        let filler = fill(&root.path("ledger"), leave);
+        write_until_refused(&root, "docs");
+        let problem = root.run("status --json").expect(0).json()["node"]["problem"].clone();
+        assert!(problem.as_str().is_some_and(|text| text.contains("full")), "{problem}");
+        let put = root.run("put - docs/refused --json").expect(1);
+        assert_eq!(put.error(), (1, "no-space".to_owned()));
+        fs::remove_file(root.mnt("docs", &format!("file{}", leave / MIB))).unwrap();
+        assert!(!root.path(format!("buckets/docs/data/file{}", leave / MIB)).exists());
+        fs::remove_file(filler).unwrap();
+        expect_service_again(&root, "docs");
+        root.expect_clean("space again");
+        root.expect_log_is_backing("docs");
+    }
+    fill(&root.path("ledger"), 0);
+    write_until_refused(&root, "docs");
+    // A node that dies with a full disk is no different.
+    root.kill_node();
+    fs::remove_file(root.path("ledger/filler")).unwrap();
+    root.run("mount docs").expect(0);
+    expect_service_again(&root, "docs");
+    root.expect_clean("after a kill");
+    root.expect_log_is_backing("docs");
+    root.run("unmount docs").expect(0);
+}
+
+#[test]
+fn one_full_disk_for_everything_can_be_emptied_again() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let Some(()) = disk(&root.path(""), 300) else { return };
+    root.run("create docs --mount").expect(0);
+    let mount = root.mnt("docs", "");
+    for i in 0..20 {
+        fs::write(mount.join(format!("file{i}")), vec![i; 100_000]).unwrap();
+    }
+    root.run("sync").expect(0);
+    let all = write_durably(&mount.join("all"), &vec![b'a'; 400 * MIB as usize]);
+    assert!(is_full(&all), "{all:?}");
+    write_until_refused(&root, "docs");
+    shell(&mount, "rm -f file1* all");
+    expect_service_again(&root, "docs");
+    root.expect_clean("emptied");
+    root.expect_log_is_backing("docs");
+    root.run("unmount docs").expect(0);
+    root.expect_no_node();
+    root.run("verify docs").expect(0);
+}
