@@ -98,8 +98,9 @@ fn kill_in_recovery(root: &TestRoot, random: &mut Random) {
         std::hint::spin_loop();
     }
     root.kill_node();
+    // It was ready before that, or says that its node died, or was the process that died.
     let ran = finish(child);
-    assert!(ran.code == 0 || ran.code == 31, "{ran:#?}");
+    assert!(matches!(ran.code, 0 | 31 | 137), "{ran:#?}");
 }
 
 /// A command under way that the test feeds, slowly.

@@ -4,6 +4,7 @@
 
 mod bucket;
 mod command_line;
+mod corrupt;
 mod disk;
 mod faults;
 mod fold;
