@@ -2,12 +2,11 @@
 
 use crate::error::{FsError, FsResult};
 use crate::inode::Node;
-use crate::stat::Kind;
+use crate::listing::Listed;
 use crate::vfs::Fh;
 use parking_lot::{Mutex, RwLock};
 use rustix::io::Errno;
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,17 +31,6 @@ pub struct DirHandle {
     pub node: Arc<Node>,
     /// Read at the first `readdir` and again after a rewind.
     pub entries: Mutex<Option<Vec<Listed>>>,
-}
-
-/// A name in a directory listing.
-#[derive(Debug)]
-pub struct Listed {
-    /// Inode number in the backing.
-    pub ino: u64,
-    /// Type, when the backing tells.
-    pub kind: Option<Kind>,
-    /// Name.
-    pub name: OsString,
 }
 
 /// Handle number to open file or directory.

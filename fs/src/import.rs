@@ -5,15 +5,13 @@ use crate::bucket::Bucket;
 use crate::change::{Cause, Content, Evidence, Op};
 use crate::error::{FsError, FsResult};
 use crate::inode::Node;
-use crate::lease::reopen;
+use crate::listing;
 use crate::recorder::Recorder;
 use crate::settle::Outcome;
 use crate::stat::{Kind, Stat};
 use crate::table::{self, NameRow, Settled};
-use rustix::fs::{Dir, OFlags};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::ops::ControlFlow;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -45,7 +43,7 @@ impl Bucket {
         let mut import = Import { recorder, progress: ImportProgress::default(), watch };
         let mut dirs = vec![recorder.inodes.root().clone()];
         while let Some(dir) = dirs.pop() {
-            for name in sorted_names(&dir)? {
+            for name in listing::names_in(&dir)? {
                 import.entry(&dir, &name, &mut dirs)?;
             }
         }
@@ -158,18 +156,4 @@ impl Import<'_> {
             }
         }
     }
-}
-
-fn sorted_names(dir: &Node) -> FsResult<Vec<OsString>> {
-    let fd: OwnedFd = reopen(dir.fd()?, OFlags::RDONLY | OFlags::DIRECTORY)?.into();
-    let mut names = Vec::new();
-    for entry in Dir::read_from(&fd)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push(OsStr::from_bytes(name).to_owned());
-        }
-    }
-    names.sort();
-    Ok(names)
 }

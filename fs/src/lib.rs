@@ -17,6 +17,7 @@ pub mod import;
 pub mod inode;
 pub mod intent;
 pub mod lease;
+pub mod listing;
 pub mod loopback;
 pub mod memory;
 pub mod path;

@@ -7,6 +7,7 @@ use crate::error::{FsError, FsResult};
 use crate::inode::Node;
 use crate::intent::Intent;
 use crate::lease::reopen;
+use crate::listing;
 use crate::path::BucketPath;
 use crate::settle::Outcome;
 use crate::stat::{Kind, Stat};
@@ -241,20 +242,11 @@ impl Bucket {
     /// `ENOENT`, `ENOTDIR`.
     pub fn list(&self, path: &BucketPath) -> FsResult<Vec<Found>> {
         let dir = self.dir_at(path)?;
-        let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&dir)? {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(name.to_vec());
-            }
-        }
-        names.sort();
+        let names = listing::names(&dir)?;
         let mut found = Vec::with_capacity(names.len());
         for name in names {
-            let name = OsStr::from_bytes(&name);
-            if let Some(stat) = Stat::of_name_opt(&dir, name)? {
-                found.push(found_at(&dir, path.join(name)?, name, &stat)?);
+            if let Some(stat) = Stat::of_name_opt(&dir, &name)? {
+                found.push(found_at(&dir, path.join(&name)?, &name, &stat)?);
             }
         }
         Ok(found)

@@ -7,18 +7,18 @@ mod names;
 mod rename;
 
 use crate::error::{FsError, FsResult};
-use crate::handle::{DirHandle, FileHandle, HandleTable, Listed};
+use crate::handle::{DirHandle, FileHandle, HandleTable};
 use crate::inode::Node;
 use crate::lease::{proc_path, reopen};
+use crate::listing;
 use crate::recorder::Recorder;
 use crate::stat::{Kind, Stat};
 use crate::vfs::{Attr, Caller, CopyRange, Dirent, Fh, Ino, Opened, ReadFs, SetAttr, StatFs};
-use rustix::fs::{Dir, FallocateFlags, FileType, OFlags, RenameFlags, XattrFlags};
+use rustix::fs::{FallocateFlags, OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -159,7 +159,7 @@ impl ReadFs for LoopbackFs {
         }
         let listed = match &mut *entries {
             Some(listed) => listed,
-            none => none.insert(self.listing(&handle.node)?),
+            none => none.insert(listing::entries(handle.node.open(OFlags::RDONLY | OFlags::DIRECTORY)?)?),
         };
         let start = usize::try_from(from).map_err(|_| Errno::INVAL)?;
         for (at, entry) in listed.iter().enumerate().skip(start) {
@@ -211,20 +211,6 @@ fn grow(mut read: impl FnMut(&mut [u8]) -> Result<usize, Errno>) -> FsResult<Vec
 }
 
 impl LoopbackFs {
-    fn listing(&self, node: &Arc<Node>) -> FsResult<Vec<Listed>> {
-        let dir: OwnedFd = reopen(node.fd()?, OFlags::RDONLY | OFlags::DIRECTORY)?.into();
-        let mut listed = Vec::new();
-        for entry in Dir::read_from(&dir)? {
-            let entry = entry?;
-            listed.push(Listed {
-                ino: entry.ino(),
-                kind: kind_of(entry.file_type()),
-                name: OsStr::from_bytes(entry.file_name().to_bytes()).to_owned(),
-            });
-        }
-        Ok(listed)
-    }
-
     fn dir_fd(&self, fh: Fh) -> FsResult<Arc<OwnedFd>> {
         self.dirs.get(fh)?.node.fd()
     }
@@ -241,19 +227,6 @@ impl LoopbackFs {
             self.recorder.end_write(&handle.node, flushed);
         }
     }
-}
-
-fn kind_of(file_type: FileType) -> Option<Kind> {
-    Some(match file_type {
-        FileType::RegularFile => Kind::File,
-        FileType::Directory => Kind::Directory,
-        FileType::Symlink => Kind::Symlink,
-        FileType::Fifo => Kind::Fifo,
-        FileType::Socket => Kind::Socket,
-        FileType::CharacterDevice => Kind::CharDevice,
-        FileType::BlockDevice => Kind::BlockDevice,
-        FileType::Unknown => return None,
-    })
 }
 
 /// Take the set-user-id bit away, and the set-group-id bit of a file its group may execute: what the kernel does to a file

@@ -3,14 +3,12 @@
 use crate::error::FsResult;
 use crate::inode::Node;
 use crate::intent::At;
-use crate::lease::reopen;
+use crate::listing;
 use crate::recorder::Recorder;
 use crate::stat::{Id, Kind, Stat};
 use crate::table::{self, NameRow};
-use rustix::fs::{Dir, OFlags};
 use std::collections::{BTreeMap, HashSet};
-use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -88,7 +86,7 @@ impl Differences {
     ) -> FsResult<()> {
         let rows = table::names_in(recorder.stream.sink(), dir.id)?;
         let mut rows: BTreeMap<Vec<u8>, NameRow> = rows.into_iter().collect();
-        for name in names_of(dir)? {
+        for name in listing::names_in(dir)? {
             let (node, stat) = match recorder.inodes.open_name(dir, &name) {
                 Ok(found) => found,
                 Err(error) if error.errno() == rustix::io::Errno::NOENT => continue,
@@ -135,17 +133,4 @@ impl Differences {
         }
         Ok(())
     }
-}
-
-fn names_of(dir: &Node) -> FsResult<Vec<OsString>> {
-    let fd: OwnedFd = reopen(dir.fd()?, OFlags::RDONLY | OFlags::DIRECTORY)?.into();
-    let mut names = Vec::new();
-    for entry in Dir::read_from(&fd)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push(OsStr::from_bytes(name).to_owned());
-        }
-    }
-    Ok(names)
 }
