@@ -134,29 +134,59 @@ impl<'a> Replay<'a> {
                 }
                 continue;
             }
-            // In circles: one of them changes places with the one whose name it takes.
-            let froms: Vec<At> = items.iter().filter_map(|item| item.from.clone()).collect();
-            let takes = |item: &Item| item.from.is_some() && froms.contains(&item.new.at());
-            let circle = items.iter().position(takes);
-            let Some(index) = circle.or_else(|| items.iter().position(|item| item.from.is_some())) else {
-                let item = items.remove(0);
-                self.appeared(&item.new)?;
+            // In circles: one of them changes places with the one whose name it takes, or steps aside.
+            if let Some((index, occupant)) = self.exchangeable(&items)? {
+                let from = items[index].from.clone();
+                if let Some(from) = &from {
+                    self.moved(&items[index].new, from, Some(&items[occupant].new.node))?;
+                }
+                items[occupant].from = from;
+                items.remove(index);
+                // The exchange may have brought the other to where it belongs.
+                for item in items.extract_if(.., |item| item.from == Some(item.new.at())) {
+                    self.arrived(&item.new)?;
+                }
                 continue;
-            };
-            let item = items.remove(index);
-            let target = item.new.at();
-            let occupant = items.iter_mut().find(|other| other.from.as_ref() == Some(&target));
-            if let Some(from) = &item.from {
-                self.moved(&item.new, from, occupant.as_ref().map(|other| &*other.new.node))?;
             }
-            if let Some(other) = occupant {
-                other.from = item.from;
-            }
-            // The exchange may have brought the other to where it belongs.
-            for item in items.extract_if(.., |item| item.from == Some(item.new.at())) {
-                self.arrived(&item.new)?;
+            match items.iter_mut().find(|item| item.from.as_ref().is_some_and(|from| *from != item.new.aside())) {
+                Some(item) => self.step_aside(item)?,
+                None => {
+                    let item = items.remove(0);
+                    self.appeared(&item.new)?;
+                }
             }
         }
+        Ok(())
+    }
+
+    /// An item and the one whose name it takes, if they can change places: neither is to come into the other, and the
+    /// directory of the first is told of.
+    fn exchangeable(&self, items: &[Item]) -> FsResult<Option<(usize, usize)>> {
+        for (index, item) in items.iter().enumerate() {
+            let (Some(from), to) = (&item.from, item.new.at()) else { continue };
+            let untold = |other: &Item| other.from.is_none() && other.new.node.id == item.new.dir.id;
+            let occupant = items.iter().position(|other| other.from.as_ref() == Some(&to));
+            let Some(occupant) = occupant.filter(|_| !items.iter().any(untold)) else { continue };
+            let other = items[occupant].new.node.id.0;
+            if occupant != index && !self.is_below(to.0, item.new.node.id.0)? && !self.is_below(from.0, other)? {
+                return Ok(Some((index, occupant)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Move what goes in circles to a name of its own at the top, so that the others can go on: `mv a t; mkdir a; mv t a/b`
+    /// needs a third name in any telling.
+    fn step_aside(&mut self, item: &mut Item) -> FsResult<()> {
+        let Some(from) = item.from.take() else { return Ok(()) };
+        let Some(from_path) = self.path_by_rows(&from)? else { return Ok(()) };
+        let (node, to) = (&item.new.node, item.new.aside());
+        let to_path = BucketPath::new(to.1.clone())?;
+        let key = |at: &At| table::name_key(Id(at.0), OsStr::from_bytes(&at.1));
+        let mut rows = vec![table::set(key(&to), &NameRow { id: node.id.0, kind: node.kind })?, table::delete(key(&from))];
+        rows.extend(self.relinked(node, &from, &to)?);
+        self.emit(Op::Rename { from: from_path, to: to_path }, rows);
+        item.from = Some(to);
         Ok(())
     }
 

@@ -26,6 +26,11 @@ impl Appeared {
     pub(super) fn at(&self) -> At {
         (self.dir.id.0, self.name.as_bytes().to_vec())
     }
+
+    /// A name of its own at the top, for the time in which it has no other on the ledger.
+    pub(super) fn aside(&self) -> At {
+        (Id::ROOT.0, format!(".wizefs-moving-{:x}", self.node.id.0).into_bytes())
+    }
 }
 
 /// A name that is in the table and not there.
