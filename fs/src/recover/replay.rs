@@ -225,13 +225,12 @@ impl<'a> Replay<'a> {
                     }
                     continue;
                 };
-                let takes_its_name = *from == at;
+                let takes_its_name = *from == at && !std::ptr::eq(other, item);
                 let is_inside = match &occupant {
                     Some(row) if row.kind == Kind::Directory => self.is_below(from.0, row.id)?,
                     _ => false,
                 };
-                let is_itself = std::ptr::eq(other, item);
-                if !is_itself && (takes_its_name || is_inside) {
+                if takes_its_name || is_inside {
                     continue 'items;
                 }
             }
