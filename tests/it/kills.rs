@@ -4,8 +4,10 @@
 
 use crate::load::{Load, Random};
 use crate::root::{TestRoot, finish};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
@@ -101,6 +103,71 @@ fn kill_in_recovery(root: &TestRoot, random: &mut Random) {
     // It was ready before that, or says that its node died, or was the process that died.
     let ran = finish(child);
     assert!(matches!(ran.code, 0 | 31 | 137), "{ran:#?}");
+}
+
+/// One step of a program: `mv a b`, `ex a b` (exchange), `ln a b`, `lns a b`, `rm a`, `mkdir a`, `rmdir a`, `w a` (write).
+fn step(folder: &Path, step: &str) {
+    let words: Vec<&str> = step.split_whitespace().collect();
+    let path = |word: usize| folder.join(words[word]);
+    let done = match words[0] {
+        "mv" => fs::rename(path(1), path(2)),
+        "ex" => renameat_with(CWD, path(1), CWD, path(2), RenameFlags::EXCHANGE).map_err(Into::into),
+        "ln" => fs::hard_link(path(1), path(2)),
+        "lns" => std::os::unix::fs::symlink(words[1], path(2)),
+        "rm" => fs::remove_file(path(1)),
+        "mkdir" => fs::create_dir(path(1)),
+        "rmdir" => fs::remove_dir(path(1)),
+        _ => fs::write(path(1), step),
+    };
+    done.unwrap_or_else(|e| panic!("{step}: {e}"));
+}
+
+/// What was there, and what was done right before the kill. Each was told of wrongly once.
+const INTERRUPTED: &[(&str, &str)] = &[
+    ("mkdir d, w d/x, w f", "ex f d, w d"),
+    ("w f, w g, w e", "ex f g, ex g e, w e"),
+    ("w f, w g, w h", "mv f t, mv g f, mv h g, mv t h"),
+    ("mkdir a, mkdir a/b, mkdir x", "rmdir a/b, rmdir a, mkdir q, mkdir a, mv x a/b"),
+    ("mkdir a, mkdir a/b", "rmdir a/b, rmdir a, mkdir a, mkdir a/b"),
+    ("mkdir a, w a/f, mkdir a/s", "rm a/f, rmdir a/s, rmdir a, mkdir a, w p, w q, w r, w s, w t"),
+    ("mkdir a, w a/f", "rm a/f, rmdir a, w a, w q, w r"),
+    ("mkdir d, w f", "rmdir d, mv f d"),
+    ("mkdir a, mkdir a/b, w a/b/z, mkdir x", "mv a/b t, rmdir a, mv x a, mv t a/b, w a/b/n"),
+    ("mkdir c, w c/f", "mv c t, mkdir c, mv t c/1"),
+    ("mkdir a, w a/1, mkdir a/b, w a/b/2", "mv a/b b, mv a b/a, mv b a"),
+    ("mkdir a, w a/a", "mv a/a t, rmdir a, mv t a"),
+    ("mkdir a, mkdir a/a, w a/a/f", "mv a/a t, rmdir a, mv t a"),
+    ("mkdir a, w a/f, mkdir b, w b/g", "mv a t, mv b a, mkdir b, mv t b/a, ex a b"),
+    ("w f, mkdir d, mkdir e", "ln f d/x, rm f, ln d/x e/y, w f"),
+    ("lns t l", "mv l m, ln m n, rm m"),
+    ("lns t n, w f", "w y, mv y n, mv n m, w z, mv z f, mv f g"),
+];
+
+#[test]
+fn what_a_kill_interrupts_is_told_as_it_happened() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs --mount").expect(0);
+    for (case, (before, then)) in INTERRUPTED.iter().enumerate() {
+        let when = format!("{before}; then {then}");
+        let folder = root.mnt("docs", &format!("{case}"));
+        fs::create_dir(&folder).unwrap();
+        before.split(", ").for_each(|line| step(&folder, line));
+        root.run("sync").expect(0);
+        then.split(", ").for_each(|line| step(&folder, line));
+        root.kill_node();
+        mount_again(&root, &when);
+        root.expect_clean(&when);
+        // What recovery left must also serve what comes next.
+        for entry in fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+            fs::rename(entry.path(), folder.join(format!("next-{}", entry.file_name().display()))).unwrap();
+            if !entry.file_type().unwrap().is_dir() {
+                let next = folder.join(format!("next-{}", entry.file_name().display()));
+                fs::hard_link(next, folder.join(format!("link-{}", entry.file_name().display()))).unwrap();
+            }
+        }
+        root.expect_clean(&when);
+    }
+    root.expect_log_is_backing("docs");
 }
 
 /// A command under way that the test feeds, slowly.
