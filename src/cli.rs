@@ -1,7 +1,7 @@
 //! The command line: global flags, the list of commands, and a help that teaches.
 //!
 //! A new command is one file under `cmd/` with its arguments and its run function, one variant here and one line in
-//! [`GROUPS`]; a test fails when the line is missing.
+//! `GROUPS`; a test fails when the line is missing.
 
 use crate::cmd;
 use clap::builder::FalseyValueParser;

@@ -1,7 +1,7 @@
 //! One table: error kind -> exit code, name in JSON, HTTP status, gRPC code, default hint.
 //!
 //! Every failure a user or a program sees is an [`Error`]: a [`Kind`], one sentence, and a hint with something to do.
-//! The numbers are those of CONTRACT section 1; HTTP and gRPC codes stand beside them so that no service invents its own.
+//! The exit codes are promised to scripts; HTTP and gRPC codes stand beside them so that no service invents its own.
 
 use std::fmt::Display;
 
@@ -142,7 +142,7 @@ impl Kind {
         TABLE.iter().find(|row| row.kind == self).unwrap_or(&TABLE[0])
     }
 
-    /// The process exit code (CONTRACT section 1).
+    /// The process exit code.
     pub fn exit(self) -> u8 {
         match self {
             Kind::Signal(number) => 128_u8.saturating_add(number),

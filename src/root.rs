@@ -14,7 +14,7 @@ pub const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a waiting command looks again.
 pub(crate) const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The paths of CONTRACT section 2 below one root folder.
+/// The paths below one root folder.
 #[derive(Debug, Clone)]
 pub struct Root(PathBuf);
 

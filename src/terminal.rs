@@ -168,7 +168,7 @@ pub fn short(text: &str) -> &str {
     text.get(..12).unwrap_or(text)
 }
 
-/// Columns that line up. Rows are held back until [`Table::HELD`] of them have set the widths, then flow.
+/// Columns that line up. Rows are held back until `HELD` of them have set the widths, then flow.
 #[derive(Debug)]
 pub struct Table {
     held: Vec<Vec<String>>,

@@ -120,10 +120,12 @@ impl Check<'_> {
         }
         let is_dir = entry.as_ref().is_some_and(Entry::is_directory)
             || found.as_ref().is_some_and(|found| found.kind == FoundKind::Directory);
+        let read_before = self.summary.bytes;
         let verdict = self.verdict(path, entry.as_ref(), found.as_ref())?;
         let (verdict, entry) = match verdict {
             Verdict::Ok | Verdict::Pending => (verdict, entry),
             _ => {
+                self.summary.bytes = read_before;
                 self.fs.drain().map_err(trouble::fs)?;
                 let entry = self.entry(path)?;
                 let found = self.fs.inspect(path).map_err(trouble::fs)?;

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
-/// The longest path, in bytes (DESIGN section 4).
+/// The longest path, in bytes.
 pub const PATH_MAX_BYTES: usize = 16_383;
 /// The longest component, in bytes; what Linux file systems allow.
 pub const NAME_MAX_BYTES: usize = 255;

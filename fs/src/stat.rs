@@ -37,7 +37,7 @@ impl Kind {
         }
     }
 
-    /// Whether entries of this kind are recorded (DESIGN section 4, last paragraph).
+    /// Whether entries of this kind are recorded (docs/SEMANTICS.md).
     pub fn is_recorded(self) -> bool {
         matches!(self, Self::File | Self::Directory | Self::Symlink)
     }

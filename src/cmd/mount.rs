@@ -25,7 +25,7 @@ pub struct Args {
     /// The bucket
     #[arg(value_name = "ORIGIN")]
     origin: String,
-    /// An empty folder [default: <root>/mnt/ORIGIN, made and removed with the mount]
+    /// An empty folder [default: mnt/ORIGIN below the root, made and removed with the mount]
     #[arg(value_name = "MOUNTPOINT")]
     mountpoint: Option<PathBuf>,
     /// Stay in the foreground

@@ -1,6 +1,6 @@
 //! The sealer: turns pending transactions into blocks, each only after the data behind it is durable.
 //!
-//! Order (DESIGN 4.5): cut the mempool, persist the buckets with changes below the cut, seal, retire their intents. A block
+//! Order: cut the mempool, persist the buckets with changes below the cut, seal, retire their intents. A block
 //! comes every 500 ms while there is work and at 4,096 transactions; when sealing is slow the pause grows, to 5 s at most.
 
 use super::{Node, trouble};

@@ -1,4 +1,4 @@
-//! The shapes of CONTRACT section 1: what `--json` prints is what `/v1` answers.
+//! The shapes in which things are told: what `--json` prints is what `/v1` answers.
 //!
 //! Times are RFC 3339 UTC, sizes bytes, hashes whole lower-case hex. A path that is not UTF-8 is shown with U+FFFD and then
 //! carries its bytes in base64 beside it.
@@ -266,7 +266,7 @@ pub struct Created {
     pub imported: Option<Progress>,
 }
 
-/// How strong a bucket's promises are; DESIGN section 4.9.
+/// How strong a bucket's promises are; docs/SEMANTICS.md.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
