@@ -183,7 +183,8 @@ impl<'a> Replay<'a> {
         let (node, to) = (&item.new.node, item.new.aside());
         let to_path = BucketPath::new(to.1.clone())?;
         let key = |at: &At| table::name_key(Id(at.0), OsStr::from_bytes(&at.1));
-        let mut rows = vec![table::set(key(&to), &NameRow { id: node.id.0, kind: node.kind })?, table::delete(key(&from))];
+        let mut rows =
+            vec![table::set(key(&to), &NameRow { id: node.id.0, kind: node.kind })?, table::delete(key(&from))];
         rows.extend(self.relinked(node, &from, &to)?);
         self.emit(Op::Rename { from: from_path, to: to_path }, rows);
         item.from = Some(to);
