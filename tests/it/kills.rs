@@ -60,7 +60,7 @@ fn fifty_kills_under_load_lose_nothing_and_invent_nothing() {
         eprintln!("{when}: mounted after {mounted:.2?}, clean after {:.2?}", start.elapsed());
     }
     let promises = load.end();
-    expect_history(&root, &promises, "at the end");
+    expect_history(&root, promises, "at the end");
     root.run("unmount docs").expect(0);
     root.expect_clean("unmounted");
     root.expect_no_node();
@@ -139,6 +139,7 @@ const INTERRUPTED: &[(&str, &str)] = &[
     ("mkdir a, mkdir a/a, w a/a/f", "mv a/a t, rmdir a, mv t a"),
     ("mkdir a, w a/f, mkdir b, w b/g", "mv a t, mv b a, mkdir b, mv t b/a, ex a b"),
     ("w f, mkdir d, mkdir e", "ln f d/x, rm f, ln d/x e/y, w f"),
+    ("w f, ln f g, w n", "mv n f"),
     ("lns t l", "mv l m, ln m n, rm m"),
     ("lns t n, w f", "w y, mv y n, mv n m, w z, mv z f, mv f g"),
 ];
@@ -157,8 +158,11 @@ fn what_a_kill_interrupts_is_told_as_it_happened() {
         root.kill_node();
         mount_again(&root, &when);
         root.expect_clean(&when);
-        // What recovery left must also serve what comes next.
+        // What recovery left must also serve what comes next: nothing of it is foreign.
         for entry in fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_file() {
+                fs::OpenOptions::new().append(true).open(entry.path()).unwrap().write_all(b"more").unwrap();
+            }
             fs::rename(entry.path(), folder.join(format!("next-{}", entry.file_name().display()))).unwrap();
             if !entry.file_type().unwrap().is_dir() {
                 let next = folder.join(format!("next-{}", entry.file_name().display()));

@@ -6,7 +6,10 @@ use crate::error::FsResult;
 use crate::intent::{At, Found, Intent};
 use crate::path::BucketPath;
 use crate::recorder::Recorder;
+use crate::stat::Id;
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
 /// What wizefs answers for.
 pub(super) struct Claims<'a> {
@@ -38,6 +41,10 @@ impl<'a> Claims<'a> {
                 Intent::Rename { from, to, inode } => {
                     claims.names.extend([from, to]);
                     claims.touched(*inode, *id);
+                    // What the rename replaced lost a name, which moves the change time of its others.
+                    if let Some(row) = recorder.name_row(Id(to.0), OsStr::from_bytes(&to.1))? {
+                        claims.touched(row.id, *id);
+                    }
                 }
             }
         }
