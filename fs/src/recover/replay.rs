@@ -104,6 +104,12 @@ impl<'a> Replay<'a> {
             return Ok(None);
         };
         let here = new.at();
+        // A directory has one name: wherever that was lost, this is it.
+        if new.node.kind == Kind::Directory
+            && let Some(index) = gone.iter().position(|lost| lost.row.id == new.node.id.0)
+        {
+            return Ok(Some(gone.remove(index).at));
+        }
         for link in row.links.iter().filter(|link| **link != here) {
             if let Some(index) = gone.iter().position(|lost| lost.at == *link) {
                 gone.remove(index);

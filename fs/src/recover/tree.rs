@@ -89,7 +89,9 @@ impl Differences {
         dirs: &mut Vec<Arc<Node>>,
         lost_dirs: &mut Vec<Id>,
     ) -> FsResult<()> {
-        let rows = table::names_in(recorder.stream.sink(), dir.id)?;
+        // What hangs on a directory that is itself not reported is not on the ledger either.
+        let reported = dir.id == Id::ROOT || recorder.inode_row(dir.id)?.is_some();
+        let rows = if reported { table::names_in(recorder.stream.sink(), dir.id)? } else { Vec::new() };
         let mut rows: BTreeMap<Vec<u8>, NameRow> = rows.into_iter().collect();
         for name in listing::names_in(dir)? {
             let (node, stat) = match recorder.inodes.open_name(dir, &name) {
