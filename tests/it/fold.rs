@@ -230,12 +230,10 @@ impl TestRoot {
                 None => line.to_string(),
             });
             let told: Vec<_> = told.take(12).collect();
-            panic!(
-                "{when}: {}\n{}\nthe log is in {}",
-                verified.stderr,
-                told.join("\n"),
-                self.keep_log("docs").display()
-            );
+            let node = fs::read_to_string(self.path("node.log")).unwrap_or_default();
+            let warned: Vec<_> = node.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).collect();
+            let warned = warned[warned.len().saturating_sub(12)..].join("\n");
+            panic!("{when}: {}\nnode.log: {warned}\nlog: {}", told.join("\n"), self.keep_log("docs").display());
         }
         let checked = self.run_long("integrity --json").expect(0).json();
         assert_eq!((&checked["ok"], &checked["problems"]), (&true.into(), &serde_json::json!([])), "{when}");
