@@ -14,13 +14,10 @@ pub use session::{Left, Session};
 use crate::error::{FsError, FsResult};
 use crate::intent::{Found, Intent};
 use crate::recorder::Recorder;
-use crate::stat::Id;
 use claims::Claims;
 use replay::Replay;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use tree::Differences;
 
@@ -45,8 +42,8 @@ pub fn recover(recorder: &Arc<Recorder>, found: &[Found], left: &Left) -> FsResu
         return Ok(recovery);
     }
     let names = recorder.lock_names();
-    remove_stages(recorder, found)?;
-    let differences = Differences::find(recorder)?;
+    let mut differences = Differences::find(recorder)?;
+    remove_stages(found, &mut differences)?;
     let claims = Claims::new(recorder, found, left)?;
     Replay::new(recorder, &names, &claims, &mut recovery).run(differences)?;
     let ids = found.iter().map(|f| f.id).collect();
@@ -55,17 +52,16 @@ pub fn recover(recorder: &Arc<Recorder>, found: &[Found], left: &Left) -> FsResu
 }
 
 /// Temporary files of a put that did not come to its end are not the user's.
-fn remove_stages(recorder: &Arc<Recorder>, found: &[Found]) -> FsResult<()> {
+fn remove_stages(found: &[Found], differences: &mut Differences) -> FsResult<()> {
     for Found { intent, .. } in found {
-        let Intent::Stage { at: (dir, name) } = intent else {
+        let Intent::Stage { at } = intent else {
             continue;
         };
-        let Some(dir) = recorder.dir_by_rows(Id(*dir))? else {
-            continue;
-        };
-        match rustix::fs::unlinkat(&*dir.fd()?, OsStr::from_bytes(name), AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(FsError::os("remove a temporary file", errno)),
+        for left in differences.appeared.extract_if(.., |new| new.at() == *at) {
+            match rustix::fs::unlinkat(&*left.dir.fd()?, &left.name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(FsError::os("remove a temporary file", errno)),
+            }
         }
     }
     Ok(())

@@ -15,6 +15,7 @@ use crate::path::BucketPath;
 use crate::recorder::{Namespace, Recorder};
 use crate::stat::{Id, Kind, Stat};
 use crate::table::{self, InodeRow, NameRow, Settled};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -43,7 +44,7 @@ impl<'a> Replay<'a> {
     }
 
     pub(super) fn run(&mut self, differences: Differences) -> FsResult<()> {
-        let Differences { appeared, mut gone, changed } = differences;
+        let Differences { dirs, appeared, mut gone, changed } = differences;
         let mut items = Vec::new();
         for new in appeared {
             let path = self.recorder.path(&new.dir, &new.name)?;
@@ -51,7 +52,7 @@ impl<'a> Replay<'a> {
                 self.recovery.foreign += 1;
                 continue;
             }
-            let from = self.moved_from(&new, &mut gone)?;
+            let from = self.moved_from(&new, &dirs, &mut gone)?;
             items.push(Item { new, from });
         }
         let (mut lost_dirs, lost_files): (Vec<_>, Vec<_>) =
@@ -99,7 +100,7 @@ impl<'a> Replay<'a> {
     }
 
     /// The reported name `new` came from, if that name is gone or now another inode's.
-    fn moved_from(&self, new: &Appeared, gone: &mut Vec<Gone>) -> FsResult<Option<At>> {
+    fn moved_from(&self, new: &Appeared, dirs: &HashMap<Id, Arc<Node>>, gone: &mut Vec<Gone>) -> FsResult<Option<At>> {
         let Some(row) = self.recorder.inode_row(new.node.id)? else {
             return Ok(None);
         };
@@ -115,7 +116,8 @@ impl<'a> Replay<'a> {
                 gone.remove(index);
                 return Ok(Some(link.clone()));
             }
-            let Some(dir) = self.recorder.dir_by_rows(Id(link.0))? else {
+            // Found in the tree by identity: it may have moved itself.
+            let Some(dir) = dirs.get(&Id(link.0)) else {
                 continue;
             };
             let there = Stat::of_name_opt(&*dir.fd()?, OsStr::from_bytes(&link.1))?;

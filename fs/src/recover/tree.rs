@@ -7,7 +7,7 @@ use crate::listing;
 use crate::recorder::Recorder;
 use crate::stat::{Id, Kind, Stat};
 use crate::table::{self, NameRow};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -49,6 +49,8 @@ type Place = (Arc<Node>, OsString);
 /// Differences, parents before what is in them.
 #[derive(Default)]
 pub(super) struct Differences {
+    /// Every directory there is.
+    pub(super) dirs: HashMap<Id, Arc<Node>>,
     pub(super) appeared: Vec<Appeared>,
     pub(super) gone: Vec<Gone>,
     /// Reported files that are not as they were left, and directories with other permission bits.
@@ -60,15 +62,14 @@ impl Differences {
     pub(super) fn find(recorder: &Arc<Recorder>) -> FsResult<Self> {
         let mut differences = Self::default();
         let mut dirs = vec![recorder.inodes.root().clone()];
-        let mut lost_dirs = Vec::new();
-        let mut seen = HashSet::new();
+        let (mut lost_dirs, mut lost) = (Vec::new(), HashSet::new());
         while let Some(dir) = dirs.pop() {
-            seen.insert(dir.id);
+            differences.dirs.insert(dir.id, dir.clone());
             differences.compare(recorder, &dir, &mut dirs, &mut lost_dirs)?;
         }
         while let Some(dir) = lost_dirs.pop() {
             // A directory that only moved is compared where it is now.
-            if !seen.insert(dir) {
+            if differences.dirs.contains_key(&dir) || !lost.insert(dir) {
                 continue;
             }
             for (name, row) in table::names_in(recorder.stream.sink(), dir)? {

@@ -115,6 +115,24 @@ fn a_directory_takes_the_name_of_one_that_was_left_and_removed() {
 }
 
 #[test]
+fn a_directory_that_left_a_directory_that_moved_is_followed() {
+    let driver = Driver::new();
+    for dir in ["p", "p/x"] {
+        driver.mkdir(dir).unwrap();
+    }
+    driver.write("p/x/f", b"1").unwrap();
+    driver.sync();
+    driver.sink.hold_back(true);
+    driver.mv("p/x", "d").unwrap();
+    driver.mv("p", "a").unwrap();
+    driver.mkdir("a/x").unwrap();
+    let driver = driver.crash("boot", false);
+    driver.assert_told_is_there();
+    let told = driver.told();
+    assert!(told.iter().any(|t| t.starts_with("recovered rename") && t.ends_with(" d")), "{told:?}");
+}
+
+#[test]
 fn a_number_used_again_is_another_inode() {
     let driver = Driver::new();
     for dir in ["a", "a/s"] {
