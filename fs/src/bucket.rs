@@ -279,6 +279,10 @@ impl Bucket {
             }
         }
         let clean = synced.is_ok() && self.recorder.dirty_count() == 0;
+        if clean {
+            // Nothing is on its way any more that an intent could speak for.
+            self.recorder.intents.retire(u64::MAX);
+        }
         self.session.write(&self.recorder, clean)?;
         synced.map(drop)
     }

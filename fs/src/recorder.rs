@@ -257,6 +257,12 @@ impl Recorder {
         self.dirty.lock().len()
     }
 
+    /// Rows that follow from no change. The intents end with the next change: that reaches the ledger after the rows.
+    pub fn note(&self, rows: Vec<Row>, intents: Vec<u64>) {
+        self.stream.note(rows);
+        self.intents.end_after(self.stream.last() + 1, intents);
+    }
+
     /// Report `op` under the namespace lock; the intents end when it is sealed.
     pub fn emit(&self, names: &Namespace<'_>, cause: Cause, op: Op, rows: Vec<Row>, intents: Vec<u64>) -> u64 {
         self.emit_all(names, cause, vec![op], rows, intents)

@@ -338,7 +338,7 @@ impl Recorder {
         let links = self.current_links(node, row.as_ref())?;
         let intents = dirty.intents.clone();
         if links.is_empty() {
-            self.intents.end_now(&intents);
+            self.note(Vec::new(), intents);
             return Ok(None);
         }
         let new = InodeRow {
@@ -352,8 +352,7 @@ impl Recorder {
         let inode_row = table::set(table::inode_key(node.id), &new)?;
         let written = !dirty.times_set && stat.mtime_ns != dirty.mtime_before_ns;
         if !written && row.as_ref().is_some_and(|old| old.says_the_same(&new)) {
-            self.stream.note(vec![inode_row]);
-            self.intents.end_now(&intents);
+            self.note(vec![inode_row], intents);
             return Ok(None);
         }
         let mut rows = vec![inode_row];

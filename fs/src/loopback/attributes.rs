@@ -97,8 +97,7 @@ impl LoopbackFs {
         let inode_row = table::set(table::inode_key(node.id), &row)?;
         let ops = if after.mode == before.mode { Vec::new() } else { self.mode_ops(node, &row, &after)? };
         if ops.is_empty() {
-            self.recorder.stream.note(vec![inode_row]);
-            self.recorder.intents.end_now(&[id]);
+            self.recorder.note(vec![inode_row], vec![id]);
         } else {
             self.recorder.emit_all(&names, Cause::Mount, ops, vec![inode_row], vec![id]);
         }

@@ -180,8 +180,7 @@ impl LoopbackFs {
         if node.kind.is_recorded() {
             return Ok(self.recorder.emit(&names, cause, Op::Remove { path }, rows, vec![id]));
         }
-        self.recorder.stream.note(rows);
-        self.recorder.intents.end_now(&[id]);
+        self.recorder.note(rows, vec![id]);
         Ok(self.recorder.stream.last())
     }
 

@@ -132,8 +132,7 @@ impl LoopbackFs {
         // A file's own report ends its intents.
         let ends = if moved.node.kind == Kind::File { vec![] } else { vec![done.id] };
         if ops.is_empty() {
-            self.recorder.stream.note(rows);
-            self.recorder.intents.end_now(&ends);
+            self.recorder.note(rows, ends);
         } else {
             self.recorder.emit_all(done.names, cause, ops, rows, ends);
         }
@@ -217,7 +216,7 @@ impl LoopbackFs {
         }
         let number = if ops.is_empty() {
             self.recorder.stream.note(rows);
-            self.recorder.stream.last()
+            self.recorder.stream.last() + 1
         } else {
             self.recorder.emit_all(done.names, Cause::Mount, ops, rows, vec![])
         };

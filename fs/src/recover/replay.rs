@@ -10,9 +10,9 @@ use crate::bucket::NODE;
 use crate::change::{Cause, Content, Evidence, Op, Row};
 use crate::error::FsResult;
 use crate::inode::Node;
-use crate::intent::At;
+use crate::intent::{At, Intent};
 use crate::path::BucketPath;
-use crate::recorder::{Namespace, Recorder};
+use crate::recorder::{Namespace, Recorder, at_of};
 use crate::stat::{Id, Kind, Stat};
 use crate::table::{self, InodeRow, NameRow, Settled};
 use std::collections::HashMap;
@@ -393,7 +393,12 @@ impl<'a> Replay<'a> {
     fn requeue(&mut self, node: &Arc<Node>, cause: Cause, stat: &Stat) -> FsResult<()> {
         let row = self.recorder.inode_row(node.id)?;
         let id = self.recorder.note_write(node, row.as_ref(), cause == Cause::Foreign, NODE)?;
-        self.recorder.mark_dirty(node, &mut node.writing.lock(), vec![id], cause, stat);
+        let mut ids = vec![id];
+        for name in node.names().iter().skip(1) {
+            let intent = Intent::Link { at: at_of(name), inode: node.id.0 };
+            ids.push(self.recorder.intents.note(intent, NODE.uid, NODE.pid)?);
+        }
+        self.recorder.mark_dirty(node, &mut node.writing.lock(), ids, cause, stat);
         self.recorder.queue.push(node, true);
         self.recovery.recovered += 1;
         Ok(())
