@@ -98,7 +98,15 @@ impl LoopbackFs {
         rows.extend(self.moved_rows(&moved, from, to)?);
         self.recorder.imply_dirs(&to.dir, &mut rows)?;
         let (from, to) = done.paths.clone();
-        self.recorder.emit(done.names, Cause::Mount, Op::Rename { from, to }, rows, vec![done.id]);
+        // Content not reported yet is claimed by the name it has now: the intent lives as long as that.
+        let ends = match &mut moved.writing.dirty {
+            Some(dirty) => {
+                dirty.intents.push(done.id);
+                vec![]
+            }
+            None => vec![done.id],
+        };
+        self.recorder.emit(done.names, Cause::Mount, Op::Rename { from, to }, rows, ends);
         Ok(())
     }
 
