@@ -180,6 +180,15 @@ impl Bucket {
         }
     }
 
+    /// Record the content of the file at `path` here and now, if it is not recorded yet and nobody writes it.
+    ///
+    /// # Errors
+    /// `ENOENT`; busy when somebody writes it; the problem that keeps the ledger from taking it.
+    pub fn settle(&self, path: &BucketPath) -> FsResult<Stored> {
+        let (node, _) = self.find(path)?;
+        self.settled(&node)
+    }
+
     /// Record the present content of the file at `path` as the owner's own, whatever it was before; returns the number of
     /// the change.
     ///

@@ -2,6 +2,7 @@
 
 use super::LoopbackFs;
 use super::names::{Place, open_place};
+use crate::bucket::NODE;
 use crate::change::{Cause, Content, Evidence, Op, Row};
 use crate::error::FsResult;
 use crate::inode::{Node, Writing};
@@ -228,13 +229,16 @@ impl LoopbackFs {
         } else {
             self.recorder.emit_all(done.names, Cause::Mount, ops, rows, vec![])
         };
-        // Content not reported yet is claimed by the name it has now: the intent lives as long as that.
-        let dirty: Vec<_> = [a.writing, b.writing].into_iter().filter_map(|side| side.dirty.as_mut()).collect();
-        if dirty.is_empty() {
-            self.recorder.intents.end_after(number, vec![done.id]);
-        }
-        for side in dirty {
-            side.intents.push(done.id);
+        // Content not reported yet is claimed by the name it has now: the intent lives as long as that. Each side has one of its
+        // own, because the other may be reported, or removed, before it.
+        match (&mut a.writing.dirty, &mut b.writing.dirty) {
+            (None, None) => self.recorder.intents.end_after(number, vec![done.id]),
+            (Some(dirty), None) | (None, Some(dirty)) => dirty.intents.push(done.id),
+            (Some(dirty), Some(other)) => {
+                dirty.intents.push(done.id);
+                let second = Intent::Link { at: from.at(), inode: b.node.id.0 };
+                other.intents.push(self.recorder.intents.note(second, NODE.uid, NODE.pid)?);
+            }
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::path::BucketPath;
 use crate::recorder::{Namespace, Recorder, at_of};
 use crate::stat::{Id, Kind, Stat};
 use crate::table::{self, InodeRow, NameRow, Settled};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -45,14 +45,15 @@ impl<'a> Replay<'a> {
 
     pub(super) fn run(&mut self, differences: Differences) -> FsResult<()> {
         let Differences { dirs, appeared, mut gone, changed } = differences;
-        let mut items = Vec::new();
+        let (mut items, mut left) = (Vec::new(), HashSet::new());
         for new in appeared {
             let path = self.recorder.path(&new.dir, &new.name)?;
             if self.claims.name(&new.at(), &path, new.stat.ctime_ns).is_none() {
                 self.recovery.foreign += 1;
                 continue;
             }
-            let from = self.moved_from(&new, &dirs, &mut gone)?;
+            let from = self.moved_from(&new, &dirs, &mut gone, &left)?;
+            left.extend(from.clone());
             items.push(Item { new, from });
         }
         let (mut lost_dirs, lost_files): (Vec<_>, Vec<_>) =
@@ -99,8 +100,15 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// The reported name `new` came from, if that name is gone or now another inode's.
-    fn moved_from(&self, new: &Appeared, dirs: &HashMap<Id, Arc<Node>>, gone: &mut Vec<Gone>) -> FsResult<Option<At>> {
+    /// The reported name `new` came from, if that name is gone or now another inode's, and no other name of the inode (a hard
+    /// link) came from there: those in `left`.
+    fn moved_from(
+        &self,
+        new: &Appeared,
+        dirs: &HashMap<Id, Arc<Node>>,
+        gone: &mut Vec<Gone>,
+        left: &HashSet<At>,
+    ) -> FsResult<Option<At>> {
         let Some(row) = self.recorder.inode_row(new.node.id)? else {
             return Ok(None);
         };
@@ -111,7 +119,7 @@ impl<'a> Replay<'a> {
         {
             return Ok(Some(gone.remove(index).at));
         }
-        for link in row.links.iter().filter(|link| **link != here) {
+        for link in row.links.iter().filter(|link| **link != here && !left.contains(*link)) {
             if let Some(index) = gone.iter().position(|lost| lost.at == *link) {
                 gone.remove(index);
                 return Ok(Some(link.clone()));

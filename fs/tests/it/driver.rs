@@ -198,6 +198,21 @@ impl Driver {
         assert!(report.open_writers.is_empty(), "open: {:?}", report.open_writers);
     }
 
+    /// Settle one file; the others wait.
+    pub(crate) fn settle(&self, path: &str) -> Done {
+        let path = wizefs_fs::BucketPath::new(path).unwrap();
+        match self.bucket.settle(&path) {
+            Ok(_) | Err(wizefs_fs::FsError::Busy(_)) => Ok(()),
+            Err(error) => Err(error.errno()),
+        }
+    }
+
+    /// What the sink has taken is in a sealed block.
+    pub(crate) fn seal(&self) {
+        let last = self.sink.changes().last().map_or(0, |change| change.number);
+        self.bucket.retire(last);
+    }
+
     /// Changes after a barrier, in short.
     pub(crate) fn told(&self) -> Vec<String> {
         self.bucket.sync().unwrap();

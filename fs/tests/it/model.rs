@@ -17,6 +17,12 @@ enum Step {
     Symlink(String),
     Link(String, String),
     Chmod(String, bool),
+    /// One file is settled while others wait.
+    Settle(String),
+    /// The sink takes what was reported so far.
+    Drain,
+    /// What the sink has is sealed: its intents end.
+    Seal,
     Sync,
     HoldBack,
     Kill,
@@ -39,13 +45,16 @@ fn step() -> impl Strategy<Value = Step> {
         5 => path().prop_map(Step::Mkdir),
         2 => path().prop_map(Step::Rmdir),
         6 => (path(), path()).prop_map(|(a, b)| Step::Rename(a, b)),
-        1 => (path(), path()).prop_map(|(a, b)| Step::Exchange(a, b)),
+        2 => (path(), path()).prop_map(|(a, b)| Step::Exchange(a, b)),
         1 => path().prop_map(Step::Symlink),
         2 => (path(), path()).prop_map(|(a, b)| Step::Link(a, b)),
         1 => (path(), any::<bool>()).prop_map(|(p, b)| Step::Chmod(p, b)),
-        3 => Just(Step::Sync),
+        3 => path().prop_map(Step::Settle),
+        2 => Just(Step::Drain),
+        2 => Just(Step::Seal),
+        2 => Just(Step::Sync),
         1 => Just(Step::HoldBack),
-        1 => Just(Step::Kill),
+        2 => Just(Step::Kill),
         1 => Just(Step::PowerCut),
     ]
 }
@@ -64,6 +73,19 @@ fn run(driver: Driver, step: &Step, boots: &mut u32) -> Driver {
         Step::Symlink(path) => driver.symlink(path, "target"),
         Step::Link(from, to) => driver.link(from, to),
         Step::Chmod(path, private) => driver.chmod(path, if *private { 0o700 } else { 0o755 }),
+        Step::Settle(path) => {
+            driver.sink.hold_back(false);
+            driver.settle(path)
+        }
+        Step::Drain => {
+            driver.sink.hold_back(false);
+            driver.bucket.drain().unwrap();
+            Ok(())
+        }
+        Step::Seal => {
+            driver.seal();
+            Ok(())
+        }
         Step::Sync => {
             driver.sink.hold_back(false);
             driver.assert_told_is_there();
