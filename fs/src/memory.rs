@@ -18,6 +18,8 @@ struct Kept {
     rows: BTreeMap<Vec<u8>, Vec<u8>>,
     problem: Option<SinkError>,
     held_back: bool,
+    /// What outlasts a power cut.
+    sealed: Option<Box<Kept>>,
 }
 
 impl MemorySink {
@@ -38,9 +40,21 @@ impl MemorySink {
         self.released.notify_all();
     }
 
-    /// Another sink with what this one has now.
-    pub fn snapshot(&self) -> Self {
-        let kept = Kept { problem: None, held_back: false, ..self.kept.lock().clone() };
+    /// Seal what is here, as a block on the disk does; returns the last change's number.
+    pub fn seal(&self) -> u64 {
+        let mut kept = self.kept.lock();
+        kept.sealed = None;
+        kept.sealed = Some(Box::new(kept.clone()));
+        kept.changes.last().map_or(0, |change| change.number)
+    }
+
+    /// Another sink with what this one has now, or only with what was sealed.
+    pub fn snapshot(&self, only_sealed: bool) -> Self {
+        let mut kept = self.kept.lock().clone();
+        if only_sealed {
+            kept = kept.sealed.map_or_else(Kept::default, |sealed| *sealed);
+        }
+        (kept.problem, kept.held_back) = (None, false);
         Self { kept: Mutex::new(kept), released: Condvar::new() }
     }
 }

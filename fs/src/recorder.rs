@@ -154,22 +154,27 @@ impl Recorder {
     /// Rows of a directory under this name.
     ///
     /// # Errors
-    /// None in practice; encoding.
+    /// What the sink answers.
     pub fn dir_rows(&self, node: &Node, parent: &Node, name: &OsStr, stat: &Stat) -> FsResult<Vec<Row>> {
         self.rows_of(node.id, parent, name, stat, Settled::Directory)
     }
 
-    /// Rows of an inode with one reported name.
+    /// Rows of a directory or symbolic link that gets this name; a symbolic link keeps its other ones.
     ///
     /// # Errors
-    /// None in practice; encoding.
+    /// What the sink answers.
     pub fn rows_of(&self, id: Id, parent: &Node, name: &OsStr, stat: &Stat, content: Settled) -> FsResult<Vec<Row>> {
+        let at = (parent.id.0, name.as_bytes().to_vec());
+        let others = if content == Settled::Symlink { self.inode_row(id)? } else { None };
+        let mut links = others.map_or_else(Vec::new, |row| row.links);
+        links.retain(|link| *link != at);
+        links.push(at);
         let row = InodeRow {
             ctime_ns: stat.ctime_ns,
             size: stat.size,
             mode: stat.mode,
             content,
-            links: vec![(parent.id.0, name.as_bytes().to_vec())],
+            links,
             intent: self.intents.next() - 1,
         };
         let name_row = NameRow { id: id.0, kind: stat.kind };

@@ -45,8 +45,11 @@ pub fn recover(recorder: &Arc<Recorder>, found: &[Found], left: &Left) -> FsResu
     let mut differences = Differences::find(recorder)?;
     remove_stages(found, &mut differences)?;
     let claims = Claims::new(recorder, found, left)?;
-    Replay::new(recorder, &names, &claims, &mut recovery).run(differences)?;
-    let ids = found.iter().map(|f| f.id).collect();
+    let mut replay = Replay::new(recorder, &names, &claims, &mut recovery);
+    replay.run(differences)?;
+    let mut ids = replay.answered;
+    ids.extend(found.iter().map(|f| f.id));
+    recorder.intents.sync()?;
     recorder.intents.end_after(recorder.stream.last(), ids);
     Ok(recovery)
 }

@@ -56,6 +56,11 @@ impl<'a> Claims<'a> {
         Ok(claims)
     }
 
+    /// Whether something may be claimed that no intent speaks of.
+    pub(super) fn go_by_time(&self) -> bool {
+        self.left.machine_went_down()
+    }
+
     fn touched(&mut self, ino: u64, id: u64) {
         let known = self.inodes.entry(ino).or_insert((id, false));
         known.0 = id;

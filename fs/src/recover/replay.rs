@@ -31,6 +31,8 @@ pub(super) struct Replay<'a> {
     names: &'a Namespace<'a>,
     claims: &'a Claims<'a>,
     recovery: &'a mut Recovery,
+    /// Intents noted for what no intent had claimed.
+    pub(super) answered: Vec<u64>,
 }
 
 impl<'a> Replay<'a> {
@@ -40,7 +42,7 @@ impl<'a> Replay<'a> {
         claims: &'a Claims<'a>,
         recovery: &'a mut Recovery,
     ) -> Self {
-        Self { recorder, names, claims, recovery }
+        Self { recorder, names, claims, recovery, answered: Vec::new() }
     }
 
     pub(super) fn run(&mut self, differences: Differences) -> FsResult<()> {
@@ -52,10 +54,12 @@ impl<'a> Replay<'a> {
                 self.recovery.foreign += 1;
                 continue;
             }
+            self.answer_for(Intent::Create { at: new.at() })?;
             let from = self.moved_from(&new, &dirs, &mut gone, &left)?;
             left.extend(from.clone());
             items.push(Item { new, from });
         }
+        self.claim_gone(&items, &mut gone)?;
         let (mut lost_dirs, lost_files): (Vec<_>, Vec<_>) =
             gone.into_iter().partition(|lost| lost.row.kind == Kind::Directory);
         for lost in lost_files {
@@ -72,9 +76,38 @@ impl<'a> Replay<'a> {
             let settled = row.map_or(0, |row| row.intent);
             let path = self.recorder.path(&at.0, &at.1)?;
             match self.claims.content(node.id.0, settled, &path, stat.ctime_ns) {
-                Some(_) if node.kind == Kind::Directory => self.new_mode(&node, path, &stat)?,
+                Some(_) if node.kind == Kind::Directory => {
+                    let sealed = Some((stat.size, stat.ctime_ns));
+                    self.answer_for(Intent::Write { inode: node.id.0, at: (at.0.id.0, at.1.as_bytes().to_vec()), sealed, foreign: false })?;
+                    self.new_mode(&node, path, &stat)?;
+                }
                 Some(cause) => self.requeue(&node, cause, &stat)?,
                 None => self.recovery.foreign += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// Note what is told now and was not claimed by an intent but by its time, so that a second crash finds an intent.
+    fn answer_for(&mut self, intent: Intent) -> FsResult<()> {
+        if self.claims.go_by_time() {
+            self.answered.push(self.recorder.intents.note(intent, NODE.uid, NODE.pid)?);
+        }
+        Ok(())
+    }
+
+    /// Which of what is gone wizefs answers for: a claimed name, and what was in a directory that went or was replaced so.
+    fn claim_gone(&mut self, items: &[Item], gone: &mut [Gone]) -> FsResult<()> {
+        let mut ours: HashSet<u64> =
+            items.iter().filter_map(|item| item.new.replaced.as_ref()).map(|row| row.id).collect();
+        // Parents come before what was in them.
+        for lost in gone {
+            let path = self.path_by_rows(&lost.at)?;
+            let claimed = path.is_some_and(|path| self.claims.name(&lost.at, &path, lost.dir_ctime_ns).is_some());
+            lost.ours = claimed || (lost.with_parent && ours.contains(&lost.at.0));
+            if lost.ours {
+                ours.insert(lost.row.id);
+                self.answer_for(Intent::Remove { at: lost.at.clone(), inode: lost.row.id })?;
             }
         }
         Ok(())
@@ -90,7 +123,7 @@ impl<'a> Replay<'a> {
             if items.iter().any(|other| other.from.as_ref() == Some(&at)) {
                 continue;
             }
-            let lost = Gone { at, row: row.clone(), dir_ctime_ns: 0, with_parent: true };
+            let lost = Gone { at, row: row.clone(), dir_ctime_ns: 0, with_parent: true, ours: true };
             if row.kind == Kind::Directory {
                 lost_dirs.insert(0, lost);
             } else {
@@ -376,8 +409,7 @@ impl<'a> Replay<'a> {
             self.recorder.stream.note(vec![table::delete(key)]);
             return Ok(());
         };
-        let claimed = self.claims.name(&lost.at, &path, lost.dir_ctime_ns);
-        if claimed.is_none() && !lost.with_parent {
+        if !lost.ours {
             self.recovery.foreign += 1;
             return Ok(());
         }

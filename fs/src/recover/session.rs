@@ -80,7 +80,7 @@ impl Session {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Left::default(),
             Err(e) => return Err(FsError::os(path.display().to_string(), e)),
         };
-        let session = Self { path, boot_id: boot_id.to_owned(), began_ns: nanos(SystemTime::now()) };
+        let session = Self { path, boot_id: boot_id.to_owned(), began_ns: change_clock_ns() };
         Ok((session, left))
     }
 
@@ -120,6 +120,12 @@ fn decode(path: &Path, bytes: &[u8]) -> FsResult<Note> {
 
 fn modified_ns(path: &Path) -> FsResult<i64> {
     Ok(nanos(std::fs::metadata(path)?.modified()?))
+}
+
+/// The clock that change times are taken from: a tick behind the other one.
+fn change_clock_ns() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
 }
 
 fn nanos(time: SystemTime) -> i64 {

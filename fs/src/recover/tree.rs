@@ -41,6 +41,8 @@ pub(super) struct Gone {
     pub(super) dir_ctime_ns: i64,
     /// Its directory is gone, which takes it along.
     pub(super) with_parent: bool,
+    /// wizefs answers for that; established by the replay.
+    pub(super) ours: bool,
 }
 
 /// A directory and a name in it.
@@ -77,7 +79,7 @@ impl Differences {
                     lost_dirs.push(Id(row.id));
                 }
                 let at = (dir.0, name);
-                differences.gone.push(Gone { at, row, dir_ctime_ns: 0, with_parent: true });
+                differences.gone.push(Gone { at, row, dir_ctime_ns: 0, with_parent: true, ours: false });
             }
         }
         Ok(differences)
@@ -137,7 +139,7 @@ impl Differences {
                 lost_dirs.push(Id(row.id));
             }
             let at = (dir.id.0, name);
-            self.gone.push(Gone { at, row, dir_ctime_ns, with_parent: false });
+            self.gone.push(Gone { at, row, dir_ctime_ns, with_parent: false, ours: false });
         }
         Ok(())
     }

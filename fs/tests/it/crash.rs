@@ -1,6 +1,7 @@
 //! What is recovered after the node was killed, and after the machine went down.
 
-use crate::driver::{Driver, tamper};
+use crate::driver::{Done, Driver, Lost, tamper};
+use rustix::fs::RenameFlags;
 
 #[test]
 fn a_killed_node_loses_nothing() {
@@ -14,7 +15,7 @@ fn a_killed_node_loses_nothing() {
     driver.write("d/e/deep", b"4").unwrap();
     driver.mv("d", "moved").unwrap();
     driver.symlink("l", "new").unwrap();
-    let driver = driver.crash("boot", false);
+    let driver = driver.crash("boot", Lost::default());
     driver.assert_told_is_there();
 }
 
@@ -31,7 +32,7 @@ fn what_the_sink_had_not_taken_is_told_again() {
     driver.unlink("d/a").unwrap();
     driver.unlink("c").unwrap();
     let before = driver.sink.changes().len();
-    let driver = driver.crash("boot", false);
+    let driver = driver.crash("boot", Lost::default());
     driver.assert_told_is_there();
     let told = driver.told();
     assert_eq!(&told[before..], ["recovered remove c", "recovered remove d/a"]);
@@ -47,7 +48,7 @@ fn a_clean_file_edited_while_the_node_was_dead_stays_foreign() {
     driver.write("busy", b"2").unwrap();
     tamper(&driver.backing("a"), b"theirs");
     tamper(&driver.backing("planted"), b"theirs");
-    let driver = driver.crash("boot", false);
+    let driver = driver.crash("boot", Lost::default());
     let told = driver.told();
     assert_eq!(told, ["put a", "recovered put busy"]);
 }
@@ -62,7 +63,7 @@ fn after_a_power_cut_the_tree_is_compared_even_when_the_intents_are_lost() {
     driver.write("b", b"2").unwrap();
     driver.append("a", b"2").unwrap();
     driver.mv("d/x", "d/y").unwrap();
-    let driver = driver.crash("another boot", true);
+    let driver = driver.crash("another boot", Lost { intents: true, unsealed: true });
     driver.assert_told_is_there();
 }
 
@@ -93,7 +94,7 @@ fn names_that_went_in_circles_are_told_so_that_they_end_right() {
     for (from, to) in [("a", "t"), ("b", "a"), ("c", "b"), ("t", "c")] {
         driver.mv(from, to).unwrap();
     }
-    let driver = driver.crash("boot", false);
+    let driver = driver.crash("boot", Lost::default());
     driver.assert_told_is_there();
 }
 
@@ -111,7 +112,7 @@ fn a_directory_takes_the_name_of_one_that_was_left_and_removed() {
     driver.mv("x", "a").unwrap();
     driver.mv("t", "a/b").unwrap();
     driver.write("a/b/n", b"2").unwrap();
-    driver.crash("boot", false).assert_told_is_there();
+    driver.crash("boot", Lost::default()).assert_told_is_there();
 }
 
 #[test]
@@ -126,7 +127,7 @@ fn a_directory_that_left_a_directory_that_moved_is_followed() {
     driver.mv("p/x", "d").unwrap();
     driver.mv("p", "a").unwrap();
     driver.mkdir("a/x").unwrap();
-    let driver = driver.crash("boot", false);
+    let driver = driver.crash("boot", Lost::default());
     driver.assert_told_is_there();
     let told = driver.told();
     assert!(told.iter().any(|t| t.starts_with("recovered rename") && t.ends_with(" d")), "{told:?}");
@@ -151,7 +152,7 @@ fn a_number_used_again_is_another_inode() {
     for n in 0..8 {
         driver.write(&format!("p{n}"), b"3").unwrap();
     }
-    driver.crash("boot", false).assert_told_is_there();
+    driver.crash("boot", Lost::default()).assert_told_is_there();
 }
 
 #[test]
@@ -162,9 +163,60 @@ fn content_still_being_looked_at_survives_a_second_kill() {
     driver.sync();
     driver.write("a", &large).unwrap();
     driver.write("b", &large).unwrap();
-    let driver = driver.crash("boot", false);
+    let driver = driver.crash("boot", Lost::default());
     // All that was told so far is sealed; the hashes are not there yet.
     driver.bucket.retire(u64::MAX);
-    let driver = driver.crash("boot", false);
+    let driver = driver.crash("boot", Lost::default());
     driver.assert_told_is_there();
+}
+
+#[test]
+fn each_side_of_an_exchange_is_claimed_for_itself() {
+    let driver = Driver::new();
+    driver.write("a", b"1").unwrap();
+    driver.write("b", b"2").unwrap();
+    driver.rename("a", "b", RenameFlags::EXCHANGE).unwrap();
+    // What is reported and sealed of one side ends its intents, not those of the other.
+    driver.settle("b").unwrap();
+    driver.write("later", b"3").unwrap();
+    driver.settle("later").unwrap();
+    driver.seal();
+    driver.crash("boot", Lost::default()).assert_told_is_there();
+}
+
+#[test]
+fn of_two_names_of_an_inode_one_came_from_the_old_name() {
+    let driver = Driver::new();
+    driver.write("a", b"1").unwrap();
+    driver.mkdir("b").unwrap();
+    driver.sync();
+    driver.link("a", "c").unwrap();
+    driver.rename("b", "a", RenameFlags::EXCHANGE).unwrap();
+    driver.crash("boot", Lost::default()).assert_told_is_there();
+}
+
+#[test]
+fn a_symbolic_link_found_under_another_name_keeps_its_first() {
+    let mut driver = Driver::new();
+    driver.symlink("l", "target").unwrap();
+    driver.sync();
+    let steps: [fn(&Driver) -> Done; 3] = [|d| d.link("l", "m"), |d| d.unlink("m"), |d| d.link("l", "n")];
+    for step in steps {
+        step(&driver).unwrap();
+        driver = driver.crash("boot", Lost::default());
+        driver.assert_told_is_there();
+    }
+}
+
+#[test]
+fn what_went_with_a_directory_behind_the_mount_stays_foreign() {
+    let driver = Driver::new();
+    driver.mkdir("d").unwrap();
+    driver.write("d/x", b"1").unwrap();
+    driver.sync();
+    driver.seal();
+    driver.write("busy", b"2").unwrap();
+    std::fs::remove_dir_all(driver.backing("d")).unwrap();
+    let driver = driver.crash("boot", Lost::default());
+    assert_eq!(driver.told(), ["mkdir d", "put d/x", "recovered put busy"]);
 }

@@ -19,6 +19,18 @@ pub(crate) fn me() -> Caller {
 /// Result of an operation as the kernel would see it.
 pub(crate) type Done = Result<(), Errno>;
 
+/// The intents as a power cut would find them.
+const ON_DISK: &str = "intents-on-disk";
+
+/// What a crash takes along.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Lost {
+    /// Intents noted since the file was last synced.
+    pub(crate) intents: bool,
+    /// Changes that the sink had taken and not sealed.
+    pub(crate) unsealed: bool,
+}
+
 pub(crate) struct Driver {
     pub(crate) bucket: Arc<Bucket>,
     pub(crate) sink: Arc<MemorySink>,
@@ -56,20 +68,25 @@ impl Driver {
             durability,
         };
         let (bucket, _) = Bucket::open_in_boot(options, sink.clone(), boot).unwrap();
-        Self { vfs: bucket.vfs(), bucket, sink, folder, state, durability }
+        let driver = Self { vfs: bucket.vfs(), bucket, sink, folder, state, durability };
+        driver.intents_reach_the_disk();
+        driver
+    }
+
+    fn intents_reach_the_disk(&self) {
+        std::fs::copy(self.state.join("intents"), self.state.join(ON_DISK)).unwrap();
     }
 
     /// The same backing after the node was killed: what was on its way to the sink is lost, the intents are not. In another
-    /// boot (a power cut) the intents may be lost too.
-    pub(crate) fn crash(self, boot: &str, lose_intents: bool) -> Self {
-        let sink = Arc::new(self.sink.snapshot());
+    /// boot (a power cut) the intents, and what was not sealed, may be lost too.
+    pub(crate) fn crash(self, boot: &str, lost: Lost) -> Self {
+        let sink = Arc::new(self.sink.snapshot(lost.unsealed));
         let number = std::fs::read_dir(self.folder.path()).unwrap().count();
         let state = self.folder.path().join(format!("state-{number}"));
         std::fs::create_dir(&state).unwrap();
-        for file in ["intents", "session"] {
-            if file == "session" || !lose_intents {
-                std::fs::copy(self.state.join(file), state.join(file)).unwrap();
-            }
+        let intents = if lost.intents { ON_DISK } else { "intents" };
+        for (from, to) in [(intents, "intents"), ("session", "session")] {
+            std::fs::copy(self.state.join(from), state.join(to)).unwrap();
         }
         // The threads of the dead bucket must not go on reporting into the sink of the living one.
         self.sink.set_problem(Some(wizefs_fs::SinkError::Broken("killed".into())));
@@ -209,8 +226,10 @@ impl Driver {
 
     /// What the sink has taken is in a sealed block.
     pub(crate) fn seal(&self) {
-        let last = self.sink.changes().last().map_or(0, |change| change.number);
-        self.bucket.retire(last);
+        let number = self.sink.seal();
+        self.bucket.persist().unwrap();
+        self.intents_reach_the_disk();
+        self.bucket.retire(number);
     }
 
     /// Changes after a barrier, in short.

@@ -1,6 +1,6 @@
 //! Random operations, with barriers and crashes between them: in the end the fold of what was told is what is there.
 
-use crate::driver::{Done, Driver};
+use crate::driver::{Done, Driver, Lost};
 use proptest::prelude::*;
 use rustix::fs::RenameFlags;
 
@@ -26,7 +26,7 @@ enum Step {
     Sync,
     HoldBack,
     Kill,
-    PowerCut,
+    PowerCut { intents: bool, unsealed: bool },
 }
 
 fn path() -> impl Strategy<Value = String> {
@@ -46,8 +46,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => path().prop_map(Step::Rmdir),
         6 => (path(), path()).prop_map(|(a, b)| Step::Rename(a, b)),
         2 => (path(), path()).prop_map(|(a, b)| Step::Exchange(a, b)),
-        1 => path().prop_map(Step::Symlink),
-        2 => (path(), path()).prop_map(|(a, b)| Step::Link(a, b)),
+        2 => path().prop_map(Step::Symlink),
+        3 => (path(), path()).prop_map(|(a, b)| Step::Link(a, b)),
         1 => (path(), any::<bool>()).prop_map(|(p, b)| Step::Chmod(p, b)),
         3 => path().prop_map(Step::Settle),
         2 => Just(Step::Drain),
@@ -55,7 +55,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Sync),
         1 => Just(Step::HoldBack),
         2 => Just(Step::Kill),
-        1 => Just(Step::PowerCut),
+        1 => any::<(bool, bool)>().prop_map(|(intents, unsealed)| Step::PowerCut { intents, unsealed }),
     ]
 }
 
@@ -95,24 +95,24 @@ fn run(driver: Driver, step: &Step, boots: &mut u32) -> Driver {
             driver.sink.hold_back(true);
             Ok(())
         }
-        Step::Kill => return driver.crash(&format!("boot {boots}"), false),
-        Step::PowerCut => {
+        Step::Kill => return driver.crash(&format!("boot {boots}"), Lost::default()),
+        Step::PowerCut { intents, unsealed } => {
             *boots += 1;
-            return driver.crash(&format!("boot {boots}"), false);
+            return driver.crash(&format!("boot {boots}"), Lost { intents: *intents, unsealed: *unsealed });
         }
     };
     driver
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 5000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_was_told_is_what_is_there(steps in prop::collection::vec(step(), 1..40)) {
         let mut boots = 0;
         let mut driver = Driver::new();
         // The first session ran in the boot the first crash names.
-        driver = driver.crash("boot 0", false);
+        driver = driver.crash("boot 0", Lost::default());
         for step in &steps {
             driver = run(driver, step, &mut boots);
         }
