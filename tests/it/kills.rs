@@ -36,9 +36,7 @@ fn seed() -> u64 {
 fn fifty_kills_under_load_lose_nothing_and_invent_nothing() {
     let Some(root) = TestRoot::with_fuse() else { return };
     let mut random = Random::new(seed());
-    // The promise is 50. About every second run of 50 still finds a name that recovery leaves foreign (CHANGELOG, known
-    // defects), so a run by default is short; `WIZEFS_TEST_KILLS=50` is the one that must pass before that line goes.
-    let kills = parameter("WIZEFS_TEST_KILLS").unwrap_or(2);
+    let kills = parameter("WIZEFS_TEST_KILLS").unwrap_or(50);
     root.run("create docs --mount").expect(0);
     let load = Load::start(&root.mnt("docs", ""), 4, random.next());
     for kill in 0..kills {
