@@ -15,10 +15,9 @@ use crate::path::BucketPath;
 use crate::recorder::{Parts, Recorder};
 use crate::recover::{self, Recovery};
 use crate::stream::Stream;
-use crate::vfs::{Caller, Ino};
+use crate::vfs::{Caller, Kernel, Trust};
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Mode, OFlags};
-use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -34,7 +33,7 @@ const RELEASE_WAIT: Duration = Duration::from_secs(2);
 /// How long names and attributes of a backing may be trusted that others may change,
 const SHARED_TTL: Duration = Duration::from_secs(1);
 /// and of one that only the bucket changes. A change behind its back is foreign whenever it is seen.
-const OWN_TTL: Duration = Duration::from_secs(10);
+const OWN_TTL: Duration = Duration::from_secs(3600);
 
 /// What `close(2)` and `fsync(2)` wait for (docs/SEMANTICS.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,15 +71,10 @@ pub struct Bucket {
     session: recover::Session,
     threads: Mutex<Vec<JoinHandle<()>>>,
     pulse: Arc<(Mutex<bool>, Condvar)>,
-    /// Tells the kernel that a name changed without it; set while mounted.
-    renamed: Mutex<Option<Renamed>>,
     read_only: bool,
-    /// How long the kernel may trust names and attributes.
-    ttl: Duration,
+    /// What the kernel may keep.
+    trust: Trust,
 }
-
-/// Called with a directory and a name in it that changed.
-pub type Renamed = Box<dyn Fn(Ino, &OsStr) + Send>;
 
 impl std::fmt::Debug for Bucket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -136,6 +130,7 @@ impl Bucket {
             durability: options.durability,
             leases_sound,
         }));
+        let exclusive = !options.adopted || options.exclusive;
         let recovery = recover::recover(&recorder, &found, &left)?;
         session.write(&recorder, false)?;
         let bucket = Arc::new(Self {
@@ -144,9 +139,12 @@ impl Bucket {
             session,
             threads: Mutex::new(Vec::new()),
             pulse: Arc::default(),
-            renamed: Mutex::new(None),
             read_only: options.read_only,
-            ttl: if options.adopted && !options.exclusive { SHARED_TTL } else { OWN_TTL },
+            trust: Trust {
+                ttl: if exclusive { OWN_TTL } else { SHARED_TTL },
+                exclusive,
+                close_is_silent: options.durability == Durability::Relaxed,
+            },
         });
         bucket.start()?;
         Ok((bucket, recovery))
@@ -165,8 +163,8 @@ impl Bucket {
         Ok(())
     }
 
-    pub(crate) fn ttl(&self) -> Duration {
-        self.ttl
+    pub(crate) fn trust(&self) -> Trust {
+        self.trust
     }
 
     /// The file system, for the FUSE adapter.
@@ -174,9 +172,9 @@ impl Bucket {
         self.fs.clone()
     }
 
-    /// Have `renamed` called when a name changes by other ways than the mount.
-    pub fn on_rename(&self, renamed: Option<Renamed>) {
-        *self.renamed.lock() = renamed;
+    /// The bucket is mounted now, or no more.
+    pub(crate) fn served_to(&self, kernel: Option<Arc<dyn Kernel>>) {
+        *self.recorder.kernel.write() = kernel;
     }
 
     /// Everything done so far, recorded: hashes what nobody writes, reports the rest by size, and waits until the ledger has
@@ -195,7 +193,8 @@ impl Bucket {
         let mut open = Vec::new();
         while !waiting.is_empty() {
             let seen = self.recorder.queue.jobs_ended();
-            waiting.retain(|(node, reports)| match progress(node, *reports, release_by) {
+            let busy = self.recorder.kernel().is_some_and(|kernel| kernel.is_busy());
+            waiting.retain(|(node, reports)| match progress(node, *reports, busy, release_by) {
                 Progress::Reported => false,
                 Progress::Open => {
                     open.push(node.clone());
@@ -294,13 +293,14 @@ enum Progress {
     Waiting,
 }
 
-fn progress(node: &Node, reports: u64, release_by: Instant) -> Progress {
+/// `busy`: the kernel may be about to tell of a `close` that a program has returned from.
+fn progress(node: &Node, reports: u64, busy: bool, release_by: Instant) -> Progress {
     let writing = node.writing.lock();
     if writing.dirty.is_none() || writing.reports > reports {
         return Progress::Reported;
     }
-    let closed_here = writing.flushed >= writing.writers;
-    let give_up = writing.writers > 0 && (!closed_here || Instant::now() > release_by);
+    let closing = busy || writing.flushed >= writing.writers;
+    let give_up = writing.writers > 0 && (!closing || Instant::now() > release_by);
     if give_up || (writing.refused && writing.hashing.is_none()) {
         return Progress::Open;
     }

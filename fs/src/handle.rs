@@ -2,26 +2,67 @@
 
 use crate::error::{FsError, FsResult};
 use crate::inode::Node;
+use crate::lease::reopen;
 use crate::listing::Listed;
 use crate::vfs::Fh;
 use parking_lot::{Mutex, RwLock};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// An open regular file.
 #[derive(Debug)]
 pub struct FileHandle {
     /// The inode.
     pub node: Arc<Node>,
-    /// The backing file, opened as the program opened it.
-    pub file: File,
-    /// Opened for writing.
-    pub writable: bool,
-    /// Flushed since its last write.
+    /// The backing file; opened when it is needed, which is seldom when the kernel reads and writes itself.
+    pub(crate) file: OnceLock<File>,
+    /// The program's `O_*` flags.
+    pub flags: i32,
+    /// The kernel reads and writes itself.
+    pub through: bool,
+    /// Flushed since its last write, as far as we see writes.
     pub flushed: AtomicBool,
+}
+
+impl FileHandle {
+    /// Whether it was opened for writing.
+    pub fn writable(&self) -> bool {
+        self.flags & libc::O_ACCMODE != libc::O_RDONLY
+    }
+
+    /// The backing file, opened as the program opened its own.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn file(&self) -> FsResult<&File> {
+        if let Some(file) = self.file.get() {
+            return Ok(file);
+        }
+        let opened = open_backing(&self.node, self.flags & !libc::O_TRUNC)?;
+        Ok(self.file.get_or_init(|| opened))
+    }
+}
+
+/// Flags of a program's `open` that make sense on the backing. `O_CREAT` and friends are ours; `O_DIRECT` would put the
+/// backing's alignment on buffers that are ours too.
+const PASSED_FLAGS: i32 =
+    libc::O_ACCMODE | libc::O_APPEND | libc::O_TRUNC | libc::O_SYNC | libc::O_DSYNC | libc::O_NOATIME;
+
+/// Those of a program's `flags` that the backing is opened with.
+pub(crate) fn passed(flags: i32) -> OFlags {
+    OFlags::from_bits_retain((flags & PASSED_FLAGS) as u32)
+}
+
+/// Open the backing file of `node` as a program did.
+///
+/// # Errors
+/// What the kernel answers.
+pub(crate) fn open_backing(node: &Node, flags: i32) -> FsResult<File> {
+    reopen(node.fd()?, passed(flags) | OFlags::NOCTTY)
 }
 
 /// An open directory: its entries as they were when reading began, so that positions stay true.

@@ -21,6 +21,7 @@ pub mod listing;
 pub mod loopback;
 pub mod memory;
 pub mod path;
+mod privilege;
 pub mod recorder;
 pub mod recover;
 pub mod settle;

@@ -14,8 +14,8 @@ use crate::settle::Queue;
 use crate::stat::{Id, Kind, Stat};
 use crate::stream::Stream;
 use crate::table::{self, InodeRow, NameRow, Settled};
-use crate::vfs::{Caller, Ino};
-use parking_lot::{Mutex, MutexGuard};
+use crate::vfs::{Caller, Ino, Kernel};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -41,6 +41,8 @@ pub struct Recorder {
     pub durability: Durability,
     /// Whether a lease on this backing proves that nobody writes.
     pub leases_sound: bool,
+    /// The kernel's side, while mounted.
+    pub(crate) kernel: RwLock<Option<Arc<dyn Kernel>>>,
     namespace: Mutex<()>,
     /// Every node with unreported content; keeps them and their parents alive.
     dirty: Mutex<HashMap<Id, Arc<Node>>>,
@@ -78,8 +80,21 @@ impl Recorder {
             queue: Queue::default(),
             durability: parts.durability,
             leases_sound: parts.leases_sound,
+            kernel: RwLock::new(None),
             namespace: Mutex::new(()),
             dirty: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// The kernel's side, while the bucket is mounted.
+    pub(crate) fn kernel(&self) -> Option<Arc<dyn Kernel>> {
+        self.kernel.read().clone()
+    }
+
+    /// Tell the kernel that the attributes of `node` changed by other ways than the mount.
+    pub(crate) fn attributes_changed(&self, node: &Node) {
+        if let Some(kernel) = self.kernel() {
+            kernel.attributes_changed(node.ino);
         }
     }
 

@@ -256,8 +256,12 @@ impl Recorder {
         let outcome = self.settle_claimed(node, &flag, in_close);
         let mut writing = node.writing.lock();
         writing.hashing = None;
-        writing.refused = matches!(outcome, Ok(Outcome::Refused) | Err(_));
+        let was_refused = std::mem::replace(&mut writing.refused, matches!(outcome, Ok(Outcome::Refused) | Err(_)));
         drop(writing);
+        if was_refused && matches!(outcome, Ok(Outcome::Done(_))) {
+            // Written through a mapping, which moves times that the kernel believes to know.
+            self.attributes_changed(node);
+        }
         node.hashed.notify_all();
         outcome
     }

@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// An inode number as the kernel knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,8 +64,38 @@ pub struct Dirent<'a> {
 pub struct Opened {
     /// Its handle.
     pub fh: Fh,
-    /// The backing file as an `O_PATH` descriptor where the kernel may read and write it without asking (passthrough).
-    pub backing: Option<Arc<OwnedFd>>,
+    /// Where the kernel may read and write the backing file without asking (passthrough).
+    pub backing: Option<Backing>,
+}
+
+/// A backing file for the kernel.
+#[derive(Debug)]
+pub struct Backing {
+    /// `O_PATH` descriptor.
+    pub fd: Arc<OwnedFd>,
+    /// As [`Attr::generation`].
+    pub generation: u64,
+}
+
+/// What the kernel may keep and need not ask again.
+#[derive(Debug, Clone, Copy)]
+pub struct Trust {
+    /// How long attributes and names.
+    pub ttl: Duration,
+    /// Also absent names and listings: nobody else works in the backing.
+    pub exclusive: bool,
+    /// Nothing is done at a `close`, so it need not be told of one.
+    pub close_is_silent: bool,
+}
+
+/// The kernel's side of a mount: what it keeps, and must be told of when it changed by other ways than the mount.
+pub trait Kernel: std::fmt::Debug + Send + Sync {
+    /// What is at `name` in `dir` is not what it was.
+    fn name_changed(&self, dir: Ino, name: &OsStr);
+    /// The attributes of `ino` are not what they were.
+    fn attributes_changed(&self, ino: Ino);
+    /// Whether a `close` may be on its way that a program has returned from: requests are waiting.
+    fn is_busy(&self) -> bool;
 }
 
 /// New attributes; `None` leaves one as it is.

@@ -11,6 +11,7 @@ mod fold;
 mod kills;
 mod load;
 mod mount;
+mod passthrough;
 mod programs;
 mod readme;
 mod rest;

@@ -105,8 +105,8 @@ impl Bucket {
     }
 
     fn tell_kernel(&self, dir: &Node, name: &OsStr) {
-        if let Some(renamed) = &*self.renamed.lock() {
-            renamed(dir.ino, name);
+        if let Some(kernel) = self.recorder.kernel() {
+            kernel.name_changed(dir.ino, name);
         }
     }
 

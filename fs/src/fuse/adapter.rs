@@ -1,10 +1,11 @@
 //! Translation between FUSE requests and [`Vfs`] calls. No decisions about files are made here.
 
-use crate::error::{FsError, FsResult};
-use crate::stat::Kind;
-use crate::vfs::{self, Attr, Caller, CopyRange, Fh, Ino, SetAttr, SetTime, Vfs};
+use super::convert::{NOTHING, caller, code, file_attr, file_type, set_time};
+use super::passthrough::{Backings, Way};
+use crate::error::FsResult;
+use crate::vfs::{self, Attr, CopyRange, Fh, Ino, Opened, SetAttr, Trust, Vfs};
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
+    AccessFlags, BackingId, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FileType, Filesystem, FopenFlags,
     Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
     ReplyXattr, Request, TimeOrNow, WriteFlags,
@@ -14,13 +15,14 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// Features asked of the kernel where it has them. Only what fuser 0.18.0 honours is in this list.
-const WANTED: [InitFlags; 8] = [
+const WANTED: [InitFlags; 9] = [
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_AUTO_INVAL_DATA,
     InitFlags::FUSE_DO_READDIRPLUS,
@@ -30,6 +32,7 @@ const WANTED: [InitFlags; 8] = [
     InitFlags::FUSE_ASYNC_DIO,
     // Without it each write asks for an extended attribute first.
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+    InitFlags::FUSE_PASSTHROUGH,
 ];
 
 /// Largest write the kernel may send, bytes; it clamps this to its own limit.
@@ -43,61 +46,8 @@ thread_local! {
 /// A [`Vfs`] as fuser wants it.
 pub(super) struct Adapter {
     pub(super) vfs: Arc<dyn Vfs>,
-    /// How long the kernel may trust attributes and names.
-    pub(super) ttl: Duration,
-}
-
-fn code(error: &FsError) -> Errno {
-    Errno::from_i32(error.errno().raw_os_error())
-}
-
-fn caller(req: &Request) -> Caller {
-    Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
-}
-
-fn time(nanos: i64) -> SystemTime {
-    let offset = Duration::from_nanos(nanos.unsigned_abs());
-    if nanos >= 0 { SystemTime::UNIX_EPOCH + offset } else { SystemTime::UNIX_EPOCH - offset }
-}
-
-fn nanos(time: SystemTime) -> i64 {
-    match time.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
-        Err(before) => -i64::try_from(before.duration().as_nanos()).unwrap_or(i64::MAX),
-    }
-}
-
-fn file_type(kind: Kind) -> FileType {
-    match kind {
-        Kind::File => FileType::RegularFile,
-        Kind::Directory => FileType::Directory,
-        Kind::Symlink => FileType::Symlink,
-        Kind::Fifo => FileType::NamedPipe,
-        Kind::Socket => FileType::Socket,
-        Kind::CharDevice => FileType::CharDevice,
-        Kind::BlockDevice => FileType::BlockDevice,
-    }
-}
-
-fn file_attr(attr: &Attr) -> FileAttr {
-    let stat = &attr.stat;
-    FileAttr {
-        ino: INodeNo(attr.ino.0),
-        size: stat.size,
-        blocks: stat.blocks,
-        atime: time(stat.atime_ns),
-        mtime: time(stat.mtime_ns),
-        ctime: time(stat.ctime_ns),
-        crtime: time(stat.btime_ns),
-        kind: file_type(stat.kind),
-        perm: stat.mode as u16,
-        nlink: stat.nlink,
-        uid: stat.uid,
-        gid: stat.gid,
-        rdev: stat.rdev as u32,
-        blksize: stat.blksize,
-        flags: 0,
-    }
+    pub(super) trust: Trust,
+    pub(super) backings: Backings,
 }
 
 impl Adapter {
@@ -105,16 +55,46 @@ impl Adapter {
         match result {
             Ok(attr) => {
                 let generation = Generation(attr.generation);
-                reply.entry(&self.ttl, &file_attr(&attr), generation);
+                reply.entry(&self.trust.ttl, &file_attr(&attr), generation);
             }
-            // An entry with inode 0 lets the kernel remember that nothing is there.
             Err(error) => reply.error(code(&error)),
+        }
+    }
+
+    /// How a handle that is about to be opened is served; `None` when the vfs offers no backing file.
+    fn way(
+        &self,
+        ino: Ino,
+        opened: &Opened,
+        register: impl FnOnce(&OwnedFd) -> io::Result<BackingId>,
+    ) -> Result<Option<Arc<Way>>, Errno> {
+        let Some(backing) = &opened.backing else { return Ok(None) };
+        match self.backings.opened(ino, opened.fh, backing, register) {
+            Ok(way) => Ok(Some(way)),
+            Err(error) => {
+                self.vfs.release(opened.fh);
+                Err(Errno::from(error))
+            }
+        }
+    }
+
+    fn open_flags(&self, flags: i32) -> FopenFlags {
+        // A file that cannot be written has nothing to say at `close`.
+        let silent = self.trust.close_is_silent || flags & libc::O_ACCMODE == libc::O_RDONLY;
+        if silent { FopenFlags::FOPEN_NOFLUSH } else { FopenFlags::empty() }
+    }
+
+    fn dir_flags(&self) -> FopenFlags {
+        if self.trust.exclusive {
+            FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE
+        } else {
+            FopenFlags::empty()
         }
     }
 
     fn attr(&self, result: FsResult<Attr>, reply: ReplyAttr) {
         match result {
-            Ok(attr) => reply.attr(&self.ttl, &file_attr(&attr)),
+            Ok(attr) => reply.attr(&self.trust.ttl, &file_attr(&attr)),
             Err(error) => reply.error(code(&error)),
         }
     }
@@ -136,13 +116,6 @@ fn xattr(result: FsResult<Vec<u8>>, size: u32, reply: ReplyXattr) {
     }
 }
 
-fn set_time(time: TimeOrNow) -> SetTime {
-    match time {
-        TimeOrNow::Now => SetTime::Now,
-        TimeOrNow::SpecificTime(at) => SetTime::At(nanos(at)),
-    }
-}
-
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         for flag in WANTED {
@@ -153,6 +126,10 @@ impl Filesystem for Adapter {
         if let Err(limit) = config.set_max_write(WRITE_BYTES_MAX) {
             tracing::debug!(limit, "smaller writes");
         }
+        // Files of this file system lie on the backing's, which must not be stacked on another itself.
+        if let Err(limit) = config.set_max_stack_depth(1) {
+            tracing::debug!(limit, "no passthrough");
+        }
         if let Err(limit) = config.set_max_background(64) {
             tracing::debug!(limit, "fewer background requests");
         }
@@ -160,10 +137,17 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.entry(self.vfs.lookup(Ino(parent.0), name), reply);
+        match self.vfs.lookup(Ino(parent.0), name) {
+            // Number 0 lets the kernel remember that nothing is there.
+            Err(error) if error.errno() == rustix::io::Errno::NOENT && self.trust.exclusive => {
+                reply.entry(&self.trust.ttl, &NOTHING, Generation(0));
+            }
+            found => self.entry(found, reply),
+        }
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        self.backings.forgotten(Ino(ino.0));
         self.vfs.forget(Ino(ino.0), nlookup);
     }
 
@@ -252,14 +236,16 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.vfs.open(Ino(ino.0), flags.0, caller(req)) {
-            Ok(opened) => {
-                // A file that cannot be written has nothing to say at `close`.
-                let read_only = flags.0 & libc::O_ACCMODE == libc::O_RDONLY;
-                let answer = if read_only { FopenFlags::FOPEN_NOFLUSH } else { FopenFlags::empty() };
-                reply.opened(FileHandle(opened.fh.0), answer);
-            }
-            Err(error) => reply.error(code(&error)),
+        let opened = match self.vfs.open(Ino(ino.0), flags.0, caller(req)) {
+            Ok(opened) => opened,
+            Err(error) => return reply.error(code(&error)),
+        };
+        let (fh, answer) = (FileHandle(opened.fh.0), self.open_flags(flags.0));
+        let way = self.way(Ino(ino.0), &opened, |fd| reply.open_backing(fd));
+        match way.as_ref().map(Option::as_deref) {
+            Ok(Some(Way::Through(id))) => reply.opened_passthrough(fh, answer, id),
+            Ok(Some(Way::Asking) | None) => reply.opened(fh, answer),
+            Err(error) => reply.error(*error),
         }
     }
 
@@ -319,6 +305,7 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        self.backings.closed(Fh(fh.0));
         self.vfs.release(Fh(fh.0));
         reply.ok();
     }
@@ -329,7 +316,7 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         match self.vfs.opendir(Ino(ino.0)) {
-            Ok(fh) => reply.opened(FileHandle(fh.0), FopenFlags::empty()),
+            Ok(fh) => reply.opened(FileHandle(fh.0), self.dir_flags()),
             Err(error) => reply.error(code(&error)),
         }
     }
@@ -359,7 +346,7 @@ impl Filesystem for Adapter {
             };
             let (file, generation) = (file_attr(&attr), Generation(attr.generation));
             let number = INodeNo(if looked_up { attr.ino.0 } else { entry.ino });
-            if reply.add(number, entry.next, entry.name, &self.ttl, &file, generation) {
+            if reply.add(number, entry.next, entry.name, &self.trust.ttl, &file, generation) {
                 if looked_up {
                     self.vfs.forget(attr.ino, 1);
                 }
@@ -439,15 +426,21 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        match self.vfs.create(Ino(parent.0), name, mode, flags, caller(req)) {
-            Ok((attr, opened)) => reply.created(
-                &self.ttl,
-                &file_attr(&attr),
-                Generation(attr.generation),
-                FileHandle(opened.fh.0),
-                FopenFlags::empty(),
-            ),
-            Err(error) => reply.error(code(&error)),
+        let (attr, opened) = match self.vfs.create(Ino(parent.0), name, mode, flags, caller(req)) {
+            Ok(made) => made,
+            Err(error) => return reply.error(code(&error)),
+        };
+        let (fh, answer) = (FileHandle(opened.fh.0), self.open_flags(flags));
+        let (ttl, file, generation) = (&self.trust.ttl, file_attr(&attr), Generation(attr.generation));
+        let way = self.way(attr.ino, &opened, |fd| reply.open_backing(fd));
+        match way.as_ref().map(Option::as_deref) {
+            Ok(Some(Way::Through(id))) => reply.created_passthrough(ttl, &file, generation, fh, answer, id),
+            Ok(Some(Way::Asking) | None) => reply.created(ttl, &file, generation, fh, answer),
+            Err(error) => {
+                // The kernel holds no lookup of what it was not told of.
+                self.vfs.forget(attr.ino, 1);
+                reply.error(*error);
+            }
         }
     }
 

@@ -1,8 +1,11 @@
 //! The kernel side: the only room that names fuser.
 
 mod adapter;
+mod control;
+mod convert;
 mod holders;
 mod mount;
+mod passthrough;
 
 pub use holders::Holder;
 pub use mount::{Mount, MountOptions, UnmountError, clear_stale_mount};

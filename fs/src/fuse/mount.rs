@@ -2,14 +2,17 @@
 //! after somebody else has unmounted it.
 
 use super::adapter::Adapter;
+use super::control::Control;
 use super::holders::{Holder, device_of, holders};
+use super::passthrough::{self, Backings};
 use crate::bucket::Bucket;
 use crate::error::{FsError, FsResult};
-use fuser::{BackgroundSession, Config, INodeNo, MountOption, Session, SessionACL};
+use crate::vfs::{Ino, Kernel};
+use fuser::{BackgroundSession, Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -63,25 +66,65 @@ impl Bucket {
     /// The kernel or fusermount3 refused.
     pub fn mount(self: &Arc<Self>, mountpoint: &Path, options: MountOptions) -> FsResult<Mount> {
         raise_descriptor_limit();
-        let adapter = Adapter { vfs: self.vfs(), ttl: self.ttl() };
-        let what = || format!("mount at {}", mountpoint.display());
-        let session = start(adapter, mountpoint, &options).map_err(|e| FsError::os(what(), e))?;
+        let session = start(self, mountpoint, &options)?;
         let device = device_of(mountpoint);
         if let Some(device) = device {
             raise_readahead(device);
         }
-        let notifier = session.notifier();
-        self.on_rename(Some(Box::new(move |dir, name| {
-            // Not in the kernel's cache is as good.
-            if let Err(error) = notifier.inval_entry(INodeNo(dir.0), name) {
-                tracing::trace!(%error, "no cached name");
-            }
-        })));
+        let control = device.and_then(Control::of);
+        self.served_to(Some(Arc::new(Mounted { notifier: session.notifier(), control })));
         Ok(Mount { bucket: self.clone(), mountpoint: mountpoint.to_owned(), device, session: Some(session) })
     }
 }
 
-fn start(adapter: Adapter, mountpoint: &Path, options: &MountOptions) -> std::io::Result<BackgroundSession> {
+/// The kernel behind a mount.
+#[derive(Debug)]
+struct Mounted {
+    notifier: Notifier,
+    control: Option<Control>,
+}
+
+impl Kernel for Mounted {
+    fn name_changed(&self, dir: Ino, name: &OsStr) {
+        // Not in the kernel's cache is as good.
+        if let Err(error) = self.notifier.inval_entry(INodeNo(dir.0), name) {
+            tracing::trace!(%error, "no cached name");
+        }
+    }
+
+    fn attributes_changed(&self, ino: Ino) {
+        // A negative offset: the attributes only, not the content.
+        if let Err(error) = self.notifier.inval_inode(INodeNo(ino.0), -1, 0) {
+            tracing::trace!(%error, "no cached attributes");
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.control.as_ref().and_then(Control::waiting) != Some(0)
+    }
+}
+
+/// Mount, agree with the kernel on what it does itself, and serve.
+fn start(bucket: &Bucket, mountpoint: &Path, options: &MountOptions) -> FsResult<BackgroundSession> {
+    let vfs = bucket.vfs();
+    let adapter = Adapter { vfs: vfs.clone(), trust: bucket.trust(), backings: Backings::default() };
+    let what = || format!("mount at {}", mountpoint.display());
+    let session = mounted(adapter, mountpoint, options).map_err(|e| FsError::os(what(), e))?;
+    let serve = || {
+        // Decided before the first file is opened.
+        let through = passthrough::is_possible(&session, &*bucket.recorder().inodes.root().fd()?)?;
+        // Where a lease does not see mappings, only writes that we see ourselves can be told from rest.
+        vfs.pass_through(through && bucket.recorder().leases_sound);
+        session.spawn().map_err(|e| FsError::os(what(), e))
+    };
+    serve().inspect_err(|_| {
+        if let Err(errno) = unmount(mountpoint, true) {
+            tracing::warn!(%errno, "half made mount left");
+        }
+    })
+}
+
+fn mounted(adapter: Adapter, mountpoint: &Path, options: &MountOptions) -> std::io::Result<Session<Adapter>> {
     let mut config = Config::default();
     config.n_threads = Some(options.threads.max(1));
     config.clone_fd = true;
@@ -89,8 +132,7 @@ fn start(adapter: Adapter, mountpoint: &Path, options: &MountOptions) -> std::io
     if rustix::process::geteuid().is_root() {
         let device = mount_as_root(mountpoint, options)?;
         let acl = config.acl;
-        let started = Session::from_fd(adapter, device, acl, config).and_then(Session::spawn);
-        return started.inspect_err(|_| {
+        return Session::from_fd(adapter, device, acl, config).inspect_err(|_| {
             if let Err(errno) = rustix::mount::unmount(mountpoint, UnmountFlags::DETACH) {
                 tracing::warn!(%errno, "half made mount left");
             }
@@ -105,7 +147,7 @@ fn start(adapter: Adapter, mountpoint: &Path, options: &MountOptions) -> std::io
     if options.read_only {
         config.mount_options.push(MountOption::RO);
     }
-    Session::new(adapter, mountpoint, &config)?.spawn()
+    Session::new(adapter, mountpoint, &config)
 }
 
 /// A comma in a source would be read as the next option.
@@ -209,7 +251,7 @@ impl Mount {
                 }
             }
         }
-        self.bucket.on_rename(None);
+        self.bucket.served_to(None);
         if !lazy {
             // The kernel has ended the session; its threads end with it.
             self.wait();

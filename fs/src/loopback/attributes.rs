@@ -35,7 +35,7 @@ impl LoopbackFs {
     }
 
     fn truncate(&self, node: &Arc<Node>, fh: Option<Fh>, size: u64, who: Caller) -> FsResult<()> {
-        let handle = fh.and_then(|fh| self.files.get(fh).ok()).filter(|h| h.writable);
+        let handle = fh.and_then(|fh| self.files.get(fh).ok()).filter(|h| h.writable());
         self.recorder.begin_write(node, size == 0, who)?;
         let cut = |file: &std::fs::File| -> FsResult<()> {
             if who.uid != 0 {
@@ -44,7 +44,7 @@ impl LoopbackFs {
             Ok(file.set_len(size)?)
         };
         let done = match handle {
-            Some(handle) => cut(&handle.file),
+            Some(handle) => handle.file().and_then(cut),
             None => node.open(OFlags::WRONLY | OFlags::NONBLOCK).and_then(|file| cut(&file)),
         };
         self.recorder.end_write(node, false);

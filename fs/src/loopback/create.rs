@@ -5,8 +5,10 @@ use super::names::{Place, at, open_place};
 use crate::bucket::NODE;
 use crate::change::{Cause, Content, Evidence, Op};
 use crate::error::{FsError, FsResult};
+use crate::handle::passed;
 use crate::inode::Node;
 use crate::intent::Intent;
+use crate::lease::reopen;
 use crate::stat::Stat;
 use crate::table::{self, Settled};
 use crate::vfs::{Attr, Caller, Ino, Opened};
@@ -16,6 +18,10 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// A new file: its node, a descriptor if one is needed, its attributes.
+type Made = (Arc<Node>, Option<File>, Stat);
 
 impl LoopbackFs {
     pub(super) fn create_file(
@@ -41,21 +47,18 @@ impl LoopbackFs {
             made => made?,
         };
         let writable = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        let opened = self.opened(&node, file, flags)?;
         self.recorder.inodes.hold(&node);
         node.writing.lock().writers += u32::from(writable);
         if !writable {
             self.recorder.queue.push(&node, false);
         }
-        Ok((Self::attr(&node, stat), self.opened(&node, file, writable)))
+        Ok((Self::attr(&node, stat), opened))
     }
 
-    /// Make a new regular file and leave it dirty.
-    fn make_file(&self, place: &Place<'_>, mode: u32, flags: i32, who: Caller) -> FsResult<(Arc<Node>, File, Stat)> {
-        let flags = OFlags::from_bits_retain((flags & super::PASSED_FLAGS) as u32)
-            | OFlags::CREATE
-            | OFlags::EXCL
-            | OFlags::NOFOLLOW
-            | OFlags::CLOEXEC;
+    /// Make a new regular file and leave it dirty. Its own descriptor is given where the kernel will not open it itself.
+    fn make_file(&self, place: &Place<'_>, mode: u32, flags: i32, who: Caller) -> FsResult<Made> {
+        let flags = passed(flags) | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode & 0o7777);
         let (id, file) = self.with_intent(Intent::Create { at: place.at() }, who, || {
             let file = File::from(rustix::fs::openat(&*place.fd, place.name, flags, mode)?);
@@ -63,9 +66,11 @@ impl LoopbackFs {
             Ok(file)
         })?;
         let stat = Stat::of_fd(&file)?;
-        let node = self.recorder.inodes.adopt(&place.dir, place.name, &stat, None);
+        let path = reopen(&file, OFlags::PATH)?;
+        let node = self.recorder.inodes.adopt(&place.dir, place.name, &stat, Some(path.into()));
         let before = Stat { mtime_ns: i64::MIN, ..stat };
         self.recorder.mark_dirty(&node, &mut node.writing.lock(), vec![id], Cause::Mount, &before);
+        let file = (!self.through.load(Ordering::Acquire)).then_some(file);
         Ok((node, file, stat))
     }
 
@@ -89,6 +94,8 @@ impl LoopbackFs {
             target.drop_name(dir.ino, name);
             let rows = self.unlinked(target, &mut target.writing.lock(), &to, before)?;
             self.recorder.stream.note(rows.into_iter().collect());
+            // It may have other names, which the kernel knows with one link more.
+            self.recorder.attributes_changed(target);
         }
         let before = Stat { mtime_ns: i64::MIN, ..stat };
         self.recorder.mark_dirty(&node, &mut node.writing.lock(), vec![stage, id], Cause::Put, &before);

@@ -4,6 +4,7 @@ use super::LoopbackFs;
 use crate::bucket::{Durability, NODE};
 use crate::error::FsResult;
 use crate::handle::FileHandle;
+use crate::privilege::without_fsetid;
 use crate::settle::Outcome;
 use crate::vfs::{CopyRange, Fh};
 use rustix::fs::FallocateFlags;
@@ -14,10 +15,11 @@ impl LoopbackFs {
     pub(super) fn write_at(&self, fh: Fh, offset: u64, data: &[u8], drop_set_id: bool) -> FsResult<usize> {
         let handle = self.files.get(fh)?;
         self.written_again(&handle)?;
+        let file = handle.file()?;
         if drop_set_id {
-            super::drop_set_id(&handle.file)?;
+            super::drop_set_id(file)?;
         }
-        handle.file.write_all_at(data, offset)?;
+        file.write_all_at(data, offset)?;
         Ok(data.len())
     }
 
@@ -34,7 +36,7 @@ impl LoopbackFs {
 
     /// A `close(2)`, of which a file has as many as descriptors.
     pub(super) fn flushed(&self, handle: &FileHandle) -> FsResult<()> {
-        if !handle.writable {
+        if !handle.writable() {
             return Ok(());
         }
         if !handle.flushed.swap(true, Ordering::AcqRel) {
@@ -43,17 +45,22 @@ impl LoopbackFs {
         match self.recorder.durability {
             Durability::Relaxed => Ok(()),
             Durability::Close | Durability::Strict => self.record_now(handle),
+        }?;
+        if handle.through && self.recorder.durability != Durability::Relaxed {
+            // A duplicate of the descriptor may write on unseen until the release.
+            self.written_again(handle)?;
         }
+        Ok(())
     }
 
     pub(super) fn sync_file(&self, fh: Fh, data_only: bool) -> FsResult<()> {
         let handle = self.files.get(fh)?;
         if data_only {
-            handle.file.sync_data()?;
+            handle.file()?.sync_data()?;
         } else {
-            handle.file.sync_all()?;
+            handle.file()?.sync_all()?;
         }
-        if handle.writable {
+        if handle.writable() {
             self.recorder.intents.sync()?;
             if self.recorder.durability == Durability::Strict {
                 self.record_now(&handle)?;
@@ -80,7 +87,8 @@ impl LoopbackFs {
     pub(super) fn allocate(&self, fh: Fh, mode: FallocateFlags, offset: u64, len: u64) -> FsResult<()> {
         let handle = self.files.get(fh)?;
         self.written_again(&handle)?;
-        Ok(rustix::fs::fallocate(&handle.file, mode, offset, len)?)
+        let file = handle.file()?;
+        Ok(without_fsetid(|| rustix::fs::fallocate(file, mode, offset, len))?)
     }
 
     pub(super) fn copy(&self, range: CopyRange) -> FsResult<usize> {
@@ -88,6 +96,8 @@ impl LoopbackFs {
         let (to, mut to_at) = (self.files.get(range.to.0)?, range.to.1);
         self.written_again(&to)?;
         let len = usize::try_from(range.len).unwrap_or(usize::MAX).min(i32::MAX as usize);
-        Ok(rustix::fs::copy_file_range(&from.file, Some(&mut from_at), &to.file, Some(&mut to_at), len)?)
+        let (from, to) = (from.file()?, to.file()?);
+        let copy = || rustix::fs::copy_file_range(from, Some(&mut from_at), to, Some(&mut to_at), len);
+        Ok(without_fsetid(copy)?)
     }
 }

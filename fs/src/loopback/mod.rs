@@ -7,26 +7,21 @@ mod names;
 mod rename;
 
 use crate::error::{FsError, FsResult};
-use crate::handle::{DirHandle, FileHandle, HandleTable};
+use crate::handle::{DirHandle, FileHandle, HandleTable, open_backing};
 use crate::inode::Node;
 use crate::lease::{proc_path, reopen};
 use crate::listing;
 use crate::recorder::Recorder;
 use crate::stat::{Kind, Stat};
-use crate::vfs::{Attr, Caller, CopyRange, Dirent, Fh, Ino, Opened, ReadFs, SetAttr, StatFs};
+use crate::vfs::{Attr, Backing, Caller, CopyRange, Dirent, Fh, Ino, Opened, ReadFs, SetAttr, StatFs};
 use rustix::fs::{FallocateFlags, OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Flags of a program's `open` that make sense on the backing. `O_CREAT` and friends are ours; `O_DIRECT` would put the
-/// backing's alignment on buffers that are ours too.
-const PASSED_FLAGS: i32 =
-    libc::O_ACCMODE | libc::O_APPEND | libc::O_TRUNC | libc::O_SYNC | libc::O_DSYNC | libc::O_NOATIME;
+use std::sync::{Arc, OnceLock};
 
 /// A directory served as a bucket, with what is done in it recorded.
 #[derive(Debug)]
@@ -34,12 +29,21 @@ pub struct LoopbackFs {
     recorder: Arc<Recorder>,
     files: HandleTable<FileHandle>,
     dirs: HandleTable<DirHandle>,
+    /// The kernel reads and writes files itself.
+    through: AtomicBool,
 }
 
 impl LoopbackFs {
     /// Serve the directory `recorder` has as its root inode.
     pub fn new(recorder: Arc<Recorder>) -> Self {
-        Self { recorder, files: HandleTable::default(), dirs: HandleTable::default() }
+        let (files, dirs) = (HandleTable::default(), HandleTable::default());
+        Self { recorder, files, dirs, through: AtomicBool::new(false) }
+    }
+
+    /// From now on offer the kernel to read and write files itself, or do not. For before a mount is served: all open handles of
+    /// a file must go one way.
+    pub fn pass_through(&self, through: bool) {
+        self.through.store(through, Ordering::Release);
     }
 
     fn node(&self, ino: Ino) -> FsResult<Arc<Node>> {
@@ -57,11 +61,6 @@ impl LoopbackFs {
         Ok(Self::attr(&node, stat))
     }
 
-    fn open_backing(node: &Node, flags: i32) -> FsResult<std::fs::File> {
-        let flags = OFlags::from_bits_retain((flags & PASSED_FLAGS) as u32);
-        reopen(node.fd()?, flags | OFlags::NOCTTY)
-    }
-
     fn open_file(&self, node: &Arc<Node>, flags: i32, who: Caller) -> FsResult<Opened> {
         let writable = flags & libc::O_ACCMODE != libc::O_RDONLY;
         let truncates = flags & libc::O_TRUNC != 0;
@@ -69,23 +68,32 @@ impl LoopbackFs {
         if writes {
             self.recorder.begin_write(node, truncates, who)?;
         }
-        let file = Self::open_backing(node, flags).inspect_err(|_| {
-            if writes {
-                self.recorder.end_write(node, false);
-            }
-        })?;
-        if truncates && who.uid != 0 {
-            drop_set_id(&file)?;
-        }
-        if writes && !writable {
+        let opened = self.open_or_offer(node, flags, truncates && who.uid != 0);
+        if writes && (!writable || opened.is_err()) {
             self.recorder.end_write(node, false);
         }
-        Ok(self.opened(node, file, writable))
+        opened
     }
 
-    fn opened(&self, node: &Arc<Node>, file: std::fs::File, writable: bool) -> Opened {
-        let fh = self.files.insert(FileHandle { node: node.clone(), file, writable, flushed: AtomicBool::new(false) });
-        Opened { fh, backing: None }
+    /// Open the backing file, unless the kernel is to do that and nothing is to be done before.
+    fn open_or_offer(&self, node: &Arc<Node>, flags: i32, drops_set_id: bool) -> FsResult<Opened> {
+        let through = self.through.load(Ordering::Acquire);
+        if through && flags & libc::O_TRUNC == 0 {
+            return self.opened(node, None, flags);
+        }
+        let file = open_backing(node, flags)?;
+        if drops_set_id {
+            drop_set_id(&file)?;
+        }
+        self.opened(node, (!through).then_some(file), flags)
+    }
+
+    fn opened(&self, node: &Arc<Node>, file: Option<std::fs::File>, flags: i32) -> FsResult<Opened> {
+        let through = self.through.load(Ordering::Acquire);
+        let backing = if through { Some(Backing { fd: node.fd()?, generation: node.generation() }) } else { None };
+        let file = file.map_or_else(OnceLock::new, OnceLock::from);
+        let handle = FileHandle { node: node.clone(), file, flags, through, flushed: AtomicBool::new(false) };
+        Ok(Opened { fh: self.files.insert(handle), backing })
     }
 }
 
@@ -115,9 +123,10 @@ impl ReadFs for LoopbackFs {
 
     fn read(&self, fh: Fh, offset: u64, buf: &mut [u8]) -> FsResult<usize> {
         let handle = self.files.get(fh)?;
+        let file = handle.file()?;
         let mut done = 0;
         while done < buf.len() {
-            match handle.file.read_at(&mut buf[done..], offset + done as u64)? {
+            match file.read_at(&mut buf[done..], offset + done as u64)? {
                 0 => break,
                 read => done += read,
             }
@@ -137,8 +146,9 @@ impl ReadFs for LoopbackFs {
 
     fn lseek(&self, fh: Fh, offset: i64, whence: i32) -> FsResult<i64> {
         let handle = self.files.get(fh)?;
+        let file = handle.file()?;
         // SAFETY: plain lseek on an open descriptor; reads and writes here are positioned and do not use its offset.
-        let at = unsafe { libc::lseek(handle.file.as_raw_fd(), offset, whence) };
+        let at = unsafe { libc::lseek(file.as_raw_fd(), offset, whence) };
         if at < 0 {
             return Err(std::io::Error::last_os_error().into());
         }
@@ -220,10 +230,10 @@ impl LoopbackFs {
             tracing::error!("a file was released while in use");
             return;
         };
+        let (writable, flushed) = (handle.writable(), handle.flushed.load(Ordering::Acquire));
         // The backing descriptor first: it would refuse the lease.
         drop(handle.file);
-        if handle.writable {
-            let flushed = handle.flushed.load(Ordering::Acquire);
+        if writable {
             self.recorder.end_write(&handle.node, flushed);
         }
     }

@@ -177,6 +177,10 @@ impl LoopbackFs {
         node.drop_name(place.dir.ino, name);
         let mut rows = vec![table::delete(table::name_key(place.dir.id, name))];
         rows.extend(self.unlinked(&node, &mut writing, place, &before)?);
+        if cause != Cause::Mount {
+            // Not by the kernel, which knows its other names with one link more.
+            self.recorder.attributes_changed(&node);
+        }
         if node.kind.is_recorded() {
             return Ok(self.recorder.emit(&names, cause, Op::Remove { path }, rows, vec![id]));
         }

@@ -78,7 +78,12 @@ impl<'a> Replay<'a> {
             match self.claims.content(node.id.0, settled, &path, stat.ctime_ns) {
                 Some(_) if node.kind == Kind::Directory => {
                     let sealed = Some((stat.size, stat.ctime_ns));
-                    self.answer_for(Intent::Write { inode: node.id.0, at: (at.0.id.0, at.1.as_bytes().to_vec()), sealed, foreign: false })?;
+                    self.answer_for(Intent::Write {
+                        inode: node.id.0,
+                        at: (at.0.id.0, at.1.as_bytes().to_vec()),
+                        sealed,
+                        foreign: false,
+                    })?;
                     self.new_mode(&node, path, &stat)?;
                 }
                 Some(cause) => self.requeue(&node, cause, &stat)?,

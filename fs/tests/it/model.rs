@@ -26,7 +26,10 @@ enum Step {
     Sync,
     HoldBack,
     Kill,
-    PowerCut { intents: bool, unsealed: bool },
+    PowerCut {
+        intents: bool,
+        unsealed: bool,
+    },
 }
 
 fn path() -> impl Strategy<Value = String> {
