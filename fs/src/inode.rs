@@ -75,6 +75,8 @@ pub struct Writing {
     pub hashing: Option<Arc<AtomicBool>>,
     /// The last lease was refused: somebody not known here writes.
     pub refused: bool,
+    /// Opened so that it may have been mapped since the last report: times move then and the kernel does not notice.
+    pub mappable: bool,
     /// Times the content was reported; lets a barrier see that its turn has come.
     pub reports: u64,
     /// When the last hash ended and how long it took: a file that changes all the time is not hashed all the time.

@@ -256,10 +256,10 @@ impl Recorder {
         let outcome = self.settle_claimed(node, &flag, in_close);
         let mut writing = node.writing.lock();
         writing.hashing = None;
-        let was_refused = std::mem::replace(&mut writing.refused, matches!(outcome, Ok(Outcome::Refused) | Err(_)));
+        writing.refused = matches!(outcome, Ok(Outcome::Refused) | Err(_));
+        let told = matches!(outcome, Ok(Outcome::Done(_))) && std::mem::take(&mut writing.mappable);
         drop(writing);
-        if was_refused && matches!(outcome, Ok(Outcome::Done(_))) {
-            // Written through a mapping, which moves times that the kernel believes to know.
+        if told {
             self.attributes_changed(node);
         }
         node.hashed.notify_all();

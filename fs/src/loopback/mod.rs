@@ -90,6 +90,9 @@ impl LoopbackFs {
 
     fn opened(&self, node: &Arc<Node>, file: Option<std::fs::File>, flags: i32) -> FsResult<Opened> {
         let through = self.through.load(Ordering::Acquire);
+        if through && flags & libc::O_ACCMODE == libc::O_RDWR {
+            node.writing.lock().mappable = true;
+        }
         let backing = if through { Some(Backing { fd: node.fd()?, generation: node.generation() }) } else { None };
         let file = file.map_or_else(OnceLock::new, OnceLock::from);
         let handle = FileHandle { node: node.clone(), file, flags, through, flushed: AtomicBool::new(false) };
