@@ -17,5 +17,6 @@ mod readme;
 mod rest;
 mod root;
 mod structure;
+mod suites;
 mod transcript;
 mod tree;
