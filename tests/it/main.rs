@@ -20,3 +20,4 @@ mod structure;
 mod suites;
 mod transcript;
 mod tree;
+mod users;

@@ -1,5 +1,6 @@
 //! The kernel side: the only room that names fuser.
 
+mod acl;
 mod adapter;
 mod control;
 mod convert;
