@@ -20,4 +20,5 @@ mod structure;
 mod suites;
 mod transcript;
 mod tree;
+mod unanswered;
 mod users;

@@ -7,6 +7,8 @@ mod convert;
 mod holders;
 mod mount;
 mod passthrough;
+mod watch;
 
 pub use holders::Holder;
 pub use mount::{Mount, MountOptions, UnmountError, clear_stale_mount};
+pub use watch::Unanswered;
