@@ -34,6 +34,9 @@ missing_packages() {
     has rsync || echo rsync
     has bindfs || echo bindfs
     has umount || echo mount
+    has setfacl || echo acl
+    # pjdfstest is linked with it.
+    [ -e /usr/include/sys/acl.h ] || echo libacl1-dev
     has findmnt || echo util-linux
 }
 
@@ -138,6 +141,16 @@ nothing_left_behind() {
     [ -z "$new" ] || { say "left behind:" "$new"; return 1; }
 }
 
+# What others wrote to find faults in file systems, for the tests to run. The versions are fixed: what they ask must not change by itself.
+install_suites() {
+    local suite
+    for suite in pjdfstest@0.2.2 fsx@0.3.2; do
+        [ -x "$CARGO_TARGET_DIR/tools/bin/${suite%@*}" ] ||
+            cargo install --quiet --locked --root "$CARGO_TARGET_DIR/tools" --target-dir "$CARGO_TARGET_DIR/tools/build" "$suite" ||
+            return 1
+    done
+}
+
 check_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps; }
 
 check_dependencies() {
@@ -180,6 +193,7 @@ run_tests() {
     step "format" cargo fmt --all --check
     step "clippy" cargo clippy --release --locked --workspace --all-targets -- -D warnings
     step "documentation" check_docs
+    step "suites of others" install_suites
     step "tests" cargo test --release --locked --workspace --no-fail-fast
     step "build" cargo build --release --locked
     step "examples" run_examples

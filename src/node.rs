@@ -144,13 +144,13 @@ impl Node {
         self.stop.subscribe()
     }
 
-    /// Why the node takes no writes, when it does not.
+    /// Why the node takes no writes, or does not answer the kernel, when that is so.
     pub fn problem(&self) -> Option<String> {
         if let Some(why) = self.ledger.poisoned() {
             return Some(format!("the ledger is damaged and takes no writes: {why}"));
         }
         match self.ledger.space() {
-            Space::Ample => None,
+            Space::Ample => self.unanswered(),
             Space::Reserve => Some("the disk holding the ledger is almost full: only removes are taken".to_owned()),
             Space::Full => Some("the disk holding the ledger is full".to_owned()),
         }

@@ -1,5 +1,6 @@
 //! A bucket with its state: opened, recovered, served, synced, closed.
 
+mod doubt;
 mod files;
 
 pub use files::{ContentCheck, Found, FoundKind, Stored};
@@ -185,7 +186,11 @@ impl Bucket {
     pub fn sync(&self) -> FsResult<SyncReport> {
         let mut waiting: Vec<(Arc<Node>, u64)> = Vec::new();
         for node in self.recorder.dirty_nodes() {
-            let reports = node.writing.lock().reports;
+            let mut writing = node.writing.lock();
+            // Refused before, or unreadable then: what counts is the next try.
+            writing.refused = false;
+            let reports = writing.reports;
+            drop(writing);
             self.recorder.queue.push(&node, true);
             waiting.push((node, reports));
         }
@@ -237,7 +242,10 @@ impl Bucket {
     /// What `syncfs` answers.
     pub fn persist(&self) -> FsResult<()> {
         let root = self.recorder.inodes.root().fd()?;
-        rustix::fs::syncfs(&*root).map_err(|e| FsError::os("sync of the backing", e))?;
+        if let Err(errno) = rustix::fs::syncfs(&*root) {
+            self.doubt_unsealed();
+            return Err(FsError::os("sync of the backing", errno));
+        }
         self.recorder.intents.sync()
     }
 

@@ -56,6 +56,11 @@ impl FsError {
         }
     }
 
+    /// Whether the process, or the system, may not open more files.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        matches!(self.errno(), Errno::MFILE | Errno::NFILE)
+    }
+
     /// A failed system call on something that has a name.
     pub fn os(what: impl Into<String>, errno: impl Into<ErrnoLike>) -> Self {
         Self::Os { what: what.into(), errno: errno.into().0 }

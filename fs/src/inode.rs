@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 /// Descriptors kept open for inodes before idle ones are closed, where the limit of the process allows so many.
 const DESCRIPTORS_MAX: usize = 16_384;
 
+/// So few are never closed: looking for them at every step would cost more.
+const DESCRIPTORS_MIN: usize = 16;
+
 /// One inode of the backing.
 #[derive(Debug)]
 pub struct Node {
@@ -207,8 +210,12 @@ impl Node {
     }
 
     fn is_idle(&self) -> bool {
-        let writing = self.writing.lock();
-        writing.dirty.is_none() && writing.writers == 0 && !self.names.lock().is_empty()
+        self.writing.lock().dirty.is_none() && self.can_be_opened_again()
+    }
+
+    /// Nobody writes it, and it has a name.
+    fn can_be_opened_again(&self) -> bool {
+        self.writing.lock().writers == 0 && !self.names.lock().is_empty()
     }
 
     fn close_if_unused(&self) {
@@ -262,6 +269,8 @@ pub struct InodeTable {
     /// Devices below the backing; the first is the root's.
     devices: RwLock<Vec<u64>>,
     descriptors: Arc<AtomicUsize>,
+    /// Descriptors that may stay open; less once the process was refused one.
+    most: AtomicUsize,
     /// Descriptors at which those of idle nodes are closed.
     close_at: AtomicUsize,
     /// Slots at which those of nodes that are gone are looked for.
@@ -282,6 +291,7 @@ impl InodeTable {
             root: node,
             devices: RwLock::new(vec![stat.dev]),
             descriptors,
+            most: AtomicUsize::new(descriptors_max()),
             close_at: AtomicUsize::new(descriptors_max()),
             sweep_at: AtomicUsize::new(1024),
         })
@@ -321,9 +331,7 @@ impl InodeTable {
     /// # Errors
     /// `ESTALE` for a number it was never given or has given back.
     pub fn get(&self, ino: Ino) -> FsResult<Arc<Node>> {
-        if self.descriptors.load(Ordering::Relaxed) >= self.close_at.load(Ordering::Relaxed) {
-            self.close_idle();
-        }
+        self.keep_room();
         self.find(ino).ok_or_else(|| FsError::os("unknown inode", Errno::STALE))
     }
 
@@ -340,7 +348,9 @@ impl InodeTable {
     /// # Errors
     /// What the kernel answers, `ENOENT` above all.
     pub fn open_name(&self, parent: &Arc<Node>, name: &OsStr) -> FsResult<(Arc<Node>, Stat)> {
-        let fd = open_path(&*parent.fd()?, name)?;
+        self.keep_room();
+        let dir = parent.fd()?;
+        let fd = self.relieved(|| Ok(open_path(&dir, name)?))?;
         let stat = Stat::of_fd(&fd)?;
         Ok((self.adopt(parent, name, &stat, Some(fd)), stat))
     }
@@ -381,6 +391,12 @@ impl InodeTable {
         node
     }
 
+    fn keep_room(&self) {
+        if self.descriptors.load(Ordering::Relaxed) >= self.close_at.load(Ordering::Relaxed) {
+            self.close_idle();
+        }
+    }
+
     /// Close the descriptors of idle nodes; they are opened again by name when they are needed.
     fn close_idle(&self) {
         let nodes: Vec<_> = self.slots.read().values().filter_map(|slot| slot.node.upgrade()).collect();
@@ -389,7 +405,34 @@ impl InodeTable {
         }
         // What is in use stays open: look again when as many more are.
         let open = self.descriptors.load(Ordering::Relaxed);
-        self.close_at.store(descriptors_max().max(open + descriptors_max() / 2), Ordering::Relaxed);
+        let most = self.most.load(Ordering::Relaxed);
+        self.close_at.store(most.max(open + most / 2), Ordering::Relaxed);
+    }
+
+    /// `open` something. When the process may not open more, once again with fewer descriptors in use.
+    ///
+    /// # Errors
+    /// What `open` answers.
+    pub fn relieved<T>(&self, mut open: impl FnMut() -> FsResult<T>) -> FsResult<T> {
+        match open() {
+            Err(error) if error.is_exhausted() => {
+                self.relieve();
+                open()
+            }
+            opened => opened,
+        }
+    }
+
+    /// Close every descriptor that can be had again by name, also of files that wait to be hashed, for hashing needs some.
+    pub fn relieve(&self) {
+        // The limit is nearer than was thought: others have files open too.
+        let most = (self.descriptors.load(Ordering::Relaxed) / 2).max(DESCRIPTORS_MIN);
+        self.most.fetch_min(most, Ordering::Relaxed);
+        self.close_at.fetch_min(most, Ordering::Relaxed);
+        let nodes: Vec<_> = self.slots.read().values().filter_map(|slot| slot.node.upgrade()).collect();
+        for node in nodes.iter().filter(|node| node.can_be_opened_again()) {
+            node.close_if_unused();
+        }
     }
 
     /// The kernel holds one more lookup of `node`.

@@ -218,6 +218,9 @@ impl Recorder {
         while let Some(node) = self.queue.pop() {
             let outcome = self.settle(&node, false).unwrap_or_else(|error| {
                 tracing::warn!(ino = node.ino.0, %error, "not settled, tried again");
+                if error.is_exhausted() {
+                    self.inodes.relieve();
+                }
                 Outcome::Refused
             });
             match outcome {

@@ -7,12 +7,16 @@ use crate::name::BucketName;
 use crate::rest::wire;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use wizefs_fs::{Mount, MountOptions, UnmountError, clear_stale_mount};
 
 /// Threads that answer the kernel, per mount: one more than processors, so that one may wait for a disk.
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from) + 1
 }
+
+/// A request that takes longer is told of.
+const UNANSWERED: Duration = Duration::from_secs(10);
 
 /// A mount of this node.
 pub(super) struct Mounted {
@@ -178,6 +182,16 @@ impl Node {
             Some(path) => (wire::MountState::Stale, Some(path.to_owned())),
             None => (wire::MountState::Unmounted, None),
         }
+    }
+
+    /// A request that a mount has not answered for long, for people. Its program waits and cannot be killed.
+    pub(super) fn unanswered(&self) -> Option<String> {
+        self.open_buckets().iter().find_map(|bucket| {
+            let slot = bucket.mount.try_lock()?;
+            let request = slot.as_ref()?.mount.unanswered(UNANSWERED)?;
+            let (operation, pid, time) = (request.operation, request.pid, request.since.elapsed().as_secs());
+            Some(format!("{}: {operation} for process {pid} is not answered for {time} s", bucket.name))
+        })
     }
 
     /// Look after mounts that somebody else unmounted, and detached ones whose last user is gone.

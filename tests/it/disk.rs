@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const MIB: u64 = 1 << 20;
 
 /// Make `folder` a disk of its own of so many MiB; the root's drop takes it away. None, loudly, for who may not mount.
-fn disk(folder: &Path, mib: u64) -> Option<()> {
+pub(crate) fn disk(folder: &Path, mib: u64) -> Option<()> {
     fs::create_dir_all(folder).unwrap();
     let size = std::ffi::CString::new(format!("size={mib}m")).unwrap();
     match mount("tmpfs", folder, "tmpfs", MountFlags::empty(), size.as_c_str()) {

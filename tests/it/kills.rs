@@ -13,7 +13,7 @@ use std::time::Instant;
 
 /// Mount after a kill; the node must say that it found the dead mount.
 #[track_caller]
-fn mount_again(root: &TestRoot, when: &str) {
+pub(crate) fn mount_again(root: &TestRoot, when: &str) {
     let mounted = root.run("mount docs --json");
     assert_eq!(mounted.code, 0, "{when}: {mounted:#?}");
     assert_eq!(mounted.json()["cleared_stale"], true, "{when}: {mounted:#?}");
@@ -21,12 +21,12 @@ fn mount_again(root: &TestRoot, when: &str) {
     assert_eq!(root.mounts().len(), 1, "{when}: one mount, alive");
 }
 
-fn parameter(name: &str) -> Option<u64> {
+pub(crate) fn parameter(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap())
 }
 
 /// Seeds of runs that shall differ; printed with everything that fails.
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let seed = parameter("WIZEFS_TEST_SEED").unwrap_or_else(|| std::process::id().into());
     eprintln!("WIZEFS_TEST_SEED={seed}");
     seed
@@ -68,7 +68,7 @@ fn fifty_kills_under_load_lose_nothing_and_invent_nothing() {
 
 /// The log folded is the backing, nothing was called foreign, and every operation that succeeded lasts.
 #[track_caller]
-fn expect_history(root: &TestRoot, load: &Load, when: &str) {
+pub(crate) fn expect_history(root: &TestRoot, load: &Load, when: &str) {
     let fold = root.expect_log_is_backing("docs");
     let strange: Vec<_> =
         fold.causes.iter().filter(|(cause, _)| !matches!(cause.as_str(), "mount" | "recovered")).collect();

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 
+mod broken_disk;
 mod bucket;
 mod command_line;
 mod corrupt;
@@ -9,13 +10,20 @@ mod disk;
 mod faults;
 mod fold;
 mod kills;
+mod listing;
 mod load;
+mod locks;
 mod mount;
+mod opens;
 mod passthrough;
 mod programs;
 mod readme;
 mod rest;
 mod root;
+mod soak;
 mod structure;
+mod suites;
 mod transcript;
 mod tree;
+mod unanswered;
+mod users;

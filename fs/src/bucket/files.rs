@@ -224,7 +224,7 @@ impl Bucket {
         Ok(number)
     }
 
-    fn find(&self, path: &BucketPath) -> FsResult<(Arc<Node>, Stat)> {
+    pub(super) fn find(&self, path: &BucketPath) -> FsResult<(Arc<Node>, Stat)> {
         let mut node = self.recorder.inodes.root().clone();
         let mut stat = node.stat()?;
         for name in path.components() {

@@ -1,14 +1,15 @@
 //! Translation between FUSE requests and [`Vfs`] calls. No decisions about files are made here.
 
+use super::acl;
 use super::convert::{NOTHING, caller, code, file_attr, file_type, set_time};
 use super::passthrough::{Backings, Way};
 use crate::error::FsResult;
 use crate::vfs::{self, Attr, CopyRange, Fh, Ino, Opened, SetAttr, Trust, Vfs};
 use fuser::{
     AccessFlags, BackingId, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::{FallocateFlags, XattrFlags};
 use std::cell::RefCell;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 /// Features asked of the kernel where it has them. Only what fuser 0.18.0 honours is in this list.
-const WANTED: [InitFlags; 9] = [
+const WANTED: [InitFlags; 11] = [
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_AUTO_INVAL_DATA,
     InitFlags::FUSE_DO_READDIRPLUS,
@@ -33,6 +34,8 @@ const WANTED: [InitFlags; 9] = [
     // Without it each write asks for an extended attribute first.
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_PASSTHROUGH,
+    InitFlags::FUSE_POSIX_ACL,
+    InitFlags::FUSE_DONT_MASK,
 ];
 
 /// Largest write the kernel may send, bytes; it clamps this to its own limit.
@@ -185,21 +188,14 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn mknod(
-        &self,
-        req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        _umask: u32,
-        rdev: u32,
-        reply: ReplyEntry,
-    ) {
+    fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
+        let mode = acl::masked(&*self.vfs, Ino(parent.0), mode, umask);
         let made = self.vfs.mknod(Ino(parent.0), name, mode, u64::from(rdev), caller(req));
         self.entry(made, reply);
     }
 
-    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let mode = acl::masked(&*self.vfs, Ino(parent.0), mode, umask);
         self.entry(self.vfs.mkdir(Ino(parent.0), name, mode, caller(req)), reply);
     }
 
@@ -387,7 +383,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -396,11 +392,12 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let flags = XattrFlags::from_bits_retain(flags as u32);
-        empty(self.vfs.setxattr(Ino(ino.0), name, value, flags), reply);
+        let set = self.vfs.setxattr(Ino(ino.0), name, value, flags);
+        empty(set.and_then(|()| acl::was_set(&*self.vfs, Ino(ino.0), name, caller(req))), reply);
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        xattr(self.vfs.getxattr(Ino(ino.0), name), size, reply);
+        xattr(acl::answer(name, self.vfs.getxattr(Ino(ino.0), name)), size, reply);
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
@@ -422,10 +419,11 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
+        let mode = acl::masked(&*self.vfs, Ino(parent.0), mode, umask);
         let (attr, opened) = match self.vfs.create(Ino(parent.0), name, mode, flags, caller(req)) {
             Ok(made) => made,
             Err(error) => return reply.error(code(&error)),
@@ -456,6 +454,21 @@ impl Filesystem for Adapter {
     ) {
         let mode = FallocateFlags::from_bits_retain(mode as u32);
         empty(self.vfs.fallocate(Fh(fh.0), mode, offset, length), reply);
+    }
+
+    fn ioctl(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        // Said here because programs ask every file whether it is a terminal.
+        reply.error(Errno::ENOTTY);
     }
 
     fn lseek(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {

@@ -1,11 +1,14 @@
 //! The kernel side: the only room that names fuser.
 
+mod acl;
 mod adapter;
 mod control;
 mod convert;
 mod holders;
 mod mount;
 mod passthrough;
+mod watch;
 
 pub use holders::Holder;
 pub use mount::{Mount, MountOptions, UnmountError, clear_stale_mount};
+pub use watch::Unanswered;

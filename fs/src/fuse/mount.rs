@@ -5,6 +5,7 @@ use super::adapter::Adapter;
 use super::control::Control;
 use super::holders::{Holder, device_of, holders};
 use super::passthrough::{self, Backings};
+use super::watch::{Unanswered, Watch, Watched};
 use crate::bucket::Bucket;
 use crate::error::{FsError, FsResult};
 use crate::vfs::{Ino, Kernel};
@@ -17,6 +18,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How to mount.
 #[derive(Debug, Clone)]
@@ -36,6 +38,7 @@ pub struct Mount {
     bucket: Arc<Bucket>,
     mountpoint: PathBuf,
     device: Option<u64>,
+    watch: Watch,
     session: Option<BackgroundSession>,
 }
 
@@ -66,14 +69,15 @@ impl Bucket {
     /// The kernel or fusermount3 refused.
     pub fn mount(self: &Arc<Self>, mountpoint: &Path, options: MountOptions) -> FsResult<Mount> {
         raise_descriptor_limit();
-        let session = start(self, mountpoint, &options)?;
+        let watch = Watch::default();
+        let session = start(self, watch.clone(), mountpoint, &options)?;
         let device = device_of(mountpoint);
         if let Some(device) = device {
             raise_readahead(device);
         }
         let control = device.and_then(Control::of);
         self.served_to(Some(Arc::new(Mounted { notifier: session.notifier(), control })));
-        Ok(Mount { bucket: self.clone(), mountpoint: mountpoint.to_owned(), device, session: Some(session) })
+        Ok(Mount { bucket: self.clone(), mountpoint: mountpoint.to_owned(), device, watch, session: Some(session) })
     }
 }
 
@@ -105,11 +109,12 @@ impl Kernel for Mounted {
 }
 
 /// Mount, agree with the kernel on what it does itself, and serve.
-fn start(bucket: &Bucket, mountpoint: &Path, options: &MountOptions) -> FsResult<BackgroundSession> {
+fn start(bucket: &Bucket, watch: Watch, mountpoint: &Path, options: &MountOptions) -> FsResult<BackgroundSession> {
     let vfs = bucket.vfs();
     let adapter = Adapter { vfs: vfs.clone(), trust: bucket.trust(), backings: Backings::default() };
     let what = || format!("mount at {}", mountpoint.display());
-    let session = mounted(adapter, mountpoint, options).map_err(|e| FsError::os(what(), e))?;
+    let session =
+        mounted(Watched { inner: adapter, watch }, mountpoint, options).map_err(|e| FsError::os(what(), e))?;
     let serve = || {
         // Decided before the first file is opened.
         let through = passthrough::is_possible(&session, &*bucket.recorder().inodes.root().fd()?)?;
@@ -124,7 +129,11 @@ fn start(bucket: &Bucket, mountpoint: &Path, options: &MountOptions) -> FsResult
     })
 }
 
-fn mounted(adapter: Adapter, mountpoint: &Path, options: &MountOptions) -> std::io::Result<Session<Adapter>> {
+fn mounted(
+    served: Watched<Adapter>,
+    mountpoint: &Path,
+    options: &MountOptions,
+) -> std::io::Result<Session<Watched<Adapter>>> {
     let mut config = Config::default();
     config.n_threads = Some(options.threads.max(1));
     config.clone_fd = true;
@@ -132,7 +141,7 @@ fn mounted(adapter: Adapter, mountpoint: &Path, options: &MountOptions) -> std::
     if rustix::process::geteuid().is_root() {
         let device = mount_as_root(mountpoint, options)?;
         let acl = config.acl;
-        return Session::from_fd(adapter, device, acl, config).inspect_err(|_| {
+        return Session::from_fd(served, device, acl, config).inspect_err(|_| {
             if let Err(errno) = rustix::mount::unmount(mountpoint, UnmountFlags::DETACH) {
                 tracing::warn!(%errno, "half made mount left");
             }
@@ -147,7 +156,7 @@ fn mounted(adapter: Adapter, mountpoint: &Path, options: &MountOptions) -> std::
     if options.read_only {
         config.mount_options.push(MountOption::RO);
     }
-    Session::new(adapter, mountpoint, &config)
+    Session::new(served, mountpoint, &config)
 }
 
 /// A comma in a source would be read as the next option.
@@ -214,6 +223,11 @@ impl Mount {
         {
             tracing::debug!(%error, "end of the session");
         }
+    }
+
+    /// The request of the kernel that has been unanswered for the longest time, if that is at least `patience`.
+    pub fn unanswered(&self, patience: Duration) -> Option<Unanswered> {
+        self.watch.oldest(patience)
     }
 
     /// Whether somebody else has unmounted it.

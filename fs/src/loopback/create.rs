@@ -47,7 +47,7 @@ impl LoopbackFs {
             made => made?,
         };
         let writable = flags & libc::O_ACCMODE != libc::O_RDONLY;
-        let opened = self.opened(&node, file, flags)?;
+        let opened = self.opened(&node, file, flags).inspect_err(|_| self.recorder.queue.push(&node, false))?;
         self.recorder.inodes.hold(&node);
         node.writing.lock().writers += u32::from(writable);
         if !writable {
@@ -60,13 +60,17 @@ impl LoopbackFs {
     fn make_file(&self, place: &Place<'_>, mode: u32, flags: i32, who: Caller) -> FsResult<Made> {
         let flags = passed(flags) | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode & 0o7777);
-        let (id, file) = self.with_intent(Intent::Create { at: place.at() }, who, || {
-            let file = File::from(rustix::fs::openat(&*place.fd, place.name, flags, mode)?);
-            give_to(place, who, mode).inspect_err(|_| take_back(place, AtFlags::empty()))?;
-            Ok(file)
+        let (id, (file, stat, path)) = self.with_intent(Intent::Create { at: place.at() }, who, || {
+            let inodes = &self.recorder.inodes;
+            let open = || Ok(File::from(rustix::fs::openat(&*place.fd, place.name, flags, mode)?));
+            let file = inodes.relieved(open)?;
+            let finished = || -> FsResult<_> {
+                give_to(place, who, mode)?;
+                Ok((Stat::of_fd(&file)?, inodes.relieved(|| reopen(&file, OFlags::PATH))?))
+            };
+            let (stat, path) = finished().inspect_err(|_| take_back(place, AtFlags::empty()))?;
+            Ok((file, stat, path))
         })?;
-        let stat = Stat::of_fd(&file)?;
-        let path = reopen(&file, OFlags::PATH)?;
         let node = self.recorder.inodes.adopt(&place.dir, place.name, &stat, Some(path.into()));
         let before = Stat { mtime_ns: i64::MIN, ..stat };
         self.recorder.mark_dirty(&node, &mut node.writing.lock(), vec![id], Cause::Mount, &before);
@@ -126,13 +130,13 @@ impl LoopbackFs {
             return Ok(Self::attr(&node, stat));
         }
         let bits = Mode::from_raw_mode(mode & 0o7777);
-        let (id, ()) = self.with_intent(Intent::Create { at: place.at() }, who, || {
+        let (id, attr) = self.with_intent(Intent::Create { at: place.at() }, who, || {
             rustix::fs::mknodat(&*place.fd, name, kind, bits, rdev)?;
-            give_to(&place, who, bits).inspect_err(|_| take_back(&place, AtFlags::empty()))
+            self.made(&place, who, bits, AtFlags::empty())
         })?;
         // Special files work and are not recorded.
         self.recorder.intents.end_now(&[id]);
-        self.entry(&place.dir, name)
+        Ok(attr)
     }
 
     pub(super) fn make_dir(&self, parent: Ino, name: &OsStr, mode: u32, who: Caller) -> FsResult<Attr> {
@@ -141,11 +145,10 @@ impl LoopbackFs {
         let bits = Mode::from_raw_mode(mode & 0o7777);
         let names = self.recorder.lock_names();
         let path = self.recorder.path(&place.dir, name)?;
-        let (id, ()) = self.with_intent(Intent::Create { at: place.at() }, who, || {
+        let (id, attr) = self.with_intent(Intent::Create { at: place.at() }, who, || {
             rustix::fs::mkdirat(&*place.fd, name, bits)?;
-            give_to(&place, who, bits).inspect_err(|_| take_back(&place, AtFlags::REMOVEDIR))
+            self.made(&place, who, bits, AtFlags::REMOVEDIR)
         })?;
-        let attr = self.entry(&place.dir, name)?;
         let node = self.node(attr.ino)?;
         let mut rows = self.recorder.dir_rows(&node, &place.dir, name, &attr.stat)?;
         self.recorder.imply_dirs(&place.dir, &mut rows)?;
@@ -160,12 +163,10 @@ impl LoopbackFs {
         let place = self.place(parent, name)?;
         let names = self.recorder.lock_names();
         let path = self.recorder.path(&place.dir, name)?;
-        let (id, ()) = self.with_intent(Intent::Create { at: place.at() }, who, || {
+        let (id, attr) = self.with_intent(Intent::Create { at: place.at() }, who, || {
             rustix::fs::symlinkat(OsStr::from_bytes(target), &*place.fd, name)?;
-            let given = give_to(&place, who, Mode::empty());
-            given.inspect_err(|_| take_back(&place, AtFlags::empty()))
+            self.made(&place, who, Mode::empty(), AtFlags::empty())
         })?;
-        let attr = self.entry(&place.dir, name)?;
         let mut rows = self.recorder.rows_of(
             self.recorder.inodes.id_of(&attr.stat),
             &place.dir,
@@ -178,6 +179,12 @@ impl LoopbackFs {
         let put = table::put(path, content, &attr.stat, Evidence::Lease);
         self.recorder.emit(&names, Cause::Mount, Op::Put(put), rows, vec![id]);
         Ok(attr)
+    }
+
+    /// Give what was just made at `place` to the caller, and its number to the kernel; it is taken back when that fails.
+    fn made(&self, place: &Place<'_>, who: Caller, mode: Mode, removed_by: AtFlags) -> FsResult<Attr> {
+        let given = give_to(place, who, mode).and_then(|()| self.entry(&place.dir, place.name));
+        given.inspect_err(|_| take_back(place, removed_by))
     }
 }
 
@@ -196,7 +203,8 @@ fn give_to(place: &Place<'_>, who: Caller, mode: Mode) -> FsResult<()> {
     }
     rustix::fs::chownat(&*place.fd, place.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
     if mode.intersects(Mode::SUID | Mode::SGID) {
-        rustix::fs::chmodat(&*place.fd, place.name, mode, AtFlags::empty())?;
+        // As it was made: a default list may have taken bits from `mode`.
+        rustix::fs::chmodat(&*place.fd, place.name, Mode::from_raw_mode(stat.mode), AtFlags::empty())?;
     }
     Ok(())
 }

@@ -1,0 +1,122 @@
+//! Unusual ways to open, and what a read-only mount answers.
+
+use crate::root::TestRoot;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, XattrFlags, open};
+use rustix::io::Errno;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::path::Path;
+
+#[test]
+fn a_file_without_a_name_cannot_be_made_and_the_answer_says_so() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs --mount").expect(0);
+    for flags in [OFlags::RDWR, OFlags::WRONLY] {
+        let made = open(root.mnt("docs", ""), OFlags::TMPFILE | flags, 0o600.into());
+        assert_eq!(made.err(), Some(Errno::OPNOTSUPP), "what programs take as the sign to use a named file");
+    }
+    // What programs do then: a named file, linked and unlinked.
+    let path = root.mnt("docs", "temporary");
+    fs::write(&path, "content").unwrap();
+    fs::hard_link(&path, root.mnt("docs", "final")).unwrap();
+    fs::remove_file(&path).unwrap();
+    // By descriptor too, which needs a name of the file in the mount.
+    let file = File::open(root.mnt("docs", "final")).unwrap();
+    let by_descriptor = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+    let second = root.mnt("docs", "second");
+    rustix::fs::linkat(CWD, by_descriptor.as_str(), CWD, &second, AtFlags::SYMLINK_FOLLOW).unwrap();
+    drop(file);
+    root.expect_clean("linked");
+    root.expect_log_is_backing("docs");
+    root.run("unmount docs").expect(0);
+}
+
+#[test]
+fn direct_reads_and_writes_go_past_the_cache_and_are_recorded() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs --mount").expect(0);
+    let path = root.mnt("docs", "direct");
+    let flags = OFlags::DIRECT | OFlags::RDWR | OFlags::CREATE;
+    let file = File::from(open(&path, flags, 0o644.into()).unwrap());
+    // Whole pages of memory and of the file, as every disk takes them.
+    let mut space = vec![0_u8; 5 * 4096];
+    let start = space.as_ptr().align_offset(4096);
+    let pages = &mut space[start..start + 4 * 4096];
+    for (i, byte) in pages.iter_mut().enumerate() {
+        *byte = (i / 7) as u8;
+    }
+    file.write_all_at(pages, 0).unwrap();
+    file.write_all_at(&pages[..4096], 7 * 4096).unwrap();
+    let written = pages.to_vec();
+    // Another descriptor sees it through the cache, and the direct one sees what that writes.
+    let cached = File::options().read(true).write(true).open(&path).unwrap();
+    let mut seen = vec![0; 4 * 4096];
+    cached.read_exact_at(&mut seen, 0).unwrap();
+    assert_eq!(seen, written);
+    cached.write_all_at(b"cached", 4096).unwrap();
+    file.read_exact_at(pages, 0).unwrap();
+    assert_eq!(&pages[4096..4102], b"cached");
+    drop((file, cached));
+    root.expect_clean("after direct writes");
+    let line = &root.run("log docs/direct -n 1 --json").expect(0).json_lines()[0];
+    let content = fs::read(root.path("buckets/docs/data/direct")).unwrap();
+    assert_eq!((content.len(), &content[4096..4102]), (8 * 4096, &b"cached"[..]));
+    assert_eq!(line["blake3"], blake3::hash(&content).to_hex().to_string());
+    root.run("unmount docs").expect(0);
+}
+
+/// Every operation that changes something, on names that are there.
+fn changes(top: &Path) -> Vec<(&'static str, io::Result<()>)> {
+    let path = |name: &str| top.join(name);
+    vec![
+        ("open to write", File::options().write(true).open(path("file")).map(drop)),
+        ("open to append", File::options().append(true).open(path("file")).map(drop)),
+        (
+            "truncate",
+            rustix::fs::open(path("file"), OFlags::WRONLY | OFlags::TRUNC, Mode::empty()).map(drop).map_err(Into::into),
+        ),
+        ("create", File::create(path("new")).map(drop)),
+        ("mkdir", fs::create_dir(path("new"))),
+        ("mkfifo", rustix::fs::mknodat(CWD, path("new"), FileType::Fifo, 0o600.into(), 0).map_err(Into::into)),
+        ("symlink", symlink("target", path("new"))),
+        ("link", fs::hard_link(path("file"), path("new"))),
+        ("rename", fs::rename(path("file"), path("new"))),
+        ("rename over", fs::rename(path("file"), path("other"))),
+        ("unlink", fs::remove_file(path("file"))),
+        ("rmdir", fs::remove_dir(path("dir"))),
+        ("chmod", fs::set_permissions(path("file"), fs::Permissions::from_mode(0o600))),
+        ("chown", std::os::unix::fs::chown(path("file"), Some(0), Some(0))),
+        ("utimes", rustix::fs::utimensat(CWD, path("file"), &now(), AtFlags::empty()).map_err(Into::into)),
+        ("setxattr", rustix::fs::setxattr(path("file"), "user.a", b"b", XattrFlags::empty()).map_err(Into::into)),
+        ("removexattr", rustix::fs::removexattr(path("file"), "user.kept").map_err(Into::into)),
+    ]
+}
+
+fn now() -> rustix::fs::Timestamps {
+    let time = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+    rustix::fs::Timestamps { last_access: time, last_modification: time }
+}
+
+#[test]
+fn a_read_only_mount_reads_and_refuses_every_change() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs --mount").expect(0);
+    let top = root.mnt("docs", "");
+    for name in ["file", "other"] {
+        fs::write(top.join(name), name).unwrap();
+    }
+    fs::create_dir(top.join("dir")).unwrap();
+    rustix::fs::setxattr(top.join("file"), "user.kept", b"value", XattrFlags::empty()).unwrap();
+    root.run("sync").expect(0);
+    root.run("unmount docs").expect(0);
+    root.run("mount docs --read-only").expect(0);
+    for (what, result) in changes(&top) {
+        assert_eq!(result.expect_err(what).raw_os_error(), Some(libc::EROFS), "{what}");
+    }
+    assert_eq!(fs::read(top.join("file")).unwrap(), b"file");
+    assert_eq!(fs::read_dir(&top).unwrap().count(), 3);
+    root.run("unmount docs").expect(0);
+    root.expect_clean("nothing changed");
+    root.expect_log_is_backing("docs");
+}
