@@ -12,6 +12,7 @@ mod kills;
 mod load;
 mod mount;
 mod programs;
+mod proofs;
 mod readme;
 mod rest;
 mod root;
