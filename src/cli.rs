@@ -14,6 +14,7 @@ const GROUPS: &str = "\
 Buckets:  create (c)   delete (d)   mount (m)   unmount (u)   list (ls)   check
 Files:    put (p)      get (g)      remove (r)
 Ledger:   log          verify       accept      sync          integrity
+          proof        witness
 Node:     node         stop         status";
 
 const EXAMPLES: &str = "\
@@ -23,10 +24,11 @@ Examples:
   wizefs put report.pdf docs                  store a file, mounted or not
   wizefs log docs                             who changed what, and when
   wizefs sync && wizefs verify docs           every byte against the ledger
+  wizefs proof docs/a.txt -o a.tlog-proof     what anybody can check with: wizefs verify a.txt --proof a.tlog-proof
 
 Every flag has a variable: --root is WIZEFS_ROOT, --listen WIZEFS_LISTEN, and so on.
 Exit codes: 0 ok, 1 failed, 2 usage, 6 bucket, 7 mountpoint, 8 start-up, 11 file, 13 busy,
-  20-23 configuration, 26 damage found, 31 background start, 40 FUSE, 60 no node, 128+n signal n.
+  20-23 configuration, 26 damage found, 27 signer not trusted, 31 background start, 40 FUSE, 60 no node, 128+n signal n.
 More about a command: wizefs COMMAND --help";
 
 /// Folders whose history you can prove: every change in a mounted bucket, by any program, is hashed, signed and recorded.
@@ -140,6 +142,10 @@ pub enum Command {
     Accept(cmd::accept::Args),
     /// Wait until everything done so far is final
     Sync(cmd::sync::Args),
+    /// Prove to anybody, without a node, what is in a file and since when
+    Proof(cmd::proof::Args),
+    /// Take away a checkpoint, by which a rewritten history is found out
+    Witness(cmd::witness::Args),
     /// The chain itself, from genesis
     Integrity(cmd::integrity::Args),
     /// The node, the ledger and the buckets at a glance

@@ -131,6 +131,31 @@ impl Client {
         })
     }
 
+    /// Ask with GET for a whole reply that is no JSON.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub fn text(&self, uri: &str) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.download(uri, |chunk| {
+            bytes.extend_from_slice(chunk);
+            Ok(())
+        })?;
+        Ok(bytes)
+    }
+
+    /// Send text and decode the JSON reply.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub fn post_text<T: DeserializeOwned>(&self, uri: &str, text: &str) -> Result<T> {
+        self.block_on(async {
+            let reply = self.send(request(Method::POST, uri, Body::from(text.to_owned()))?).await?;
+            let bytes = reply.into_body().collect().await.map_err(broken)?.to_bytes();
+            decode(&bytes)
+        })
+    }
+
     /// Send `content` as the body and decode the JSON reply.
     ///
     /// # Errors

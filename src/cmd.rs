@@ -10,6 +10,7 @@ pub mod list;
 pub mod log;
 pub mod mount;
 pub mod node;
+pub mod proof;
 pub mod put;
 pub mod remove;
 pub mod status;
@@ -17,6 +18,7 @@ pub mod stop;
 pub mod sync;
 pub mod unmount;
 pub mod verify;
+pub mod witness;
 
 use crate::cli::{Command, Global};
 use crate::client::Client;
@@ -100,6 +102,8 @@ fn run_once(context: &Context, command: &Command) -> Result<u8> {
         Command::Verify(args) => verify::run(context, args),
         Command::Accept(args) => accept::run(context, args).map(|()| 0),
         Command::Sync(args) => sync::run(context, args).map(|()| 0),
+        Command::Proof(args) => proof::run(context, args).map(|()| 0),
+        Command::Witness(args) => witness::run(context, args).map(|()| 0),
         Command::Integrity(args) => integrity::run(context, args),
         Command::Status(args) => status::run(context, args).map(|()| 0),
         Command::Node(args) => node::run(context, args).map(|()| 0),

@@ -206,6 +206,13 @@ impl Error {
         self
     }
 
+    /// The same failure where the row's hint is of no use.
+    #[must_use]
+    pub fn without_hint(mut self) -> Error {
+        self.hint = None;
+        self
+    }
+
     /// A system call that failed: a full disk keeps its own kind, everything else is `kind`.
     pub fn io(kind: Kind, what: impl Display, error: &std::io::Error) -> Error {
         let full = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));

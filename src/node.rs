@@ -7,6 +7,7 @@ mod history;
 mod keys;
 mod mountpoint;
 mod mounts;
+mod proofs;
 mod sealer;
 pub(crate) mod trouble;
 
@@ -186,6 +187,7 @@ impl Node {
                 head: tip.hash().to_string(),
                 head_time,
                 transactions: self.ledger.size(),
+                witnessed: self.last_witnessed()?,
                 pending: self.ledger.pending().count(),
                 unsettled,
             },

@@ -8,6 +8,7 @@ mod guard;
 mod history;
 mod legacy;
 pub(crate) mod logged;
+mod proofs;
 pub mod stream;
 pub mod wire;
 
@@ -33,6 +34,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .merge(files::routes())
         .merge(history::routes())
         .merge(legacy::routes())
+        .merge(proofs::routes())
         .route("/v1/stop", post(stop))
         .fallback(unknown_route)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&node), refuse_at_the_end))

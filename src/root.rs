@@ -39,6 +39,11 @@ impl Root {
         self.0.join("wallets")
     }
 
+    /// The key that signs checkpoints.
+    pub fn log_key(&self) -> PathBuf {
+        self.wallets().join("log.key")
+    }
+
     /// One folder per bucket.
     pub fn buckets(&self) -> PathBuf {
         self.0.join("buckets")

@@ -16,6 +16,7 @@ use crate::block::{Block, EMISSION, Genesis, GenesisVersion, MAX_STAMP_BITS, REW
 use crate::checkpoint::{Checkpoint, LogKey, Vkey, origin};
 use crate::codec::{TreePath, decode, encode};
 use crate::hash::{BucketId, Hash, TxId};
+use crate::keyfile::random;
 use crate::log::Edge;
 use crate::mempool::{Mempool, Pending, Waiting};
 use crate::reserve::{FLOOR, LOW, PLENTY, Reserve};
@@ -24,11 +25,13 @@ use crate::state::{Layered, Sealed, View, map};
 use crate::store::rocks::RocksStore;
 use crate::store::{Column, Direction, Store, StoreError, Visitor, scan_prefix};
 use crate::transaction::Transaction;
-use crate::wallet::{KeyError, Wallet, random};
+use crate::wallet::{KeyError, Wallet};
 
+mod coins;
 pub(crate) mod history;
 pub(crate) mod index;
 mod open;
+mod prove;
 mod query;
 mod seal;
 mod submit;
@@ -36,6 +39,7 @@ mod submit;
 pub(crate) mod tests;
 
 pub(crate) use open::{FIRST_PENDING, GENESIS, LATEST_CHECKPOINT, TIP, check_tip_file, verifier};
+pub use prove::Bundle;
 pub use query::Named;
 pub(crate) use seal::coinbase;
 

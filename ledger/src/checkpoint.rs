@@ -8,10 +8,10 @@ use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 
 use crate::hash::Hash;
-use crate::wallet::{KeyError, KeyKind, load_key, random, save_key};
+use crate::keyfile::{self, KeyError, KeyKind, random};
 
 /// Note signature type of an Ed25519 key.
-const ED25519: u8 = 0x01;
+pub(crate) const ED25519: u8 = 0x01;
 /// Longest checkpoint read, in bytes (the note limit that witnesses use).
 const MAX_NOTE: usize = 65_536;
 
@@ -50,7 +50,7 @@ impl LogKey {
     /// # Errors
     /// See [`KeyError`].
     pub fn load(path: &Path) -> Result<LogKey, KeyError> {
-        Ok(LogKey::from_seed(&load_key(path, KeyKind::Log)?))
+        Ok(LogKey::from_seed(&*keyfile::load_plain(path, KeyKind::Log)?))
     }
 
     /// Writes a new key file, mode 0600, durably.
@@ -58,7 +58,7 @@ impl LogKey {
     /// # Errors
     /// The file exists, or cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), KeyError> {
-        save_key(path, KeyKind::Log, self.0.to_bytes())
+        keyfile::save(path, KeyKind::Log, &self.0.to_bytes())
     }
 }
 
@@ -79,24 +79,34 @@ pub struct Vkey {
 impl Vkey {
     /// First four bytes of SHA-256(name || 0x0A || type || key).
     pub fn id(&self) -> [u8; 4] {
-        let hash = Hash::of(&[self.name.as_bytes(), b"\n", &[ED25519], &self.key]);
+        self.id_as(ED25519)
+    }
+
+    /// The id of this key when it makes signatures of note type `kind`.
+    pub(crate) fn id_as(&self, kind: u8) -> [u8; 4] {
+        let hash = Hash::of(&[self.name.as_bytes(), b"\n", &[kind], &self.key]);
         [hash.0[0], hash.0[1], hash.0[2], hash.0[3]]
     }
 
     /// Reads a verifier key line; `None` when malformed or when its id does not match.
     pub fn parse(line: &str) -> Option<Vkey> {
+        Vkey::parse_as(line, ED25519)
+    }
+
+    /// Reads a verifier key line of note type `kind`.
+    pub(crate) fn parse_as(line: &str, kind: u8) -> Option<Vkey> {
         // Only the first two `+` separate: base64 has that letter too.
         let (name, rest) = line.split_once('+')?;
         let (id, encoded) = rest.split_once('+')?;
         let bytes = STANDARD.decode(encoded).ok()?;
-        let (kind, key) = bytes.split_first()?;
+        let (found, key) = bytes.split_first()?;
         let vkey = Vkey { name: name.to_owned(), key: key.try_into().ok()? };
         let legal = !name.is_empty() && !name.contains(char::is_whitespace);
-        (legal && *kind == ED25519 && hex4(&vkey.id()) == id).then_some(vkey)
+        (legal && *found == kind && hex4(&vkey.id_as(kind)) == id).then_some(vkey)
     }
 
     /// Whether a line's signature bytes are this key's over `text`.
-    fn verify(&self, text: &[u8], signature: &[u8]) -> bool {
+    pub(crate) fn verify(&self, text: &[u8], signature: &[u8]) -> bool {
         let Ok(key) = VerifyingKey::from_bytes(&self.key) else { return false };
         let Ok(signature) = ed25519_dalek::Signature::from_slice(signature) else { return false };
         key.verify_strict(text, &signature).is_ok()
@@ -111,8 +121,32 @@ impl fmt::Display for Vkey {
     }
 }
 
-fn hex4(id: &[u8; 4]) -> String {
+pub(crate) fn hex4(id: &[u8; 4]) -> String {
     format!("{:08x}", u32::from_be_bytes(*id))
+}
+
+/// A signature line of a note.
+pub(crate) struct NoteLine<'a> {
+    /// Name of the key.
+    pub(crate) name: &'a str,
+    /// Id of the key.
+    pub(crate) id: [u8; 4],
+    /// What follows the id.
+    pub(crate) signature: Vec<u8>,
+}
+
+impl NoteLine<'_> {
+    pub(crate) fn parse(line: &str) -> Option<NoteLine<'_>> {
+        let (name, encoded) = line.strip_prefix("\u{2014} ")?.split_once(' ')?;
+        let bytes = STANDARD.decode(encoded).ok()?;
+        let (id, signature) = bytes.split_first_chunk::<4>()?;
+        Some(NoteLine { name, id: *id, signature: signature.to_vec() })
+    }
+
+    /// Whether it claims to be this key's, as note type `kind`.
+    pub(crate) fn is_of(&self, key: &Vkey, kind: u8) -> bool {
+        self.name == key.name && self.id == key.id_as(kind)
+    }
 }
 
 /// What a checkpoint states: this log, at this size, has this root.
@@ -165,10 +199,8 @@ impl Checkpoint {
             return Err(CheckpointError::Origin);
         }
         let ours = |line: &str| {
-            let (name, encoded) = line.strip_prefix("\u{2014} ")?.split_once(' ')?;
-            let bytes = STANDARD.decode(encoded).ok()?;
-            let (id, signature) = bytes.split_at_checked(4)?;
-            (name == vkey.name && id == vkey.id()).then(|| vkey.verify(text.as_bytes(), signature))
+            let line = NoteLine::parse(line)?;
+            (line.is_of(vkey, ED25519)).then(|| vkey.verify(text.as_bytes(), &line.signature))
         };
         // A second line of the same key that fails makes the note bad: it would be read differently elsewhere.
         let verdicts: Vec<bool> = signatures.lines().filter_map(ours).collect();
@@ -178,8 +210,16 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// What a signed note states, its signatures unchecked.
+    ///
+    /// # Errors
+    /// It is no checkpoint in a signed note.
+    pub fn unchecked(note: &str) -> Result<Checkpoint, CheckpointError> {
+        Checkpoint::parse(note).map(|(checkpoint, ..)| checkpoint).ok_or(CheckpointError::Malformed)
+    }
+
     /// Splits a note into what it states, the signed text and the signature lines.
-    fn parse(note: &str) -> Option<(Checkpoint, &str, &str)> {
+    pub(crate) fn parse(note: &str) -> Option<(Checkpoint, &str, &str)> {
         if note.len() > MAX_NOTE || !note.ends_with('\n') {
             return None;
         }

@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod codec;
 pub mod fsck;
 pub mod hash;
+mod keyfile;
 mod log;
 pub mod mempool;
 mod mine;
@@ -26,16 +27,17 @@ pub mod wallet;
 
 pub use address::{AddressHash, BadAddress};
 pub use block::{Block, DEFAULT_STAMP_BITS, Genesis, Header, MAX_STAMP_BITS};
-pub use chain::{History, Ledger, LedgerError, Logged, OpenError, OpenOptions, Order, Row, Space};
-pub use checkpoint::{Checkpoint, LogKey, Vkey};
+pub use chain::{Bundle, History, Ledger, LedgerError, Logged, OpenError, OpenOptions, Order, Row, Space};
+pub use checkpoint::{Checkpoint, CheckpointError, LogKey, Vkey};
 pub use codec::{Label, TreePath};
 pub use fsck::{Problem, Progress, Report, fsck_dir};
 pub use hash::{BlockHash, BucketId, Hash, TxId};
+pub use keyfile::SealedKey;
 pub use mempool::{Draft, Pending, Statement};
-pub use proof::{ConsistencyProof, InclusionProof};
+pub use proof::{ConsistencyFile, ConsistencyProof, InclusionProof, Policy, ProofError, ProofFile, StateProof, Trust};
 pub use state::{Bucket, BucketRecord, Counts, Entry, EntryNode, Leaf};
 pub use transaction::{
-    Authored, Body, BucketKind, Cause, Coinbase, Content, Envelope, Evidence, FileBody, FileOp, Hashes, Put,
-    Transaction, Transfer,
+    Authored, Body, BucketKind, Cause, Coinbase, Content, Envelope, Evidence, FileBody, FileOp, Hashes, Output,
+    OutputRef, Put, Transaction, Transfer,
 };
-pub use wallet::{KeyError, PublicKey, Signature, Wallet};
+pub use wallet::{KeyError, PublicKey, Signature, Wallet, WalletFile};

@@ -141,6 +141,11 @@ impl<'a> Stored<'a> {
         self.node(0, index)
     }
 
+    /// Root over all of it.
+    pub(crate) fn root(&self) -> Result<Hash, StoreError> {
+        if self.size == 0 { Ok(root_of(&[])) } else { self.range(0, self.size) }
+    }
+
     /// Root of the complete subtree over leaves `number << level .. (number + 1) << level`.
     fn node(&self, level: u32, number: u64) -> Result<Hash, StoreError> {
         let (tile_level, inner) = ((level / HEIGHT) as u8, level % HEIGHT);
@@ -262,6 +267,7 @@ mod tests {
                 assert!(!proof.verify(&roots[0], &roots[size as usize]));
                 assert_eq!(log.leaf(index).unwrap(), leaves[index as usize]);
             }
+            assert_eq!(log.root().unwrap(), roots[size as usize]);
             for old in 0..=size {
                 let proof = log.consistency(old).unwrap();
                 assert!(proof.verify(&roots[old as usize], &roots[size as usize]), "{old} to {size}");

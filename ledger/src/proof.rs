@@ -1,6 +1,15 @@
-//! Offline proofs: RFC 6962 inclusion and consistency, and their verification.
+//! Offline proofs: RFC 6962 inclusion and consistency, their verification, and the files that carry them.
 
 use crate::hash::Hash;
+
+mod file;
+mod policy;
+mod state;
+
+pub use file::{ConsistencyFile, Logged, ProofError, ProofFile};
+pub use policy::{BadPolicy, Policy, Trust};
+pub(crate) use state::{MapProof, RowProof};
+pub use state::{Standing, StateProof};
 
 /// That a leaf is in a log.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -385,6 +385,28 @@ impl Transaction {
         bytes
     }
 
+    /// What its author signs, hashed: an ECDSA signature over this hash is the transaction's.
+    pub fn signing_hash(&self) -> Hash {
+        let bytes = encode(self);
+        Hash::of(&[TRANSACTION_DOMAIN, &bytes[..bytes.len().saturating_sub(Signature::LENGTH)]])
+    }
+
+    /// A transfer's canonical bytes with this signature; whether it is the author's is not judged here.
+    pub fn signed_with(mut self, signature: Signature) -> Vec<u8> {
+        if let Envelope::Transfer(transfer) = &mut self.envelope {
+            transfer.signature = signature;
+        }
+        encode(&self)
+    }
+
+    /// A transfer's canonical bytes, signed with the author's wallet.
+    pub fn signed_by(mut self, wallet: &Wallet) -> Vec<u8> {
+        match self.envelope {
+            Envelope::Transfer(_) => self.sign(wallet),
+            _ => encode(&self),
+        }
+    }
+
     /// Whether `bytes`, this transaction's encoding, carry the author's signature; a coinbase carries none.
     pub fn signature_holds(&self, bytes: &[u8]) -> bool {
         let (author, signature) = match &self.envelope {

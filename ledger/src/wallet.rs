@@ -1,19 +1,19 @@
-//! Wallet keys (secp256k1) and the files that hold keys.
+//! Wallet keys (secp256k1), and wallets in files.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use k256::ecdsa::signature::{DigestSigner, DigestVerifier};
 use k256::ecdsa::{Signature as Ecdsa, SigningKey, VerifyingKey};
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 use crate::address::AddressHash;
 use crate::hash::{decode_hex, encode_hex};
+pub use crate::keyfile::KeyError;
+use crate::keyfile::{self, Contents, KeyKind, SealedKey, random};
 
 /// A secp256k1 public key: X||Y, 64 bytes, 128 hex digits, without the `04` of SEC1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
@@ -153,115 +153,120 @@ impl Wallet {
         Signature(signature.normalize_s().to_bytes().into())
     }
 
-    /// Reads a wallet's key file.
+    /// Reads a wallet's plain key file.
     ///
     /// # Errors
     /// See [`KeyError`].
     pub fn load(path: &Path) -> Result<Wallet, KeyError> {
-        let secret = load_key(path, KeyKind::Wallet)?;
-        Wallet::from_secret(&secret).ok_or_else(|| KeyError::Malformed(path.to_path_buf()))
+        Wallet::of_file(path, &*keyfile::load_plain(path, KeyKind::Wallet)?)
     }
 
-    /// Writes a new key file, mode 0600, durably.
+    /// Writes a new plain key file, mode 0600, durably.
     ///
     /// # Errors
     /// The file exists, or cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), KeyError> {
-        save_key(path, KeyKind::Wallet, self.secret())
+        keyfile::save(path, KeyKind::Wallet, &Zeroizing::new(self.secret()))
+    }
+
+    /// Writes a new key file that `passphrase` opens (argon2id and AES-256-GCM), mode 0600, durably.
+    ///
+    /// # Errors
+    /// The file exists, or cannot be written.
+    pub fn save_sealed(&self, path: &Path, passphrase: &[u8]) -> Result<(), KeyError> {
+        let secret = Zeroizing::new(self.secret());
+        keyfile::save_sealed(path, KeyKind::Wallet, &secret, &self.public.0, passphrase)
+    }
+
+    fn of_file(path: &Path, secret: &[u8; 32]) -> Result<Wallet, KeyError> {
+        Wallet::from_secret(secret).ok_or_else(|| KeyError::Malformed(path.to_path_buf()))
     }
 }
 
-/// What a key file holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-#[borsh(use_discriminant = true)]
-pub(crate) enum KeyKind {
-    /// A secp256k1 secret.
-    Wallet = 1,
-    /// An Ed25519 seed.
-    Log = 2,
+/// A wallet's key file, read as far as that goes without a passphrase.
+pub enum WalletFile {
+    /// A plain one.
+    Plain(Wallet),
+    /// One that a passphrase opens.
+    Sealed(SealedKey),
 }
 
-/// How a key file protects its secret. Version 2 is kept for argon2id and AES-256-GCM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-#[borsh(use_discriminant = true)]
-enum KeyFileVersion {
-    Plain = 1,
-}
-
-/// Contents of a key file: 8 bytes magic, version, kind, secret, then SHA-256 over all of it against bit rot.
-#[derive(BorshSerialize, BorshDeserialize)]
-struct KeyFile {
-    magic: [u8; 8],
-    version: KeyFileVersion,
-    kind: KeyKind,
-    secret: [u8; 32],
-}
-
-const KEY_MAGIC: [u8; 8] = *b"wizekey\0";
-
-/// Why there is no key.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    /// The file cannot be read or written.
-    #[error("key file {0}: {1}")]
-    Io(PathBuf, #[source] io::Error),
-    /// Not a key file of a version known here, or of another kind, or damaged.
-    #[error("key file {0}: not a plain key file of this kind, or damaged")]
-    Malformed(PathBuf),
-    /// The system has no randomness.
-    #[error("no random numbers: {0}")]
-    Random(getrandom::Error),
-}
-
-pub(crate) fn random<const N: usize>() -> Result<[u8; N], KeyError> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(KeyError::Random)?;
-    Ok(bytes)
-}
-
-pub(crate) fn load_key(path: &Path, kind: KeyKind) -> Result<[u8; 32], KeyError> {
-    let mut bytes = Vec::new();
-    let read = fs::File::open(path).and_then(|file| file.take(4096).read_to_end(&mut bytes));
-    read.map_err(|error| KeyError::Io(path.to_path_buf(), error))?;
-    let malformed = || KeyError::Malformed(path.to_path_buf());
-    let (body, sum) = bytes.split_at_checked(bytes.len().saturating_sub(32)).ok_or_else(malformed)?;
-    let file: KeyFile = borsh::from_slice(body).map_err(|_| malformed())?;
-    if file.magic != KEY_MAGIC || file.kind != kind || Sha256::digest(body).as_slice() != sum {
-        return Err(malformed());
+impl WalletFile {
+    /// Reads a key file.
+    ///
+    /// # Errors
+    /// See [`KeyError`].
+    pub fn read(path: &Path) -> Result<WalletFile, KeyError> {
+        match keyfile::load(path, KeyKind::Wallet)? {
+            Contents::Plain(secret) => Wallet::of_file(path, &secret).map(WalletFile::Plain),
+            Contents::Sealed(sealed) => Ok(WalletFile::Sealed(sealed)),
+        }
     }
-    Ok(file.secret)
-}
 
-pub(crate) fn save_key(path: &Path, kind: KeyKind, secret: [u8; 32]) -> Result<(), KeyError> {
-    let file = KeyFile { magic: KEY_MAGIC, version: KeyFileVersion::Plain, kind, secret };
-    let mut bytes = crate::codec::encode(&file);
-    bytes.extend_from_slice(&Sha256::digest(&bytes));
-    write_private(path, &bytes).map_err(|error| KeyError::Io(path.to_path_buf(), error))
-}
+    /// Whose key it is. Of a sealed one as the file says: only opening it shows that it is true.
+    pub fn public(&self) -> PublicKey {
+        match self {
+            WalletFile::Plain(wallet) => wallet.public,
+            WalletFile::Sealed(sealed) => PublicKey(sealed.public()),
+        }
+    }
 
-/// Creates `path` whole or not at all: a key file torn by a crash would lock its owner out.
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut temporary_name = name.to_os_string();
-    temporary_name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = directory.join(temporary_name);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.set_permissions(fs::Permissions::from_mode(0o600))?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    // A hard link refuses to replace an existing key, which rename would not.
-    let linked = written.and_then(|()| fs::hard_link(&temporary, path));
-    fs::remove_file(&temporary)?;
-    linked?;
-    fs::File::open(directory)?.sync_all()
+    /// Opens it with a passphrase; a plain one needs none.
+    ///
+    /// # Errors
+    /// [`KeyError::Passphrase`] for a wrong one.
+    pub fn open(&self, passphrase: &[u8]) -> Result<Wallet, KeyError> {
+        match self {
+            WalletFile::Plain(wallet) => Ok(wallet.clone()),
+            WalletFile::Sealed(sealed) => {
+                let wallet = Wallet::of_file(sealed.path(), &*sealed.open(passphrase)?)?;
+                if wallet.public.0 != sealed.public() {
+                    return Err(KeyError::Malformed(sealed.path().to_path_buf()));
+                }
+                Ok(wallet)
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_sealed_wallet_opens_with_its_passphrase_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("w");
+        let wallet = Wallet::from_secret(&[7; 32]).unwrap();
+        wallet.save_sealed(&path, b"correct horse").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let good = fs::read(&path).unwrap();
+        assert!(!good.windows(32).any(|at| at == [7; 32]), "the secret stands in the file");
+        let file = WalletFile::read(&path).unwrap();
+        assert_eq!(file.public(), *wallet.public());
+        assert_eq!(file.open(b"correct horse").unwrap().secret(), wallet.secret());
+        assert!(matches!(file.open(b"wrong"), Err(KeyError::Passphrase(_))));
+        assert!(matches!(Wallet::load(&path), Err(KeyError::Sealed(_))));
+        assert!(matches!(wallet.save_sealed(&path, b"x"), Err(KeyError::Io(..))), "never replaced");
+        // Bit rot is told from a wrong passphrase, and an altered field, its sum made right again, opens with none.
+        for at in 0..good.len() - 32 {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            fs::write(&path, &bad).unwrap();
+            assert!(matches!(WalletFile::read(&path), Err(KeyError::Malformed(_))), "{at}");
+        }
+        // Costs, salt, nonce, public key, secret: one byte each (opening is slow on purpose).
+        for at in [15, 19, 22, 40, 60, 120, 150] {
+            let mut bad = good[..good.len() - 32].to_vec();
+            bad[at] ^= 1;
+            let sum = Sha256::digest(&bad);
+            bad.extend_from_slice(&sum);
+            fs::write(&path, &bad).unwrap();
+            assert!(WalletFile::read(&path).and_then(|file| file.open(b"correct horse")).is_err(), "{at}");
+        }
+    }
 
     #[test]
     fn signatures_verify_and_altered_ones_do_not() {

@@ -38,6 +38,10 @@ fn show(out: &Terminal, status: &Status) -> Result<()> {
         ledger.pending,
         ledger.unsettled
     ))?;
+    match ledger.witnessed {
+        Some(size) => out.line(&format!("        the first {size} transactions are witnessed"))?,
+        None => out.hint("wizefs witness -o FILE takes away a checkpoint, by which a rewritten history is found out"),
+    }
     if let Some(problem) = &node.problem {
         out.warn(problem);
     }

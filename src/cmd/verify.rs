@@ -1,23 +1,40 @@
 //! `wizefs verify`.
 
-use super::Context;
+use super::{Context, proof::beside};
 use crate::client::{segment, segments};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Target, escape};
-use crate::rest::wire::{VerifyLine, VerifyPath, VerifySummary};
+use crate::offline::{self, Claim};
+use crate::rest::wire::{Verified, VerifyLine, VerifyPath, VerifySummary};
+use crate::root::Root;
 use crate::terminal::{Terminal, count, short, size};
 use axum::http::Method;
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use wizefs_ledger::{ConsistencyFile, LogKey, Policy, Vkey};
 
 /// Bytes against the ledger.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Exit code 26 means damage was found: content, size, mode or kind differ from the ledger, a file is missing, or something is
-there that did not come through wizefs. Files that are still being written are told as pending and do no harm.")]
+there that did not come through wizefs. Files that are still being written are told as pending and do no harm.
+
+With --proof a file is compared with a proof instead; that needs no node and no root folder. FILE.state beside the proof is
+checked with it. Exit code 27 means that all of it holds but that nobody you trust has signed it: give --policy a file with
+the verifier key of the log, which its owner sees in `wizefs status`. For --range, FILE holds those bytes only.")]
 pub struct Args {
-    /// A bucket, or a path in it; without, all buckets
-    #[arg(value_name = "ORIGIN[/PATH]")]
+    /// A bucket, or a path in it; without, all buckets. With --proof a file, or the checkpoint that a consistency proof extends
+    #[arg(value_name = "ORIGIN[/PATH]|FILE")]
     target: Option<OsString>,
+    /// Compare FILE with this proof
+    #[arg(long, value_name = "PROOF", requires = "target", conflicts_with = "verbose")]
+    proof: Option<PathBuf>,
+    /// Whose logs count: one C2SP verifier key per line, or a C2SP tlog-policy
+    #[arg(long, value_name = "KEYS", requires = "proof")]
+    policy: Option<PathBuf>,
+    /// FILE holds bytes FIRST to LAST, proven by PROOF.slice
+    #[arg(long, value_name = "FIRST-LAST", requires = "proof", value_parser = super::proof::range)]
+    range: Option<(u64, u64)>,
     /// Tell of every file, not only of what differs
     #[arg(short, long)]
     verbose: bool,
@@ -28,6 +45,9 @@ pub struct Args {
 /// # Errors
 /// As `verify::run`.
 pub fn run(context: &Context, args: &Args) -> Result<u8> {
+    if let (Some(proof), Some(file)) = (&args.proof, &args.target) {
+        return run_offline(context, args, Path::new(file), proof);
+    }
     let target = args.target.as_deref().map(Target::parse).transpose()?;
     let scope = match &target {
         None => "/v1/verify".to_owned(),
@@ -55,6 +75,82 @@ pub fn run(context: &Context, args: &Args) -> Result<u8> {
         })
     })?;
     exit.ok_or_else(|| Error::new(Kind::Unreachable, "the check ended early"))
+}
+
+/// Compare a file with a proof; 27 when nobody vouches for the signer.
+fn run_offline(context: &Context, args: &Args, file: &Path, proof: &Path) -> Result<u8> {
+    let text = read_text(proof)?;
+    let policy = policy(context, args.policy.as_deref(), &text)?;
+    let verified = if ConsistencyFile::is_one(&text) {
+        offline::check_consistency(file, &text, &policy)?
+    } else {
+        let state = beside(proof, ".state");
+        let state = if state.exists() { Some(read_text(&state)?) } else { None };
+        let slice = args.range.map(|_| read(&beside(proof, ".slice"))).transpose()?;
+        let slice = slice.as_deref().zip(args.range).map(|(bytes, (first, last))| (bytes, first, last));
+        offline::check(&Claim { file, proof: &text, state: state.as_deref(), slice, policy: &policy })?
+    };
+    if context.out.json {
+        context.out.document(&verified)?;
+    } else {
+        show_verified(&context.out, file, &verified)?;
+    }
+    Ok(verified.exit)
+}
+
+/// The keys that count: those given, and inside a root its own log key.
+fn policy(context: &Context, keys: Option<&Path>, text: &str) -> Result<Policy> {
+    let mut policy = match keys {
+        Some(path) => {
+            let text = read_text(path)?;
+            Policy::parse(&text).map_err(|e| Error::new(Kind::Usage, format!("{}: {e}", path.display())))?
+        }
+        None => Policy::default(),
+    };
+    // The name in a verifier key is its log's, which the checkpoint begins with; the last block is its signatures.
+    let origin = text.rsplit("\n\n").nth(1).and_then(|body| body.lines().next()).map(str::to_owned);
+    if let (None, Some(origin), Ok(config)) = (keys, origin, context.config())
+        && let Ok(key) = LogKey::load(&Root::new(&config.root).log_key())
+    {
+        policy.add_log(Vkey { name: origin, key: key.public() });
+    }
+    Ok(policy)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let cannot = |e: std::io::Error| Error::io(Kind::FileMissing, format!("cannot read {}", path.display()), &e);
+    std::fs::read(path).map_err(|e| cannot(e).without_hint())
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    let text = String::from_utf8(read(path)?);
+    text.map_err(|_| Error::new(Kind::Damaged, format!("{} is not text", path.display())).without_hint())
+}
+
+fn show_verified(out: &Terminal, file: &Path, verified: &Verified) -> Result<()> {
+    let name = escape(&file.display().to_string());
+    let time = verified.time.as_deref().map_or_else(String::new, |time| format!(" on {time}"));
+    let what = match (&verified.op, verified.range) {
+        (None, _) => format!("the log of {} entries goes on from it", verified.log_size),
+        (Some(op), None) => format!("{op} {}{time}", escape(verified.path.text())),
+        (Some(op), Some((first, last))) => {
+            format!("bytes {first}-{last} of {op} {}{time}", escape(verified.path.text()))
+        }
+    };
+    if !out.quiet {
+        out.line(&format!("{} {name}: {what}", out.mark(true)))?;
+        if let Some(state) = &verified.state {
+            let place = escape(&format!("{}/{}", state.bucket, state.path.text()));
+            let is = if state.standing == "current" { "the current version of" } else { "gone: there is no" };
+            out.line(&format!("  {is} {place} at block {}", state.block))?;
+        }
+    }
+    match verified.signer {
+        "trusted" => {}
+        "too-few-witnesses" => out.warn("too few witnesses have signed the checkpoint"),
+        _ => out.warn(&format!("signer not checked: {}", verified.keys.join(", "))),
+    }
+    Ok(())
 }
 
 fn show(out: &Terminal, subject: &str, line: &VerifyLine) -> Result<()> {

@@ -8,8 +8,6 @@ use wizefs_ledger::{DEFAULT_STAMP_BITS, KeyError, Ledger, LogKey, OpenOptions, W
 
 /// The wallet that signs what happens in buckets, and gets the coins.
 pub(super) const DEFAULT_WALLET: &str = "default";
-/// The key file of the log, beside the wallets.
-const LOG_KEY: &str = "log.key";
 /// Pending transactions after which whoever makes changes waits for a block.
 const MEMPOOL_LIMIT: u64 = 16_384;
 
@@ -19,7 +17,7 @@ pub(super) fn open_ledger(root: &Root) -> Result<(Ledger, Wallet)> {
     let failed = |e: std::io::Error| Error::io(Kind::Root, format!("cannot read {}", folder.display()), &e);
     let fresh = std::fs::read_dir(&folder).map_err(failed)?.next().is_none();
     let wallet = key(&root.wallets().join(DEFAULT_WALLET), fresh, Wallet::load, Wallet::generate, Wallet::save)?;
-    let log_key = key(&root.wallets().join(LOG_KEY), fresh, LogKey::load, LogKey::generate, LogKey::save)?;
+    let log_key = key(&root.log_key(), fresh, LogKey::load, LogKey::generate, LogKey::save)?;
     let options = OpenOptions {
         wallet: wallet.clone(),
         log_key,

@@ -2,7 +2,7 @@
 
 use crate::rest::wire::{LogLine, TxStatus, V, WirePath, hex, text_and_bytes, time};
 use wizefs_ledger::{
-    Authored, Body, BucketId, Cause, Content, Envelope, Evidence, FileBody, FileOp, Logged, Put, TreePath,
+    Authored, Body, BucketId, Cause, Content, Envelope, Evidence, FileBody, FileOp, Logged, Put, Transaction, TreePath,
 };
 
 /// The bucket a transaction is about.
@@ -15,6 +15,13 @@ pub(crate) fn bucket_id(logged: &Logged) -> Option<BucketId> {
         }),
         Envelope::Transfer(_) | Envelope::Coinbase(_) => None,
     }
+}
+
+/// What a transaction states, as far as it says so itself.
+pub(crate) fn of_transaction(transaction: &Transaction) -> LogLine {
+    let time_us = transaction.time_us().unwrap_or_default();
+    let txid = Default::default();
+    line(&Logged { txid, index: None, block: None, time_us, transaction: Some(transaction.clone()) }, None)
 }
 
 /// The line of a transaction in the bucket of that name.

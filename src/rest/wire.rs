@@ -4,8 +4,12 @@
 //! carries its bytes in base64 beside it.
 
 mod history;
+mod proofs;
+mod status;
 
 pub use history::*;
+pub use proofs::*;
+pub use status::*;
 
 use crate::error::{Error, Kind};
 use crate::name::{BucketKind, BucketName};
@@ -69,9 +73,14 @@ pub struct WirePath {
 
 impl From<&BucketPath> for WirePath {
     fn from(path: &BucketPath) -> WirePath {
-        let (path, path_b64) = text_and_bytes(path.as_bytes());
-        WirePath { path: Some(path), path_b64 }
+        path_of(path.as_bytes())
     }
+}
+
+/// A path's bytes as they are told.
+pub fn path_of(bytes: &[u8]) -> WirePath {
+    let (path, path_b64) = text_and_bytes(bytes);
+    WirePath { path: Some(path), path_b64 }
 }
 
 impl WirePath {
@@ -117,59 +126,6 @@ pub fn unhex(text: &str) -> Option<[u8; 32]> {
 /// Microseconds since 1970 as RFC 3339 UTC.
 pub fn time(micros: i64) -> String {
     jiff::Timestamp::from_microsecond(micros).unwrap_or_default().to_string()
-}
-
-/// `wizefs status`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Status {
-    /// [`V`].
-    pub v: u32,
-    /// The process.
-    pub node: NodeStatus,
-    /// The chain.
-    pub ledger: LedgerStatus,
-    /// The buckets.
-    pub buckets: Vec<BucketStatus>,
-}
-
-/// The process in [`Status`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct NodeStatus {
-    /// Whether a node runs; a command on its own is none.
-    pub running: bool,
-    /// Its process id.
-    pub pid: Option<u32>,
-    /// Version of the program.
-    pub version: String,
-    /// Where REST listens.
-    pub rest: Option<String>,
-    /// Where gRPC listens.
-    pub grpc: Option<String>,
-    /// When it started.
-    pub since: Option<String>,
-    /// Why it takes no writes, when it does not.
-    pub problem: Option<String>,
-}
-
-/// The chain in [`Status`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct LedgerStatus {
-    /// Chain id.
-    pub chain: String,
-    /// C2SP verifier key of the log key.
-    pub vkey: String,
-    /// Height of the newest block.
-    pub height: u64,
-    /// Its hash.
-    pub head: String,
-    /// When it was sealed.
-    pub head_time: Option<String>,
-    /// Transactions in blocks.
-    pub transactions: u64,
-    /// Transactions in the mempool.
-    pub pending: u64,
-    /// Changes not settled yet.
-    pub unsettled: u64,
 }
 
 /// Whether a bucket is mounted.

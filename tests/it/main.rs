@@ -17,6 +17,7 @@ mod mount;
 mod opens;
 mod passthrough;
 mod programs;
+mod proofs;
 mod readme;
 mod rest;
 mod root;

@@ -32,6 +32,18 @@ impl Service {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.trim_end().to_owned())
     }
 
+    /// Status, head and body of a GET.
+    fn bytes(&self, path: &str) -> (u16, String, Vec<u8>) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).unwrap();
+        let end = reply.windows(4).position(|at| at == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8(reply[..end].to_vec()).unwrap().to_lowercase();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), head, reply[end + 4..].to_vec())
+    }
+
     #[track_caller]
     fn check(&self, method: &str, path: &str, body: &str, expect: (u16, &str)) {
         let (status, reply) = self.ask(method, path, "", body);
@@ -78,4 +90,35 @@ fn foreign_pages_are_refused() {
     }
     rest.check("GET", "/buckets/O/state", "", (200, r#"{"success":true,"created":false,"mounted":false}"#));
     assert_eq!(rest.ask("GET", "/v1/nothing", "", "").0, 404);
+}
+
+#[test]
+fn the_log_is_served_as_tiles() {
+    let rest = Service::start(TestRoot::new());
+    rest.root.run("create docs").expect(0);
+    std::fs::write(rest.root.outside().join("a"), "a").unwrap();
+    rest.root.run("put a docs").expect(0);
+    let (status, checkpoint) = rest.ask("GET", "/log/checkpoint", "", "");
+    let size: usize = checkpoint.lines().nth(1).unwrap().parse().unwrap();
+    assert_eq!(status, 200);
+    let missing = |path: &str| assert_eq!(rest.ask("GET", path, "", "").0, 404, "{path}");
+    missing("/log/tile/0/000");
+    missing(&format!("/log/tile/0/000.p/{}", size + 1));
+    missing("/log/tile/64/000.p/1");
+    missing("/log/tile/0/0.p/1");
+    missing("/log/tile/x/000.p/1");
+    missing("/log/tile/entries/000");
+    let (status, head, tile) = rest.bytes(&format!("/log/tile/0/000.p/{size}"));
+    assert_eq!((status, tile.len()), (200, size * 32));
+    assert!(head.contains("content-type: application/octet-stream"), "{head}");
+    let (status, _, entries) = rest.bytes(&format!("/log/tile/entries/000.p/{size}"));
+    assert_eq!(status, 200);
+    let mut rest = entries.as_slice();
+    for hash in tile.chunks(32) {
+        let (length, after) = rest.split_first_chunk::<2>().unwrap();
+        let (entry, after) = after.split_at(u16::from_be_bytes(*length).into());
+        assert_eq!(wizefs_ledger::Hash::leaf(entry).0, hash);
+        rest = after;
+    }
+    assert!(rest.is_empty());
 }

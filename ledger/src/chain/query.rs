@@ -4,13 +4,10 @@ use std::time::Instant;
 
 use super::index::{block_key, first_key, txid_key};
 use super::*;
-use crate::address::AddressHash;
 use crate::codec::Label;
 use crate::hash::BlockHash;
 use crate::log::Stored;
-use crate::proof::{ConsistencyProof, InclusionProof};
 use crate::state::{Bucket, DirectoryId, Entry, EntryNode, Look, stored};
-use crate::transaction::Output;
 
 /// A name in a directory, and what is recorded there.
 pub type Named = (Vec<u8>, Entry);
@@ -282,50 +279,6 @@ impl Ledger {
             buckets.extend(self.bucket(&id)?);
         }
         Ok(buckets)
-    }
-
-    /// Coins an address can spend, pending transfers included.
-    ///
-    /// # Errors
-    /// See [`LedgerError`].
-    pub fn balance(&self, address: &AddressHash) -> Result<u64> {
-        let (mut sum, mut damage) = (0u64, None);
-        let scanned = Current(self).scan(b"o", b"o", &mut |_, value| match stored::<Output>(value) {
-            Ok(output) => {
-                if output.address == *address {
-                    sum = sum.saturating_add(output.amount);
-                }
-                ControlFlow::Continue(())
-            }
-            Err(error) => {
-                damage = Some(error);
-                ControlFlow::Break(())
-            }
-        });
-        self.read(scanned.and_then(|()| damage.map_or(Ok(()), Err)))?;
-        Ok(sum)
-    }
-
-    /// That entry `index` is in the log as it was at `size` entries.
-    ///
-    /// # Errors
-    /// `index` is not below `size`, or `size` is beyond the log; or see [`LedgerError`].
-    pub fn inclusion_proof(&self, index: u64, size: u64) -> Result<InclusionProof> {
-        if index >= size || size > self.size() {
-            return Err(LedgerError::Refused(format!("no entry {index} in a log of {size} of {}", self.size())));
-        }
-        self.read(Stored::new(&*self.store, size).inclusion(index))
-    }
-
-    /// That the log of `old` entries is a prefix of the one of `new`.
-    ///
-    /// # Errors
-    /// `old` exceeds `new`, or `new` the log; or see [`LedgerError`].
-    pub fn consistency_proof(&self, old: u64, new: u64) -> Result<ConsistencyProof> {
-        if old > new || new > self.size() {
-            return Err(LedgerError::Refused(format!("no logs of {old} and {new} entries in one of {}", self.size())));
-        }
-        self.read(Stored::new(&*self.store, new).consistency(old))
     }
 
     /// Checks the whole chain from genesis on a snapshot; the ledger stays in use meanwhile.

@@ -6,6 +6,8 @@ use super::index::index_rows;
 use super::*;
 use crate::block::{CertificateKind, Header, HeaderVersion};
 use crate::log::put_tile;
+use parking_lot::MutexGuard;
+
 use crate::mine::stamp;
 use crate::state::row;
 use crate::store::{Batch, Durability, Read};
@@ -35,15 +37,33 @@ impl Ledger {
     /// See [`LedgerError`].
     pub fn seal(&self, cut: u64) -> Result<Option<Block>> {
         self.revive()?;
-        let _sealer = self.sealer.lock();
+        let sealer = self.sealer.lock();
+        self.check_health()?;
+        if self.live.lock().mempool.range(0, cut).is_empty() {
+            return Ok(None);
+        }
+        self.seal_locked(&sealer, cut).map(Some)
+    }
+
+    /// Seals a block even when nothing is pending: it makes a reward, and vouches for the state after the block before.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub fn seal_always(&self, cut: u64) -> Result<Block> {
+        self.revive()?;
+        let sealer = self.sealer.lock();
+        self.seal_locked(&sealer, cut)
+    }
+
+    /// Seals the pending transactions below `cut`, also none.
+    pub(super) fn seal_locked(&self, _sealer: &MutexGuard<'_, ()>, cut: u64) -> Result<Block> {
         self.check_health()?;
         self.make_room()?;
-        let (sealed, tip, edge) = {
+        let (sealed, tip, edge, first) = {
             let live = self.live.lock();
-            (live.mempool.range(0, cut), live.tip.clone(), live.edge.clone())
+            (live.mempool.range(0, cut), live.tip.clone(), live.edge.clone(), live.mempool.span().first)
         };
-        let Some((last, _)) = sealed.last() else { return Ok(None) };
-        let first_pending = last + 1;
+        let first_pending = sealed.last().map_or(first, |(last, _)| last + 1);
         let waiting: Vec<&Waiting> = sealed.iter().map(|(_, waiting)| &**waiting).collect();
         let parent = Parent { genesis: &self.genesis, tip: Some(&tip), edge };
         let made = assemble(&*self.store, parent, &waiting, &self.wallet, &self.log_key);
@@ -60,7 +80,7 @@ impl Ledger {
         live.edge = made.edge;
         live.mempool.sealed(first_pending);
         self.room.notify_all();
-        Ok(Some(made.block))
+        Ok(made.block)
     }
 }
 

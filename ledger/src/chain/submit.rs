@@ -61,7 +61,7 @@ impl Ledger {
     }
 
     /// The writer's lock, once the mempool has room. Not waited for with the lock held: whoever makes room may need it.
-    fn wait_for_room(&self) -> Result<parking_lot::MutexGuard<'_, ()>> {
+    pub(super) fn wait_for_room(&self) -> Result<parking_lot::MutexGuard<'_, ()>> {
         let is_full = |live: &mut Live| live.poisoned.is_none() && live.mempool.span().count() >= self.mempool_limit;
         loop {
             self.room.wait_while(&mut self.live.lock(), is_full);
@@ -155,8 +155,9 @@ impl Ledger {
         self.store.write(local_batch(rows), Durability::Buffered).map_err(|error| self.failed(error))
     }
 
-    /// Drops the pending transactions from number `from` on and writes `rows` with that, durably. Their sequence and
-    /// pending numbers are used again, which is safe as long as nobody was shown them.
+    /// Drops the pending statements from number `from` on and writes `rows` with that, durably. Their sequence and
+    /// pending numbers are used again, which is safe as long as nobody was shown them. Transfers among them stay: what
+    /// they say does not depend on files, and their authors may have been told.
     ///
     /// # Errors
     /// See [`LedgerError`].
@@ -166,12 +167,21 @@ impl Ledger {
         let _sealer = self.sealer.lock();
         self.check_health()?;
         let mut batch = local_batch(rows);
-        for (number, _) in self.live.lock().mempool.range(from, u64::MAX) {
+        let mut transfers = Vec::new();
+        for (number, waiting) in self.live.lock().mempool.range(from, u64::MAX) {
             batch.delete(Column::Mempool, number.to_be_bytes());
+            let transaction = waiting.transaction();
+            if matches!(transaction.envelope, Envelope::Transfer(_)) {
+                transfers.push((transaction, waiting.bytes.clone()));
+            }
         }
         self.store.write(batch, Durability::Synced).map_err(|error| self.failed(error))?;
         let live = open::load(&*self.store, &self.genesis).map_err(|error| self.failed(error))?;
         *self.live.lock() = live;
+        for (transaction, bytes) in transfers {
+            self.take_transfer(&transaction, bytes)?;
+        }
+        self.store.sync().map_err(|error| self.failed(error))?;
         self.room.notify_all();
         Ok(())
     }

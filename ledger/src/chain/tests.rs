@@ -6,9 +6,11 @@ use crate::store::crash::{CrashStore, Unsynced};
 use crate::store::memory::{MemoryStore, Rows};
 use crate::transaction::{BucketKind, Cause, Content, Evidence, FileOp, Hashes, Put};
 
+mod coins;
 mod crashes;
 mod histories;
 mod paths;
+mod proofs;
 
 pub(crate) fn options() -> OpenOptions {
     let wallet = Wallet::from_secret(&[1; 32]).unwrap();

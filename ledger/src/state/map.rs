@@ -11,6 +11,7 @@ use sha2::Sha256;
 use super::node;
 use crate::codec::encode;
 use crate::hash::Hash;
+use crate::proof::MapProof;
 use crate::store::{Batch, Column, Direction, Read, StoreError};
 
 /// Root of a map of nothing.
@@ -105,6 +106,98 @@ pub(crate) fn root(read: &dyn Read, height: u64) -> Result<Hash, StoreError> {
     }
 }
 
+/// Hash of a subtree with one key.
+pub(crate) fn leaf_hash(key: &Hash, value: &Hash) -> Hash {
+    Hash::of(&[b"JMT::LeafNode", &key.0, &value.0])
+}
+
+/// Hash of a subtree with more.
+pub(crate) fn inner_hash(left: &Hash, right: &Hash) -> Hash {
+    Hash::of(&[b"JMT::IntrnalNode", &left.0, &right.0])
+}
+
+/// Proves what is under `key` in the stored map after block `height`.
+pub(crate) fn prove(read: &dyn Read, height: u64, key: &Hash) -> Result<MapProof, StoreError> {
+    let mut siblings = Vec::new();
+    let mut at = root_key(height);
+    for depth in 0..64 {
+        let bytes = read.get(Column::Nodes, &node::key(at.nibble_path()))?;
+        let (version, found) = read_node(&bytes.ok_or_else(|| corrupt("a node is missing"))?)?;
+        if version != at.version() {
+            return Err(corrupt("a node is not the one its parent has"));
+        }
+        let leaf = match found {
+            Node::Null => None,
+            Node::Leaf(leaf) => Some(leaf_pair(&leaf)?),
+            Node::Internal(inner) => {
+                let nibble = key.0[depth / 2] >> if depth % 2 == 0 { 4 } else { 0 } & 15;
+                let children: [Option<Child>; 16] = std::array::from_fn(|_| None);
+                let mut children = children;
+                for (place, child) in inner.children_sorted() {
+                    let path = at.nibble_path().nibbles().chain(std::iter::once(place)).collect();
+                    children[usize::from(u8::from(place))] =
+                        Some((Hash(child.hash), child.is_leaf(), NodeKey::new(child.version, path)));
+                }
+                match descend(&children, nibble, &mut siblings) {
+                    None => None,
+                    Some(next) => {
+                        at = next.clone();
+                        continue;
+                    }
+                }
+            }
+        };
+        siblings.reverse();
+        return Ok(MapProof { leaf, siblings });
+    }
+    Err(corrupt("the tree is deeper than its keys"))
+}
+
+/// A child of an inner node: its hash, whether it is a leaf, and where it is stored.
+type Child = (Hash, bool, NodeKey);
+
+/// Goes down the four levels of an inner node towards the child at `nibble`, noting siblings from the top; where it ends,
+/// which is early when one leaf is all there is.
+fn descend<'a>(children: &'a [Option<Child>], nibble: u8, siblings: &mut Vec<Hash>) -> Option<&'a NodeKey> {
+    if let Some((_, _, key)) = alone(children) {
+        return Some(key);
+    }
+    if children.len() == 1 || children.iter().all(Option::is_none) {
+        return None;
+    }
+    let (left, right) = children.split_at(children.len() / 2);
+    let goes_right = usize::from(nibble) & (children.len() / 2) != 0;
+    let (way, sibling) = if goes_right { (right, left) } else { (left, right) };
+    siblings.push(subtree(sibling));
+    descend(way, nibble, siblings)
+}
+
+/// The one child there is, when it is a leaf or has come down to its own place.
+fn alone(children: &[Option<Child>]) -> Option<&Child> {
+    let mut there = children.iter().flatten();
+    let (first, second) = (there.next()?, there.next());
+    (second.is_none() && (first.1 || children.len() == 1)).then_some(first)
+}
+
+/// Hash of the part of an inner node that holds these children.
+fn subtree(children: &[Option<Child>]) -> Hash {
+    if let Some((hash, ..)) = alone(children) {
+        return *hash;
+    }
+    if children.iter().all(Option::is_none) {
+        return EMPTY_ROOT;
+    }
+    let (left, right) = children.split_at(children.len() / 2);
+    inner_hash(&subtree(left), &subtree(right))
+}
+
+/// Key and value hash of a leaf.
+fn leaf_pair(leaf: &LeafNode) -> Result<(Hash, Hash), StoreError> {
+    // Key hash, value hash: its whole encoding, and jmt shows the latter in no other way.
+    let value = encode(leaf).last_chunk().copied().map(Hash).ok_or_else(|| corrupt("a leaf is malformed"))?;
+    Ok((Hash(leaf.key_hash().0), value))
+}
+
 fn corrupt(what: &str) -> StoreError {
     StoreError::Corrupt(format!("state map: {what}"))
 }
@@ -151,9 +244,8 @@ pub(crate) fn check(
             Node::Null => {}
             Node::Leaf(found) => {
                 leaves += 1;
-                // Key hash, value hash: its whole encoding.
-                let value = encode(&found).last_chunk().copied().map(Hash);
-                if !value.is_some_and(|value| leaf(&Hash(found.key_hash().0), &value)) {
+                let (key, value) = leaf_pair(&found)?;
+                if !leaf(&key, &value) {
                     return Err(corrupt("a leaf is not what the chain says"));
                 }
             }

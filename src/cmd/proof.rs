@@ -1,0 +1,146 @@
+//! `wizefs proof`.
+
+use super::Context;
+use crate::client::{Client, segment, segments};
+use crate::error::{Error, Kind, Result};
+use crate::name::Target;
+use crate::rest::wire::{Consistency, Proof};
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Prove to anybody, without a node, what is in a file and since when.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A proof is a C2SP tlog-proof: the signed transaction, its place in the log, and a signed checkpoint. Whoever has the file, the
+proof and the log's verifier key (wizefs status) checks them with: wizefs verify FILE --proof PROOF --policy KEYS
+
+Examples:
+  wizefs proof docs/a.txt -o a.tlog-proof             this content was recorded
+  wizefs proof docs/a.txt -o a.tlog-proof --state     and is the current one, or: nothing is there any more
+  wizefs proof docs/film -o f.tlog-proof --range 0-999   the first 1000 bytes alone
+  wizefs proof --since 120                            the log only grew since it had 120 entries")]
+pub struct Args {
+    /// A path in a bucket; of a removed one, the removal is proven
+    #[arg(value_name = "ORIGIN/PATH", required_unless_present = "since")]
+    target: Option<OsString>,
+    /// Write the proof to FILE instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Write FILE.state too: that this is the current version, or that nothing is there
+    #[arg(long, requires = "output", conflicts_with = "since")]
+    state: bool,
+    /// Write FILE.slice too: for whoever has bytes FIRST to LAST only
+    #[arg(long, value_name = "FIRST-LAST", requires = "output", conflicts_with = "since", value_parser = range)]
+    range: Option<(u64, u64)>,
+    /// Prove that the log begins with the one of SIZE entries
+    #[arg(long, value_name = "SIZE", conflicts_with = "target")]
+    since: Option<u64>,
+}
+
+/// Reads `FIRST-LAST`.
+pub(super) fn range(text: &str) -> std::result::Result<(u64, u64), String> {
+    let parsed = text.split_once('-').and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
+    parsed.filter(|(first, last): &(u64, u64)| first <= last).ok_or_else(|| "expected FIRST-LAST, such as 0-999".into())
+}
+
+/// The file beside a proof with this ending.
+pub(super) fn beside(proof: &Path, ending: &str) -> PathBuf {
+    let mut name = proof.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+/// Make the proof and write it.
+///
+/// # Errors
+/// As `Node::prove` and `Node::slice`; [`Kind::FileExists`] for a file that is no proof.
+pub fn run(context: &Context, args: &Args) -> Result<()> {
+    if let Some(size) = args.since {
+        let proof: Consistency = context.with_node(|client| client.get(&format!("/v1/log/since/{size}")))?;
+        return match &args.output {
+            Some(path) => replace(path, proof.proof.as_bytes(), "old "),
+            None if context.out.json => context.out.document(&proof),
+            None => context.out.raw(proof.proof.as_bytes()),
+        };
+    }
+    let target = args.target.as_deref().ok_or_else(|| Error::new(Kind::Usage, "name a file in a bucket"))?;
+    let target = Target::parse(target)?;
+    context.with_node(|client| prove(context, args, &target, client))
+}
+
+fn prove(context: &Context, args: &Args, target: &Target, client: &Client) -> Result<()> {
+    let bucket = segment(target.bucket.as_str().as_bytes());
+    let path = segments(target.path.as_bytes());
+    let mut proof: Proof = client.get(&format!("/v1/buckets/{bucket}/proof/{path}?state={}", args.state))?;
+    let Some(output) = &args.output else {
+        return if context.out.json { context.out.document(&proof) } else { context.out.raw(proof.proof.as_bytes()) };
+    };
+    let mut files = vec![output.clone()];
+    replace(output, proof.proof.as_bytes(), "c2sp.org/tlog-proof@v1\n")?;
+    if let Some(state) = &proof.state {
+        files.push(beside(output, ".state"));
+        replace(&beside(output, ".state"), state.as_bytes(), "wizefs.invalid/state-proof@v1\n")?;
+    } else {
+        // An old one would be about another checkpoint.
+        forget(&beside(output, ".state"), "wizefs.invalid/state-proof@v1\n")?;
+    }
+    if let Some((first, last)) = args.range {
+        let mut slice = Vec::new();
+        let uri = format!("/v1/buckets/{bucket}/slice/{path}?first={first}&last={last}");
+        client.download(&uri, |chunk| {
+            slice.extend_from_slice(chunk);
+            Ok(())
+        })?;
+        files.push(beside(output, ".slice"));
+        replace(&beside(output, ".slice"), &slice, "")?;
+    }
+    proof.files = files.iter().map(|file| file.display().to_string()).collect();
+    if context.out.json {
+        return context.out.document(&proof);
+    }
+    let subject = format!("{}/{}", proof.bucket, proof.path.text());
+    context.out.done(&format!("{subject} is entry {} of {}: {}", proof.index, proof.log_size, proof.files.join(", ")));
+    Ok(())
+}
+
+/// Write a proof as a whole or not at all, over nothing but another of its kind: one that starts with `kind`.
+pub(super) fn replace(path: &Path, bytes: &[u8], kind: &str) -> Result<()> {
+    is_replaceable(path, kind)?;
+    let cannot = |e: std::io::Error| Error::io(Kind::Failed, format!("cannot write {}", path.display()), &e);
+    let temporary = beside(path, &format!(".{}.tmp", std::process::id()));
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create_new(true).open(&temporary);
+    let written = file.and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    let done = written.and_then(|()| std::fs::rename(&temporary, path));
+    done.map_err(|e| {
+        if let Err(left) = std::fs::remove_file(&temporary) {
+            tracing::debug!(error = %left, "no temporary file to remove");
+        }
+        cannot(e)
+    })
+}
+
+fn is_replaceable(path: &Path, kind: &str) -> Result<bool> {
+    let mut start = Vec::new();
+    match std::fs::File::open(path).and_then(|file| file.take(kind.len() as u64).read_to_end(&mut start)) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Ok(_) if start == kind.as_bytes() => Ok(true),
+        _ => {
+            let text = format!("{} exists already and is no such proof", path.display());
+            Err(Error::new(Kind::FileExists, text).hint("choose another name"))
+        }
+    }
+}
+
+fn forget(path: &Path, kind: &str) -> Result<()> {
+    if is_replaceable(path, kind)? {
+        std::fs::remove_file(path)
+            .map_err(|e| Error::io(Kind::Failed, format!("cannot remove {}", path.display()), &e))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! Bytes against proof files: no node, no root folder, no network.
+
+use crate::error::{Error, Kind, Result};
+use crate::name::escape;
+use crate::rest::logged;
+use crate::rest::wire::{self, Standing, Verified};
+use crate::slice;
+use sha2::Digest;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use wizefs_ledger::{
+    Checkpoint, ConsistencyFile, Content, FileOp, Hashes, Policy, ProofError, ProofFile, StateProof, Transaction,
+    TreePath, Trust,
+};
+
+/// Bytes read at a time.
+const CHUNK: usize = 1 << 20;
+
+/// What is to be shown of a file.
+pub struct Claim<'a> {
+    /// The file, folder, symbolic link, or the place where nothing must be.
+    pub file: &'a Path,
+    /// The proof file's text.
+    pub proof: &'a str,
+    /// A state proof's text.
+    pub state: Option<&'a str>,
+    /// A bao slice, and the range of which `file` holds the bytes.
+    pub slice: Option<(&'a [u8], u64, u64)>,
+    /// Whose checkpoints count.
+    pub policy: &'a Policy,
+}
+
+/// Check a file against its proofs.
+///
+/// # Errors
+/// [`Kind::Damaged`] when anything does not hold; [`Kind::FileMissing`] when there is no such file. A signer whom nobody
+/// vouches for is no error but said in the reply.
+pub fn check(claim: &Claim<'_>) -> Result<Verified> {
+    let proof = ProofFile::parse(claim.proof).map_err(refuted)?;
+    let proven = proof.check().map_err(refuted)?;
+    let mut verified = judged("proof", claim.policy, &proof.checkpoint)?;
+    describe(&mut verified, &proven.transaction, proof.index, &proven.txid.to_string());
+    compare(claim, &proven.transaction)?;
+    verified.range = claim.slice.map(|(_, first, last)| (first, last));
+    if let Some(state) = claim.state {
+        verified.state = Some(standing(state, &proof, &proven)?);
+    }
+    Ok(verified)
+}
+
+/// Check that the log of the checkpoint in `file` is the beginning of the one in a consistency proof.
+///
+/// # Errors
+/// [`Kind::Damaged`] when it is not.
+pub fn check_consistency(file: &Path, proof: &str, policy: &Policy) -> Result<Verified> {
+    let old = std::fs::read_to_string(file).map_err(|e| missing(file, &e))?;
+    let stated = Checkpoint::unchecked(&old).map_err(|e| damaged(format!("{}: {e}", file.display())))?;
+    policy.judge(&old).map_err(|e| damaged(format!("{}: {e}", file.display())))?;
+    let proof = ConsistencyFile::parse(proof).map_err(refuted)?;
+    proof.check(&stated).map_err(refuted)?;
+    judged("consistency", policy, &proof.checkpoint)
+}
+
+/// What the policy says of a checkpoint.
+fn judged(kind: &'static str, policy: &Policy, note: &str) -> Result<Verified> {
+    let stated = Checkpoint::unchecked(note).map_err(|e| damaged(e.to_string()))?;
+    let (signer, keys) = match policy.judge(note).map_err(|e| damaged(e.to_string()))? {
+        Trust::Trusted(key) => ("trusted", vec![key.to_string()]),
+        Trust::NoTrustedKey(ids) => ("unchecked", ids.iter().map(|id| format!("{}+{id}", stated.origin)).collect()),
+        Trust::TooFewWitnesses(key) => ("too-few-witnesses", vec![key.to_string()]),
+    };
+    Ok(Verified {
+        v: wire::V,
+        r#type: kind,
+        ok: true,
+        signer,
+        keys,
+        log: stated.origin,
+        log_size: stated.size,
+        txid: None,
+        index: None,
+        time: None,
+        author: None,
+        op: None,
+        bucket_id: None,
+        path: wire::WirePath::default(),
+        size: None,
+        blake3: None,
+        sha256: None,
+        range: None,
+        state: None,
+        exit: if signer == "trusted" { 0 } else { Kind::Untrusted.exit() },
+    })
+}
+
+fn describe(verified: &mut Verified, transaction: &Transaction, index: u64, txid: &str) {
+    let micros = transaction.time_us().and_then(|time| i64::try_from(time).ok());
+    let line = logged::of_transaction(transaction);
+    verified.txid = Some(txid.to_owned());
+    verified.index = Some(index);
+    verified.time = micros.map(wire::time);
+    verified.author = transaction.author().map(|author| author.address().to_string());
+    verified.op = Some(line.op);
+    verified.bucket_id = transaction.file().map(|file| file.bucket.to_string());
+    verified.path = line.path;
+    verified.size = line.size;
+    verified.blake3 = line.blake3;
+    verified.sha256 = line.sha256;
+}
+
+/// The file against what the transaction states.
+fn compare(claim: &Claim<'_>, transaction: &Transaction) -> Result<()> {
+    let file = claim.file;
+    let change = transaction.file().ok_or_else(|| damaged("the transaction is not about a file".to_owned()))?;
+    match &change.op {
+        FileOp::Put(put) | FileOp::Accept(put) => match &put.content {
+            Content::File { size, hashes: Some(hashes) } => compare_content(claim, *size, hashes),
+            Content::File { hashes: None, .. } => {
+                Err(damaged("the file was still being written: its content is not on the ledger".to_owned()))
+            }
+            Content::Symlink { target } => {
+                let found = std::fs::read_link(file).map_err(|e| missing(file, &e))?;
+                if found.as_os_str().as_bytes() == target.as_slice() { Ok(()) } else { Err(differs(file)) }
+            }
+        },
+        FileOp::Mkdir { .. } if file.is_dir() => Ok(()),
+        FileOp::Mkdir { .. } => Err(damaged(format!("the proof is of a folder, and {} is none", file.display()))),
+        _ if file.symlink_metadata().is_err() => Ok(()),
+        _ => Err(damaged(format!("the proof says that the file was taken away, but {} is there", file.display()))),
+    }
+}
+
+fn compare_content(claim: &Claim<'_>, size: u64, hashes: &Hashes) -> Result<()> {
+    let path = claim.file;
+    let mut file = File::open(path).map_err(|e| missing(path, &e))?;
+    if let Some((slice, first, last)) = claim.slice {
+        let proven = slice::decode(slice, &hashes.blake3, size, first, last);
+        let proven = proven.ok_or_else(|| damaged(format!("the slice does not prove bytes {first}-{last}")))?;
+        let mut found = Vec::new();
+        let read = file.by_ref().take(slice::MOST + 1).read_to_end(&mut found);
+        read.map_err(|e| missing(path, &e))?;
+        return if found == proven { Ok(()) } else { Err(differs(path)) };
+    }
+    let (mut blake3, mut sha256) = (blake3::Hasher::new(), sha2::Sha256::new());
+    let (mut read, mut chunk) = (0u64, vec![0; CHUNK]);
+    loop {
+        let count = file.read(&mut chunk).map_err(|e| missing(path, &e))?;
+        if count == 0 {
+            break;
+        }
+        read += count as u64;
+        blake3.update(&chunk[..count]);
+        sha256.update(&chunk[..count]);
+    }
+    let equal =
+        read == size && blake3.finalize().as_bytes() == &hashes.blake3 && sha256.finalize()[..] == hashes.sha256;
+    if equal { Ok(()) } else { Err(differs(path)) }
+}
+
+/// What a state proof says, if it is about the same thing as the proof beside it.
+fn standing(text: &str, proof: &ProofFile, proven: &wizefs_ledger::proof::Logged) -> Result<Standing> {
+    let state = StateProof::parse(text).map_err(refuted)?;
+    let found = state.check().map_err(refuted)?;
+    if state.coinbase.checkpoint != proof.checkpoint {
+        return Err(damaged("the state proof is by another checkpoint than the proof".to_owned()));
+    }
+    let change = proven.transaction.file();
+    let ends_at: Option<&TreePath> = change.and_then(|change| match &change.op {
+        FileOp::Remove { path } | FileOp::Rmdir { path } => Some(path),
+        FileOp::Rename { from, .. } => Some(from),
+        _ => None,
+    });
+    let is_about = change.is_some_and(|change| change.bucket == state.bucket);
+    let standing = match &found.entry {
+        Some(entry) if entry.content_txid() == proven.txid => "current",
+        None if is_about && ends_at.is_some_and(|path| state.path.below(path).is_some()) => "absent",
+        _ => return Err(damaged(format!("at block {} another version was there, or none", state.block))),
+    };
+    Ok(Standing {
+        block: state.block,
+        bucket: found.bucket.name.to_string(),
+        path: wire::path_of(state.path.as_bytes()),
+        standing,
+    })
+}
+
+fn refuted(error: ProofError) -> Error {
+    damaged(error.to_string())
+}
+
+fn damaged(text: String) -> Error {
+    Error::new(Kind::Damaged, escape(&text)).without_hint()
+}
+
+fn differs(file: &Path) -> Error {
+    damaged(format!("{} is not what was proven", file.display()))
+}
+
+fn missing(file: &Path, error: &std::io::Error) -> Error {
+    Error::io(Kind::FileMissing, format!("cannot read {}", file.display()), error).without_hint()
+}

@@ -1,0 +1,59 @@
+//! The shape of `status`.
+
+use super::BucketStatus;
+use serde::{Deserialize, Serialize};
+
+/// `wizefs status`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// [`super::V`].
+    pub v: u32,
+    /// The process.
+    pub node: NodeStatus,
+    /// The chain.
+    pub ledger: LedgerStatus,
+    /// The buckets.
+    pub buckets: Vec<BucketStatus>,
+}
+
+/// The process in [`Status`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Whether a node runs; a command on its own is none.
+    pub running: bool,
+    /// Its process id.
+    pub pid: Option<u32>,
+    /// Version of the program.
+    pub version: String,
+    /// Where REST listens.
+    pub rest: Option<String>,
+    /// Where gRPC listens.
+    pub grpc: Option<String>,
+    /// When it started.
+    pub since: Option<String>,
+    /// Why it takes no writes, when it does not.
+    pub problem: Option<String>,
+}
+
+/// The chain in [`Status`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LedgerStatus {
+    /// Chain id.
+    pub chain: String,
+    /// C2SP verifier key of the log key.
+    pub vkey: String,
+    /// Height of the newest block.
+    pub height: u64,
+    /// Its hash.
+    pub head: String,
+    /// When it was sealed.
+    pub head_time: Option<String>,
+    /// Transactions in blocks.
+    pub transactions: u64,
+    /// Transactions in the log of the last checkpoint that `wizefs witness` took away: nothing before can be rewritten unseen.
+    pub witnessed: Option<u64>,
+    /// Transactions in the mempool.
+    pub pending: u64,
+    /// Changes not settled yet.
+    pub unsettled: u64,
+}

@@ -1,0 +1,105 @@
+//! Parts of a file against its BLAKE3: bao slices, with groups of 16 KiB (crate bao-tree).
+//!
+//! A slice is the file's size (u64, little-endian) and then, from the top of the tree, the pairs of inner hashes and the
+//! groups of content that the range needs.
+
+use bao_tree::io::BaoContentItem;
+use bao_tree::io::outboard::PreOrderMemOutboard;
+use bao_tree::io::sync::{DecodeResponseIter, encode_ranges_validated};
+use bao_tree::{BaoTree, BlockSize, ChunkNum, ChunkRanges};
+use std::fs::File;
+use std::io::{self, Read};
+
+/// Groups of 2^4 chunks of 1 KiB.
+const GROUP: BlockSize = BlockSize::from_chunk_log(4);
+/// Bytes of a chunk.
+const CHUNK: u64 = 1024;
+/// Most bytes of content in a slice: it is made and read in memory.
+pub const MOST: u64 = 64 << 20;
+
+fn chunks(first: u64, last: u64) -> ChunkRanges {
+    ChunkRanges::from(ChunkNum(first / CHUNK)..ChunkNum(last / CHUNK + 1))
+}
+
+/// The slice of bytes `first..=last` of `file`, which has `size` bytes and the BLAKE3 `root`. Reads the whole file.
+///
+/// # Errors
+/// The file cannot be read, or is not what it should be.
+pub fn encode(file: &File, root: &[u8; 32], size: u64, first: u64, last: u64) -> io::Result<Vec<u8>> {
+    let tree = BaoTree::new(size, GROUP);
+    let mut outboard = PreOrderMemOutboard { root: (*root).into(), tree, data: vec![0; tree.outboard_size() as usize] };
+    let found = bao_tree::io::sync::outboard(io::BufReader::with_capacity(1 << 20, file), tree, &mut outboard)?;
+    if found.as_bytes() != root {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the content changed while it was read"));
+    }
+    let mut slice = size.to_le_bytes().to_vec();
+    encode_ranges_validated(Content(file), &outboard, &chunks(first, last), &mut slice).map_err(io::Error::from)?;
+    Ok(slice)
+}
+
+/// The bytes `first..=last` that a slice proves of the file with this BLAKE3 and size; none when it proves nothing of it.
+pub fn decode(slice: &[u8], root: &[u8; 32], size: u64, first: u64, last: u64) -> Option<Vec<u8>> {
+    let (stated, encoded) = slice.split_first_chunk::<8>()?;
+    if u64::from_le_bytes(*stated) != size || first > last || last >= size || last - first >= MOST {
+        return None;
+    }
+    let ranges = chunks(first, last);
+    let mut content = Vec::new();
+    let mut encoded = encoded;
+    for item in DecodeResponseIter::new((*root).into(), BaoTree::new(size, GROUP), &mut encoded, &ranges) {
+        if let BaoContentItem::Leaf(leaf) = item.ok()? {
+            let end = leaf.offset + leaf.data.len() as u64;
+            let (from, to) = (leaf.offset.max(first), end.min(last + 1));
+            if from < to {
+                content.extend_from_slice(&leaf.data[(from - leaf.offset) as usize..(to - leaf.offset) as usize]);
+            }
+        }
+    }
+    let whole = content.len() as u64 == last - first + 1 && encoded.read(&mut [0]).is_ok_and(|more| more == 0);
+    whole.then_some(content)
+}
+
+/// A file read by position.
+struct Content<'a>(&'a File);
+
+impl positioned_io::ReadAt for Content<'_> {
+    fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<usize> {
+        std::os::unix::fs::FileExt::read_at(self.0, buf, pos)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn check(size: u64, first: u64, last: u64) {
+        let bytes: Vec<u8> = (0..size).map(|at| (at * 31 % 251) as u8).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        let root = *blake3::hash(&bytes).as_bytes();
+        let slice = encode(&file, &root, size, first, last).unwrap();
+        let expect = &bytes[first as usize..=last as usize];
+        assert_eq!(decode(&slice, &root, size, first, last).as_deref(), Some(expect), "{size} {first}-{last}");
+        for at in (0..slice.len()).step_by(97) {
+            let mut altered = slice.clone();
+            altered[at] ^= 1;
+            assert_eq!(decode(&altered, &root, size, first, last), None, "byte {at}");
+        }
+        assert_eq!(decode(&slice[..slice.len() - 1], &root, size, first, last), None);
+        assert_eq!(decode(&[&slice[..], &[0]].concat(), &root, size, first, last), None);
+        assert_eq!(decode(&slice, &root, size + 1, first, last), None);
+        assert_eq!(decode(&slice, &root, size, first, size), None);
+    }
+
+    #[test]
+    fn slices_prove_their_range_and_nothing_else() {
+        check(1, 0, 0);
+        check(5, 1, 3);
+        check(16_384, 0, 16_383);
+        check(100_000, 50_000, 50_001);
+        check(3_000_000, 16_384, 40_000);
+        check(3_000_000, 2_999_999, 2_999_999);
+    }
+}

@@ -1,0 +1,159 @@
+//! Proofs through the real program, and a stranger's checker of them.
+
+use crate::root::{Ran, TestRoot};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// A root with the bucket `docs`, a file in it, and the log's verifier key in `keys`.
+fn recorded() -> TestRoot {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    let bytes: Vec<u8> = (0..200_000u32).map(|at| (at * 31 % 251) as u8).collect();
+    fs::write(root.outside().join("a.bin"), bytes).unwrap();
+    fs::write(root.outside().join("b.txt"), "other").unwrap();
+    root.run("put a.bin docs").expect(0);
+    root.run("put b.txt docs/sub/").expect(0);
+    let status = root.run("status --json").expect(0).json();
+    fs::write(root.outside().join("keys"), status["ledger"]["vkey"].as_str().unwrap()).unwrap();
+    root
+}
+
+/// Run in another place that has no root.
+fn elsewhere(root: &TestRoot, line: &str) -> Ran {
+    let mut command = root.command(&line.split(' ').collect::<Vec<_>>());
+    command.env("WIZEFS_ROOT", root.outside().join("no/root")).output().unwrap().into()
+}
+
+#[test]
+fn a_file_is_proven_to_a_stranger() {
+    let root = recorded();
+    let made = root.run("proof docs/a.bin -o a.p --json").expect(0).json();
+    assert_eq!((made["bucket"].as_str(), made["path"].as_str()), (Some("docs"), Some("a.bin")));
+    assert_eq!(made["proof"].as_str().unwrap(), fs::read_to_string(root.outside().join("a.p")).unwrap());
+    assert_eq!(root.run("proof docs/a.bin").expect(0).stdout, made["proof"].as_str().unwrap());
+
+    root.run("verify a.bin --proof a.p").expect(0);
+    let trusted = elsewhere(&root, "verify a.bin --proof a.p --policy keys --json").expect(0).json();
+    assert_eq!((trusted["signer"].as_str(), trusted["txid"].as_str()), (Some("trusted"), made["txid"].as_str()));
+    let unknown = elsewhere(&root, "verify a.bin --proof a.p").expect(27);
+    assert!(unknown.stderr.contains("signer not checked: wizefs.invalid/"), "{unknown:#?}");
+    assert!(!root.outside().join("no").exists(), "verifying needs no root");
+
+    for bad in ["verify b.txt --proof a.p --policy keys", "verify a.bin --proof b.txt --policy keys"] {
+        assert_eq!(elsewhere(&root, &format!("{bad} --json")).expect(26).error(), (26, "damaged".into()));
+    }
+    elsewhere(&root, "verify nosuch --proof a.p --policy keys").expect(11);
+    elsewhere(&root, "verify a.bin --proof nosuch --policy keys").expect(11);
+    elsewhere(&root, "verify a.bin --proof a.p --policy b.txt").expect(2);
+    root.run("proof docs/nosuch").expect(11);
+    root.run("proof nosuch/a").expect(6);
+    root.run("proof docs/a.bin -o b.txt").expect(11);
+    assert_eq!(fs::read_to_string(root.outside().join("b.txt")).unwrap(), "other", "only proofs are replaced");
+    root.run("proof docs/a.bin -o a.p").expect(0);
+}
+
+#[test]
+fn the_current_version_and_absence_are_proven() {
+    let root = recorded();
+    root.run("proof docs/a.bin --state -o a.p").expect(0);
+    let said = elsewhere(&root, "verify a.bin --proof a.p --policy keys --json").expect(0).json();
+    let state = &said["state"];
+    assert_eq!((state["standing"].as_str(), state["bucket"].as_str()), (Some("current"), Some("docs")));
+    let text = fs::read_to_string(root.outside().join("a.p.state")).unwrap();
+    let before = fs::read_to_string(root.outside().join("a.p")).unwrap();
+
+    root.run("remove a.bin docs").expect(0);
+    root.run("proof docs/a.bin --state -o gone.p").expect(0);
+    let said = elsewhere(&root, "verify nothing --proof gone.p --policy keys --json").expect(0).json();
+    assert_eq!((said["op"].as_str(), said["state"]["standing"].as_str()), (Some("remove"), Some("absent")));
+    elsewhere(&root, "verify a.bin --proof gone.p --policy keys").expect(26);
+
+    // The state of one moment beside the proof of another, and a row altered.
+    fs::write(root.outside().join("gone.p.state"), &text).unwrap();
+    elsewhere(&root, "verify nothing --proof gone.p --policy keys").expect(26);
+    fs::write(root.outside().join("a.p.state"), text.replacen(" value A", " value B", 1)).unwrap();
+    elsewhere(&root, "verify a.bin --proof a.p --policy keys").expect(26);
+    assert_eq!(before, fs::read_to_string(root.outside().join("a.p")).unwrap());
+    root.run("integrity").expect(0);
+}
+
+#[test]
+fn a_part_of_a_file_is_proven() {
+    let root = recorded();
+    root.run("proof docs/a.bin --range 70000-90000 -o a.p").expect(0);
+    let whole = fs::read(root.outside().join("a.bin")).unwrap();
+    fs::write(root.outside().join("part"), &whole[70_000..=90_000]).unwrap();
+    elsewhere(&root, "verify part --proof a.p --range 70000-90000 --policy keys").expect(0);
+    elsewhere(&root, "verify part --proof a.p --range 70001-90001 --policy keys").expect(26);
+    elsewhere(&root, "verify part --proof a.p --policy keys").expect(26);
+    elsewhere(&root, "verify part --proof a.p --range 5 --policy keys").expect(2);
+    root.run("proof docs/a.bin --range 0-200000 -o a.p").expect(2);
+}
+
+#[test]
+fn a_rewritten_history_is_refused() {
+    let root = recorded();
+    root.run("witness -o kept").expect(0);
+    let old = fs::read_to_string(root.outside().join("kept")).unwrap();
+    let copied = Command::new("cp").arg("-a").arg(root.path("")).arg(root.outside().join("copy")).status().unwrap();
+    assert!(copied.success());
+    root.run("remove a.bin docs").expect(0);
+    root.run("witness -o kept").expect(0);
+    fs::write(root.outside().join("old"), old).unwrap();
+    let size = root.run("witness -o old --json").expect(0).json()["since"].as_u64().unwrap();
+    root.run(&format!("proof --since {size} -o grown")).expect(0);
+    root.run("verify kept --proof grown").expect(26);
+    root.run("proof --since 99999").expect(2);
+
+    // The old copy goes its own way; whoever kept the newer checkpoint notices, whichever log is longer.
+    for line in ["status", "put b.txt docs/1", "put b.txt docs/2"] {
+        let copy = root.outside().join("copy");
+        Ran::from(root.command(&line.split(' ').collect::<Vec<_>>()).env("WIZEFS_ROOT", &copy).output().unwrap())
+            .expect(0);
+        let witness = ["witness", "-o", "kept", "--json"];
+        let refused = Ran::from(root.command(&witness).env("WIZEFS_ROOT", &copy).output().unwrap());
+        assert_eq!(refused.expect(26).error(), (26, "ledger-damaged".into()), "{line}");
+    }
+    root.run("witness -o kept").expect(0);
+    root.run("witness -o b.txt").expect(11);
+}
+
+/// The checker's interpreter; none, loudly, where python3 lacks the Ed25519 library and nobody requires it.
+fn python() -> Option<&'static str> {
+    let there = Command::new("python3").args(["-c", "import cryptography"]).output();
+    if there.is_ok_and(|output| output.status.success()) {
+        return Some("python3");
+    }
+    let required = ["WIZEFS_REQUIRE_FUSE", "CI"].iter().any(|name| std::env::var_os(name).is_some());
+    assert!(!required, "python3 with the package cryptography is required");
+    eprintln!("SKIPPED, this test needs python3 with the package cryptography");
+    None
+}
+
+#[test]
+fn an_independent_checker_agrees() {
+    let Some(python) = python() else { return };
+    let root = recorded();
+    root.run("proof docs/a.bin -o a.p").expect(0);
+    let good = fs::read(root.outside().join("a.p")).unwrap();
+    let mut files = vec![PathBuf::from("a.p")];
+    for at in 0..good.len() {
+        let mut bytes = good.clone();
+        bytes[at] ^= [1, 2, 32][at % 3];
+        files.push(format!("altered-{at}").into());
+        fs::write(root.outside().join(&files[at + 1]), bytes).unwrap();
+    }
+    let checker = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/proof_checker.py");
+    let mut command = Command::new(python);
+    command.current_dir(root.outside()).args([checker, "keys", "a.bin"]).args(&files);
+    let ran = Ran::from(command.output().unwrap()).expect(0);
+    let verdicts: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!((verdicts.len(), verdicts[0]), (files.len(), "ok"));
+    for (verdict, file) in verdicts.iter().zip(&files).skip(1) {
+        assert!(verdict.starts_with("refused"), "{}: {verdict}", file.display());
+    }
+    let ran =
+        Command::new(python).current_dir(root.outside()).args([checker, "keys", "b.txt", "a.p"]).output().unwrap();
+    assert_eq!(Ran::from(ran).expect(0).stdout.trim(), "refused: another content");
+}
