@@ -31,7 +31,7 @@ missing_packages() {
     [ "$1" = test ] || return 0
     has git || echo git
     has python3 || echo python3
-    python3 -c 'import cryptography' 2>/dev/null || echo python3-cryptography
+    python3 -c 'import cryptography' 2>/dev/null || /usr/bin/python3 -c 'import cryptography' 2>/dev/null || echo python3-cryptography
     has rsync || echo rsync
     has bindfs || echo bindfs
     has umount || echo mount

@@ -3,6 +3,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -161,11 +162,13 @@ impl TestRoot {
         self.wait_for("the end of the node", || !self.is_node_alive());
     }
 
-    /// Whether the process in `node.lock` runs, and is wizefs.
+    /// Whether the process in `node.lock` runs, and is the node of this root: the number of one that is gone may be another's by now.
     pub(crate) fn is_node_alive(&self) -> bool {
         let Some(pid) = self.node() else { return false };
-        let exe = fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero()));
-        exe.is_ok_and(|exe| exe == fs::canonicalize(env!("CARGO_BIN_EXE_wizefs")).unwrap())
+        let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap_or_default();
+        let root = self.path("");
+        let ours = [b"WIZEFS_ROOT=", root.as_os_str().as_bytes()].concat();
+        environment.split(|byte| *byte == 0).any(|variable| variable == ours)
     }
 
     /// Look again until it is so.
