@@ -2,6 +2,7 @@
 # Builds wizefs and runs its main job here: ./start.sh
 #   ./start.sh          builds, creates and mounts the bucket `docs`, says where it is
 #   ./start.sh test     every check there is, as CI runs them
+#   ./start.sh soak     an hour of load, fsx and kills, and the largest sizes of other tests; WIZEFS_SOAK_MINUTES says how long
 #   ./start.sh docker   builds the container and runs the node in it
 # May be run again at any time. Installs what is missing through apt when it may, and says what is missing when not.
 set -euo pipefail
@@ -209,6 +210,15 @@ run_tests() {
     say "everything passed in $SECONDS s"
 }
 
+run_soak() {
+    install_missing test
+    find_rust
+    install_suites
+    export WIZEFS_REQUIRE_FUSE=1 WIZEFS_SOAK_MINUTES="${WIZEFS_SOAK_MINUTES:-60}"
+    export WIZEFS_TEST_FSX="${WIZEFS_TEST_FSX:-1000000}" WIZEFS_TEST_ENTRIES="${WIZEFS_TEST_ENTRIES:-1000000}"
+    cargo test --release --locked --test it -- --nocapture soak suites listing
+}
+
 docker_up() {
     has docker || die "docker is missing; on Debian, as root: apt-get install -y docker.io"
     docker info >/dev/null 2>&1 || die "the docker daemon does not answer: is it running, and may $(id -un) use it?"
@@ -226,6 +236,7 @@ docker_up() {
 case "${1:-up}" in
 up) up ;;
 test) run_tests ;;
+soak) run_soak ;;
 docker) docker_up ;;
-*) sed -n '2,6s/^# \{0,1\}//p' start.sh; exit 2 ;;
+*) sed -n '2,7s/^# \{0,1\}//p' start.sh; exit 2 ;;
 esac

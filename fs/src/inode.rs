@@ -2,7 +2,7 @@
 
 use crate::error::{FsError, FsResult};
 use crate::lease::reopen;
-use crate::stat::{Id, Kind, Stat};
+use crate::stat::{Id, Kind, Stat, know_births};
 use crate::vfs::Ino;
 use parking_lot::{Condvar, Mutex, RwLock};
 use rustix::fs::{Mode, OFlags};
@@ -283,6 +283,7 @@ impl InodeTable {
     /// # Errors
     /// What the kernel answers.
     pub fn new(root: OwnedFd) -> FsResult<Self> {
+        know_births(&root)?;
         let stat = Stat::of_fd(&root)?;
         let descriptors = Arc::default();
         let node = Arc::new(Node::new(Ino::ROOT, &stat, Some(root), &descriptors));

@@ -1,6 +1,7 @@
 //! What `statx` says about a file of the backing.
 
 use crate::error::FsResult;
+use parking_lot::RwLock;
 use rustix::fs::{AtFlags, Statx, StatxFlags, StatxTimestamp};
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
@@ -136,14 +137,39 @@ impl Stat {
     }
 }
 
+/// Devices on which a file's birth moves while it stays the same file.
+static MOVING_BIRTHS: RwLock<Vec<u64>> = RwLock::new(Vec::new());
+
+/// `OVERLAYFS_SUPER_MAGIC` of `linux/magic.h`: a file of a lower layer is born again at the first write to it.
+const OVERLAY: i64 = 0x794c_7630;
+
+/// From now on take no file on the file system of `root` for another one because it says it was born at another time, where that
+/// means nothing.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn know_births(root: impl AsFd) -> FsResult<()> {
+    let dev = Stat::of_fd(&root)?.dev;
+    // The type of this number differs between machines.
+    #[allow(clippy::unnecessary_cast, reason = "i64 here, u32 elsewhere")]
+    let overlay = rustix::fs::fstatfs(&root)?.f_type as i64 == OVERLAY;
+    let mut moving = MOVING_BIRTHS.write();
+    moving.retain(|known| *known != dev);
+    if overlay {
+        moving.push(dev);
+    }
+    Ok(())
+}
+
 fn nanos(time: StatxTimestamp) -> i64 {
     time.tv_sec.saturating_mul(1_000_000_000).saturating_add(i64::from(time.tv_nsec))
 }
 
 impl From<Statx> for Stat {
     fn from(s: Statx) -> Self {
+        let dev = rustix::fs::makedev(s.stx_dev_major, s.stx_dev_minor);
         Self {
-            dev: rustix::fs::makedev(s.stx_dev_major, s.stx_dev_minor),
+            dev,
             ino: s.stx_ino,
             kind: Kind::from_mode(u32::from(s.stx_mode)),
             mode: u32::from(s.stx_mode) & 0o7777,
@@ -157,7 +183,7 @@ impl From<Statx> for Stat {
             atime_ns: nanos(s.stx_atime),
             mtime_ns: nanos(s.stx_mtime),
             ctime_ns: nanos(s.stx_ctime),
-            btime_ns: nanos(s.stx_btime),
+            btime_ns: if MOVING_BIRTHS.read().contains(&dev) { 0 } else { nanos(s.stx_btime) },
         }
     }
 }

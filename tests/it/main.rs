@@ -25,6 +25,7 @@ mod soak;
 mod structure;
 mod suites;
 mod transcript;
+mod traps;
 mod tree;
 mod unanswered;
 mod users;

@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// The program of a suite: where `./start.sh test` puts it, or on the path. None, loudly, where it is not required.
 pub(crate) fn suite(name: &str) -> Option<PathBuf> {
@@ -25,9 +26,9 @@ pub(crate) fn suite(name: &str) -> Option<PathBuf> {
 }
 
 /// Run to the end, however slow the machine.
-fn run(command: &mut Command) -> Ran {
+fn run(command: &mut Command, patience: Duration) -> Ran {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    finish_within(PATIENCE * 60, child)
+    finish_within(patience, child)
 }
 
 /// Neither file flags nor NFSv4 lists are Linux's; remounting is no business of a test that shares the machine.
@@ -43,7 +44,7 @@ fn pjdfstest(program: &Path, root: &TestRoot, folder: &Path) -> (BTreeMap<String
     fs::write(&config, PJDFSTEST_TOML).unwrap();
     let mut command = Command::new(program);
     command.arg("-c").arg(config).arg("-s").arg(root.outside().join("second")).arg("-p").arg(folder);
-    let ran = run(command.env("NO_COLOR", "1").env("RUST_BACKTRACE", "0"));
+    let ran = run(command.env("NO_COLOR", "1").env("RUST_BACKTRACE", "0"), PATIENCE * 30);
     let result = |line: &str| {
         let (name, how) = line.rsplit_once(' ')?;
         matches!(how, "ok" | "skipped" | "FAILED").then(|| (name.trim().to_owned(), how.to_owned()))
@@ -111,7 +112,8 @@ pub(crate) fn fsx(program: &Path, root: &TestRoot, file: &Path, operations: u64,
     fs::write(&config, FSX_TOML).unwrap();
     let mut command = Command::new(program);
     command.arg("-f").arg(config).args(["-N", &operations.to_string(), "-S", &seed.to_string()]);
-    run(command.arg("-P").arg(root.outside()).arg(file)).expect(0);
+    let patience = PATIENCE * 15 + Duration::from_millis(5 * operations);
+    run(command.arg("-P").arg(root.outside()).arg(file), patience).expect(0);
 }
 
 #[test]

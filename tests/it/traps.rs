@@ -1,0 +1,177 @@
+//! Where file systems in user space go wrong: mappings at unmount, storms of opens, writers during hashing, stray signals, backings that
+//! are stacked, and nodes without privilege.
+
+use crate::root::{PATIENCE, Ran, TestRoot};
+use rustix::mount::{MountFlags, mount};
+use rustix::process::Signal;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+#[test]
+fn a_mapping_alone_keeps_a_mount_busy_and_is_named() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs --mount").expect(0);
+    let script = "import mmap, os, sys; fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT); os.truncate(fd, 4096); \
+                  m = mmap.mmap(fd, 4096); os.close(fd); print('mapped', flush=True); sys.stdin.readline(); m[0:4] = b'last'";
+    let mut command = Command::new("python3");
+    command.args(["-c", script]).arg(root.mnt("docs", "mapped")).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut holder = command.spawn().unwrap();
+    let mut said = BufReader::new(holder.stdout.take().unwrap()).lines();
+    assert_eq!(said.next().unwrap().unwrap(), "mapped");
+    let busy = root.run("unmount docs").expect(13);
+    assert!(busy.stderr.contains(&format!("({})", holder.id())), "{busy:?}");
+    drop(holder.stdin.take());
+    assert!(holder.wait().unwrap().success());
+    root.run("unmount docs").expect(0);
+    assert_eq!(&fs::read(root.path("buckets/docs/data/mapped")).unwrap()[..4], b"last");
+    root.expect_clean("what the mapping wrote last is recorded");
+    root.expect_log_is_backing("docs");
+}
+
+#[test]
+fn a_thousand_opens_of_a_file_are_few_changes() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs --mount").expect(0);
+    let start = Instant::now();
+    for i in 0..1_000 {
+        let mut file = OpenOptions::new().create(true).append(true).open(root.mnt("docs", "log")).unwrap();
+        writeln!(file, "{i}").unwrap();
+    }
+    let took = start.elapsed();
+    root.expect_clean("after the storm");
+    let puts = root.run("log docs/log --json").expect(0).json_lines().len();
+    // One each time the file has waited for a second, and the last.
+    assert!(puts as u64 <= 3 + took.as_secs(), "{puts} puts in {took:?}");
+    root.expect_log_is_backing("docs");
+    root.run("unmount docs").expect(0);
+}
+
+#[test]
+fn who_writes_a_file_that_is_being_hashed_does_not_wait_for_the_hash() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs --mount").expect(0);
+    let path = root.mnt("docs", "large");
+    let chunk = vec![7; 1 << 20];
+    let mut file = File::create(&path).unwrap();
+    for _ in 0..200 {
+        file.write_all(&chunk).unwrap();
+    }
+    drop(file);
+    // A barrier has the file hashed at once; meanwhile somebody comes to write, again and again.
+    let mut slowest = Duration::ZERO;
+    for round in 0..10 {
+        let barrier = root.start("sync");
+        let looked = Instant::now();
+        while looked.elapsed() < Duration::from_millis(20 * round) {
+            std::thread::yield_now();
+        }
+        let start = Instant::now();
+        let mut file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all(&[round as u8]).unwrap();
+        slowest = slowest.max(start.elapsed());
+        drop(file);
+        crate::root::finish(barrier).expect(0);
+    }
+    eprintln!("the slowest open and write took {slowest:?}");
+    // Hashing the whole takes longer than that; one step of it does not.
+    assert!(slowest < Duration::from_millis(250), "{slowest:?}");
+    root.expect_clean("written while it was hashed");
+    let line = &root.run("log docs/large -n 1 --json").expect(0).json_lines()[0];
+    assert_eq!(line["blake3"], blake3::hash(&fs::read(&path).unwrap()).to_hex().to_string());
+    root.run("unmount docs").expect(0);
+}
+
+#[test]
+fn signals_that_nobody_meant_do_not_end_a_node() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs --mount").expect(0);
+    // The kernel sends the first when a lease breaks, the others when a pipe or a terminal is gone.
+    for signal in [Signal::IO, Signal::PIPE, Signal::WINCH] {
+        root.signal(signal);
+        fs::write(root.mnt("docs", "file"), format!("{signal:?}")).unwrap();
+        root.run("sync").expect(0);
+    }
+    root.expect_clean("after signals");
+    root.run("unmount docs").expect(0);
+}
+
+#[test]
+fn a_stacked_backing_is_served_and_its_evidence_is_weaker() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    for folder in ["lower", "upper", "work", "tree"] {
+        fs::create_dir(root.outside().join(folder)).unwrap();
+    }
+    fs::write(root.outside().join("lower/below"), "from below").unwrap();
+    // On a disk of its own: an overlay does not lie on every file system.
+    let here = |folder: &str| root.outside().join(folder).display().to_string();
+    let data = format!("lowerdir={},upperdir={},workdir={}", here("lower"), here("upper"), here("work"));
+    let data = std::ffi::CString::new(data).unwrap();
+    if let Err(e) = mount("overlay", root.outside().join("tree"), "overlay", MountFlags::empty(), data.as_c_str()) {
+        eprintln!("SKIPPED, no overlay here: {e}");
+        return;
+    }
+    root.run("create docs --from tree --mount").expect(0);
+    let mounted = root.mnt("docs", "");
+    OpenOptions::new().append(true).open(mounted.join("below")).unwrap().write_all(b", and more").unwrap();
+    fs::write(mounted.join("new"), "new").unwrap();
+    fs::create_dir(mounted.join("dir")).unwrap();
+    fs::rename(mounted.join("new"), mounted.join("dir/moved")).unwrap();
+    root.expect_clean("on an overlay");
+    assert_eq!(fs::read_to_string(mounted.join("below")).unwrap(), "from below, and more");
+    let put = &root.run("log docs/below -n 1 --json").expect(0).json_lines()[0];
+    assert_eq!((&put["cause"], &put["evidence"]), (&"mount".into(), &"stat".into()), "{put}");
+    root.expect_log_is("docs", &root.outside().join("tree"));
+    root.run("unmount docs").expect(0);
+    root.run("verify docs").expect(0);
+}
+
+/// What an ordinary user does, with a node of the same user.
+const ORDINARY: &str = r#"
+"$W" create docs --mount
+cd "$WIZEFS_ROOT/mnt/docs"
+echo content >file && echo more >>file && mkdir dir && ln file dir/link && mv file dir/moved && chmod 640 dir/moved
+[ "$(stat -c %U dir/moved)" = nobody ] && [ "$(cat dir/link)" = "$(printf 'content\nmore')" ]
+ln -s dir/moved name && truncate -s 3 dir/link && [ "$(cat name)" = con ]
+python3 -c 'import mmap, os; fd = os.open("mapped", os.O_RDWR | os.O_CREAT); os.truncate(fd, 4096); mmap.mmap(fd, 4096)[0:3] = b"abc"'
+cd / && "$W" sync && "$W" verify docs && "$W" unmount docs && "$W" verify docs
+"$W" log docs --json
+"#;
+
+#[test]
+fn a_node_without_privilege_does_it_all_itself() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    if !rustix::process::geteuid().is_root() {
+        // Then every test here is this one.
+        return;
+    }
+    let (home, device) = (root.outside().join("home"), root.outside().join("fuse"));
+    fs::create_dir(&home).unwrap();
+    chown(&home, Some(65534), Some(65534)).unwrap();
+    fs::set_permissions(root.outside(), fs::Permissions::from_mode(0o755)).unwrap();
+    // The program where everybody may run it, and the device as most systems have it: open to everybody.
+    let program = root.outside().join("wizefs");
+    fs::copy(env!("CARGO_BIN_EXE_wizefs"), &program).unwrap();
+    let fuse = fs::metadata("/dev/fuse").unwrap();
+    assert!(fuse.file_type().is_char_device());
+    let made =
+        rustix::fs::mknodat(rustix::fs::CWD, &device, rustix::fs::FileType::CharacterDevice, 0o666.into(), fuse.rdev());
+    let allowed = made.is_ok() && File::options().read(true).write(true).open(&device).is_ok();
+    if !allowed {
+        eprintln!("SKIPPED, no device can be made in {}", root.outside().display());
+        return;
+    }
+    fs::set_permissions(&device, fs::Permissions::from_mode(0o666)).unwrap();
+    let as_nobody =
+        "mount --bind \"$D\" /dev/fuse && exec setpriv --reuid=65534 --regid=65534 --clear-groups bash -euc \"$S\"";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "bash", "-euc", as_nobody]).env("D", &device).env("S", ORDINARY).env("W", &program);
+    command.env("HOME", &home).env("WIZEFS_ROOT", home.join("root")).env("WIZEFS_LISTEN", "off").current_dir("/");
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let ran: Ran = crate::root::finish_within(PATIENCE * 3, child);
+    assert_eq!(ran.code, 0, "{ran:#?}\n{:?}", fs::read_to_string(home.join("root/node.log")));
+    let puts = ran.stdout.lines().filter(|line| line.contains("\"op\":\"put\"")).count();
+    assert!(puts >= 4, "{ran:#?}");
+}
