@@ -14,7 +14,8 @@ const GROUPS: &str = "\
 Buckets:  create (c)   delete (d)   mount (m)   unmount (u)   list (ls)   check
 Files:    put (p)      get (g)      remove (r)
 Ledger:   log          verify       accept      sync          integrity
-          proof        witness
+          proof        witness      block       mine          forget
+Coins:    wallet       send
 Node:     node         stop         status";
 
 const EXAMPLES: &str = "\
@@ -144,10 +145,20 @@ pub enum Command {
     Sync(cmd::sync::Args),
     /// Prove to anybody, without a node, what is in a file and since when
     Proof(cmd::proof::Args),
+    /// Erase what a transaction says
+    Forget(cmd::forget::Args),
     /// Take away a checkpoint, by which a rewritten history is found out
     Witness(cmd::witness::Args),
     /// The chain itself, from genesis
     Integrity(cmd::integrity::Args),
+    /// Keys, addresses and coins
+    Wallet(cmd::wallet::Args),
+    /// Send coins
+    Send(cmd::send::Args),
+    /// One block and its transactions
+    Block(cmd::block::Args),
+    /// Seal a block now
+    Mine(cmd::block::MineArgs),
     /// The node, the ledger and the buckets at a glance
     Status(cmd::status::Args),
     /// Run the node without a mount

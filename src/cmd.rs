@@ -1,9 +1,11 @@
 //! The commands: one file each with its arguments, what it asks of the node, and what it prints.
 
 pub mod accept;
+pub mod block;
 pub mod check;
 pub mod create;
 pub mod delete;
+pub mod forget;
 pub mod get;
 pub mod integrity;
 pub mod list;
@@ -13,11 +15,13 @@ pub mod node;
 pub mod proof;
 pub mod put;
 pub mod remove;
+pub mod send;
 pub mod status;
 pub mod stop;
 pub mod sync;
 pub mod unmount;
 pub mod verify;
+pub mod wallet;
 pub mod witness;
 
 use crate::cli::{Command, Global};
@@ -102,6 +106,11 @@ fn run_once(context: &Context, command: &Command) -> Result<u8> {
         Command::Verify(args) => verify::run(context, args),
         Command::Accept(args) => accept::run(context, args).map(|()| 0),
         Command::Sync(args) => sync::run(context, args).map(|()| 0),
+        Command::Wallet(args) => wallet::run(context, args).map(|()| 0),
+        Command::Send(args) => send::run(context, args).map(|()| 0),
+        Command::Block(args) => block::run(context, args).map(|()| 0),
+        Command::Mine(args) => block::mine(context, args).map(|()| 0),
+        Command::Forget(args) => forget::run(context, args).map(|()| 0),
         Command::Proof(args) => proof::run(context, args).map(|()| 0),
         Command::Witness(args) => witness::run(context, args).map(|()| 0),
         Command::Integrity(args) => integrity::run(context, args),

@@ -1,7 +1,8 @@
 //! Flags, environment and `<root>/node.conf` become one checked [`Config`].
 //!
 //! A flag beats its `WIZEFS_*` variable, which beats the file. The file is optional JSON:
-//! `{"listen": "127.0.0.1:13000", "grpc-listen": "off", "chain-listen": "off"}`.
+//! `{"listen": "127.0.0.1:13000", "grpc-listen": "off", "chain-listen": "off", "stamp-bits": 16}`; the stamp is for a chain that is
+//! yet to be made.
 
 use crate::error::{Error, Kind, Result};
 use serde::Deserialize;
@@ -9,6 +10,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use wizefs_ledger::{DEFAULT_STAMP_BITS, MAX_STAMP_BITS};
 
 /// Where the REST service listens unless told otherwise (the predecessor's port).
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:13000";
@@ -65,7 +67,7 @@ pub struct ListenArgs {
     /// Where gRPC listens; only off until this version serves it
     #[arg(long, value_name = "ADDR", env = "WIZEFS_GRPC_LISTEN", hide_env = true)]
     pub grpc_listen: Option<Listen>,
-    /// Where the chain routes listen of their own; only off until this version serves them
+    /// Where the chain routes listen of their own too: ADDRESS:PORT, or off [default: off]
     #[arg(long, value_name = "ADDR", env = "WIZEFS_CHAIN_LISTEN", hide_env = true)]
     pub chain_listen: Option<Listen>,
 }
@@ -85,6 +87,7 @@ struct File {
     listen: Option<String>,
     grpc_listen: Option<String>,
     chain_listen: Option<String>,
+    stamp_bits: Option<u8>,
 }
 
 /// Everything a node needs to know before it starts; all paths absolute.
@@ -94,6 +97,10 @@ pub struct Config {
     pub root: PathBuf,
     /// REST on TCP.
     pub listen: Listen,
+    /// The chain routes alone on TCP.
+    pub chain_listen: Listen,
+    /// Leading zero bits of every block's hash, for a chain that is yet to be made.
+    pub stamp_bits: u8,
 }
 
 impl Config {
@@ -117,13 +124,18 @@ impl Config {
             Some(listen) => listen,
             None => from_file(&root, file.chain_listen.as_deref(), "off")?,
         };
-        for (service, flag, wanted) in [("gRPC", "--grpc-listen", grpc), ("chain routes", "--chain-listen", chain)] {
+        for (service, flag, wanted) in [("gRPC", "--grpc-listen", grpc)] {
             if wanted != Listen::Off {
                 let text = format!("this version has no {service} service to listen on {wanted}");
                 return Err(Error::new(Kind::Failed, text).hint(format!("leave {flag} out")));
             }
         }
-        Ok(Config { root, listen })
+        let stamp_bits = file.stamp_bits.unwrap_or(DEFAULT_STAMP_BITS);
+        if stamp_bits > MAX_STAMP_BITS {
+            let text = format!("{}: stamp-bits is at most {MAX_STAMP_BITS}", root.join("node.conf").display());
+            return Err(Error::new(Kind::ConfigParse, text));
+        }
+        Ok(Config { root, listen, chain_listen: chain, stamp_bits })
     }
 }
 

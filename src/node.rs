@@ -2,6 +2,7 @@
 //! mounts and the sealer. Every method blocks; async callers use a worker thread.
 
 mod buckets;
+mod coins;
 mod files;
 mod history;
 mod keys;
@@ -12,7 +13,7 @@ mod sealer;
 pub(crate) mod trouble;
 
 pub use files::Fetched;
-pub use history::{LogQuery, integrity_of_folder};
+pub use history::{LogQuery, integrity_of_folder, rebuild_folder};
 
 use crate::config::Config;
 use crate::error::Result;
@@ -20,6 +21,7 @@ use crate::name::BucketName;
 use crate::registry::Registry;
 use crate::rest::wire;
 use crate::root::{Root, RootLock};
+use crate::wallets;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -56,7 +58,10 @@ pub struct Node {
     /// Lazily unmounted, and still served to those who use them.
     detached: Mutex<Vec<(BucketName, wizefs_fs::Mount)>>,
     sealer: sealer::Sealer,
+    /// Transfers that wait for a signature.
+    prepared: coins::Prepared,
     rest: Mutex<Option<SocketAddr>>,
+    chain: Mutex<Option<SocketAddr>>,
     since: SystemTime,
     stop: watch::Sender<bool>,
     /// Declared last: everything above is closed before the next node may open it.
@@ -88,7 +93,7 @@ impl Node {
         let mut registry = Registry::open(root.path())?;
         buckets::sweep(&root, &mut registry)?;
         phase("opening the ledger");
-        let (ledger, wallet) = keys::open_ledger(&root)?;
+        let (ledger, wallet) = keys::open_ledger(&root, config.stamp_bits)?;
         let node = Arc::new_cyclic(|node| Node {
             sealer: sealer::Sealer::new(node.clone()),
             root,
@@ -100,7 +105,9 @@ impl Node {
             opening: Mutex::new(()),
             lifecycle: Mutex::new(()),
             detached: Mutex::new(Vec::new()),
+            prepared: coins::Prepared::default(),
             rest: Mutex::new(None),
+            chain: Mutex::new(None),
             since: SystemTime::now(),
             stop: watch::Sender::new(false),
             _lock: lock,
@@ -122,12 +129,17 @@ impl Node {
 
     /// The address of the node's wallet, and its name.
     pub fn wallet(&self) -> (String, &'static str) {
-        (self.wallet.address().to_string(), keys::DEFAULT_WALLET)
+        (self.wallet.address().to_string(), wallets::DEFAULT)
     }
 
     /// Tell where REST listens.
     pub fn set_rest(&self, address: SocketAddr) {
         *self.rest.lock() = Some(address);
+    }
+
+    /// Tell where the chain routes listen of their own.
+    pub fn set_chain(&self, address: SocketAddr) {
+        *self.chain.lock() = Some(address);
     }
 
     /// Ask the node to end; the server sees to it.
@@ -177,6 +189,7 @@ impl Node {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 rest: self.rest_address(),
                 grpc: None,
+                chain: self.chain.lock().map(|address| address.to_string()),
                 since: running.then(|| jiff::Timestamp::try_from(self.since).unwrap_or_default().to_string()),
                 problem: self.problem(),
             },

@@ -3,6 +3,7 @@
 //! Handlers only translate: wire types in, a blocking call of the node on a worker thread, wire types out.
 
 mod buckets;
+mod chain;
 mod files;
 mod guard;
 mod history;
@@ -35,6 +36,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .merge(history::routes())
         .merge(legacy::routes())
         .merge(proofs::routes())
+        .merge(chain::routes())
         .route("/v1/stop", post(stop))
         .fallback(unknown_route)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&node), refuse_at_the_end))
@@ -44,6 +46,17 @@ pub fn router(node: Arc<Node>) -> Router {
 /// All routes for TCP: requests that a foreign web page caused are refused.
 pub fn public_router(node: Arc<Node>) -> Router {
     router(node).layer(axum::middleware::from_fn(guard::check))
+}
+
+/// The predecessor's chain routes alone, as its own service had them.
+pub fn chain_router(node: Arc<Node>) -> Router {
+    Router::new()
+        .merge(chain::routes())
+        .route("/", get(chain::home))
+        .fallback(unknown_route)
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&node), refuse_at_the_end))
+        .layer(axum::middleware::from_fn(guard::check))
+        .with_state(node)
 }
 
 /// Whoever asks a node that ends is told to ask the next one.

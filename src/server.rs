@@ -92,6 +92,13 @@ async fn serve(
     if let Some(address) = tcp.as_ref().and_then(|listener| listener.local_addr().ok()) {
         node.set_rest(address);
     }
+    let chain = match config.chain_listen {
+        Listen::Off => None,
+        Listen::On(address) => Some(TcpListener::bind(address).await.map_err(|e| taken(address, &e))?),
+    };
+    if let Some(address) = chain.as_ref().and_then(|listener| listener.local_addr().ok()) {
+        node.set_chain(address);
+    }
     let unix = socket::listen_on(node.root())?;
     let unix = unix.set_nonblocking(true).and_then(|()| UnixListener::from_std(unix));
     let unix = unix.map_err(|e| Error::io(Kind::Root, "cannot listen on node.sock", &e))?;
@@ -99,8 +106,10 @@ async fn serve(
     let stopping = node.stopping();
     let (ended, end) = watch::channel(false);
     let own = tokio::spawn(accept(unix, rest::router(Arc::clone(node)), end.clone()));
-    let public =
-        tcp.map(|tcp| tokio::spawn(accept(tcp.tap_io(send_at_once), rest::public_router(Arc::clone(node)), end)));
+    let public = tcp
+        .map(|tcp| tokio::spawn(accept(tcp.tap_io(send_at_once), rest::public_router(Arc::clone(node)), end.clone())));
+    let chain =
+        chain.map(|tcp| tokio::spawn(accept(tcp.tap_io(send_at_once), rest::chain_router(Arc::clone(node)), end)));
 
     let result = match begin(node, first, reporter).await {
         Ok(ready) => {
@@ -112,7 +121,7 @@ async fn serve(
     node.request_stop();
     socket::remove(node.root());
     ended.send_replace(true);
-    for task in [Some(own), public].into_iter().flatten() {
+    for task in [Some(own), public, chain].into_iter().flatten() {
         if task.await.is_err() {
             tracing::error!("a listener failed");
         }

@@ -17,7 +17,7 @@ pub const REWARD: u64 = 10;
 /// Hashcash stamp a new chain asks for unless told otherwise, in leading zero bits.
 pub const DEFAULT_STAMP_BITS: u8 = 16;
 /// Hardest stamp a chain may ask for.
-pub const MAX_STAMP_BITS: u8 = 32;
+pub const MAX_STAMP_BITS: u8 = 24;
 
 /// What makes a chain itself and no other.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]

@@ -28,6 +28,7 @@ use crate::transaction::Transaction;
 use crate::wallet::{KeyError, Wallet};
 
 mod coins;
+mod forget;
 pub(crate) mod history;
 pub(crate) mod index;
 mod open;
@@ -38,10 +39,11 @@ mod submit;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use forget::Forgotten;
 pub(crate) use open::{FIRST_PENDING, GENESIS, LATEST_CHECKPOINT, TIP, check_tip_file, verifier};
 pub use prove::Bundle;
 pub use query::Named;
-pub(crate) use seal::coinbase;
+pub(crate) use seal::{coinbase, write_state};
 
 /// Pending transactions after which submit waits, unless told otherwise.
 pub const MEMPOOL_LIMIT: u64 = 8_192;

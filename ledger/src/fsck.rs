@@ -1,22 +1,28 @@
 //! Rebuilds everything from genesis and compares: signatures, sequences, stamps, roots, previous hashes, the state and
 //! everything derived. Read-only; names the first bad block and transaction.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::block::Genesis;
 use crate::chain::GENESIS;
 use crate::codec::decode;
+use crate::hash::Hash;
 use crate::store::rocks::RocksStore;
-use crate::store::{Column, Read, StoreError, Visitor, scan_prefix};
+use crate::store::{Column, Read, StoreError, scan_prefix};
+use crate::transaction::StateUpdate;
 
 mod derived;
+mod rebuild;
 mod replay;
+mod rows;
 mod signatures;
 #[cfg(test)]
 mod tests;
 mod trie;
+
+pub use rebuild::{RebuildError, rebuild_dir};
+pub(crate) use rows::sweep;
 
 /// Problems after which a check stops telling more: one broken root breaks all that follow.
 const MOST_PROBLEMS: usize = 100;
@@ -54,6 +60,8 @@ pub struct Problem {
     pub index: Option<u64>,
     /// What it is.
     pub problem: String,
+    /// Whether it is in what follows from the chain, so that [`rebuild_dir`] cures it.
+    pub derived: bool,
 }
 
 impl Report {
@@ -65,8 +73,17 @@ impl Report {
     }
 
     fn add(&mut self, block: Option<u64>, index: Option<u64>, problem: impl Into<String>) {
+        self.push(Problem { block, index, problem: problem.into(), derived: false });
+    }
+
+    /// Adds a problem of what follows from the chain.
+    fn add_derived(&mut self, block: Option<u64>, index: Option<u64>, problem: impl Into<String>) {
+        self.push(Problem { block, index, problem: problem.into(), derived: true });
+    }
+
+    fn push(&mut self, problem: Problem) {
         if self.problems.len() < MOST_PROBLEMS {
-            self.problems.push(Problem { block, index, problem: problem.into() });
+            self.problems.push(problem);
         }
     }
 
@@ -79,6 +96,13 @@ impl Report {
                 None
             }
         }
+    }
+}
+
+impl Report {
+    /// Notes a failed read of what follows from the chain; anything else is passed on.
+    fn note_derived<T>(&mut self, block: Option<u64>, result: Result<T, StoreError>) -> Option<T> {
+        result.map_err(|error| self.add_derived(block, None, error.to_string())).ok()
     }
 }
 
@@ -113,7 +137,7 @@ pub fn fsck_dir(dir: &Path, progress: &mut dyn FnMut(Progress) -> ControlFlow<()
     }
     match RocksStore::open_read_only(dir) {
         Ok(read) => {
-            let mut report = check(&read, progress);
+            let mut report = check(&read, Some(dir), progress);
             if let Err(lost) = crate::chain::check_tip_file(dir, report.height) {
                 report.add(None, None, lost);
             }
@@ -127,8 +151,26 @@ pub fn fsck_dir(dir: &Path, progress: &mut dyn FnMut(Progress) -> ControlFlow<()
     }
 }
 
-/// Checks everything that `read` shows.
-pub(crate) fn check(read: &dyn Read, progress: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Report {
+/// What a transaction did to the state map, found by replaying the chain up to it. None when that cannot be known any more,
+/// because of an erased one before it.
+pub(crate) fn updates_of(read: &dyn Read, dir: Option<&Path>, index: u64) -> Option<Vec<StateUpdate>> {
+    let genesis: Genesis = decode(&read.get(Column::Meta, GENESIS).ok()??).ok()?;
+    let mut report = Report::default();
+    let mut run = replay::Run { read, genesis: &genesis, scratch: dir, wanted: Some(index) };
+    let replayed = run.replay(&mut report, &mut |_| ControlFlow::Continue(()));
+    let updates = replayed.wanted?.into_iter().filter_map(|(row, value)| {
+        let key = crate::state::row::map_key(&row)?;
+        Some(StateUpdate { key, value: value.map(|value| Hash::of(&[&value])) })
+    });
+    Some(updates.collect())
+}
+
+/// Checks everything that `read` shows. What does not fit into memory is written down in `dir` meanwhile.
+pub(crate) fn check(
+    read: &dyn Read,
+    dir: Option<&Path>,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Report {
     let mut report = Report::default();
     let genesis = report.note(None, None, read.get(Column::Meta, GENESIS)).flatten();
     let genesis: Genesis = match genesis.map(|bytes| decode(&bytes)) {
@@ -138,7 +180,7 @@ pub(crate) fn check(read: &dyn Read, progress: &mut dyn FnMut(Progress) -> Contr
             return report;
         }
     };
-    let replayed = replay::run(read, &genesis, &mut report, progress);
+    let replayed = replay::Run { read, genesis: &genesis, scratch: dir, wanted: None }.replay(&mut report, progress);
     // What goes with an end that was not reached cannot be judged.
     if replayed.complete {
         derived::compare(read, &genesis, replayed, &mut report);
@@ -152,26 +194,6 @@ pub(crate) fn check(read: &dyn Read, progress: &mut dyn FnMut(Progress) -> Contr
     // Signatures are judged beside the replay: put all in the order of the chain, what has no place last.
     report.problems.sort_by_key(|problem| (problem.block.unwrap_or(u64::MAX), problem.index.unwrap_or(u64::MAX)));
     report
-}
-
-/// Rows of the state as replayed.
-#[derive(Debug, Default)]
-struct Rows(BTreeMap<Vec<u8>, Vec<u8>>);
-
-impl crate::state::View for Rows {
-    fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.0.get(row).cloned())
-    }
-
-    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError> {
-        let rows = self.0.range(from.to_vec()..).take_while(|(row, _)| row.starts_with(prefix));
-        for (row, value) in rows {
-            if visit(row, value).is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Visits every row of a column.

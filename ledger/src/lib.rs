@@ -27,10 +27,10 @@ pub mod wallet;
 
 pub use address::{AddressHash, BadAddress};
 pub use block::{Block, DEFAULT_STAMP_BITS, Genesis, Header, MAX_STAMP_BITS};
-pub use chain::{Bundle, History, Ledger, LedgerError, Logged, OpenError, OpenOptions, Order, Row, Space};
+pub use chain::{Bundle, Forgotten, History, Ledger, LedgerError, Logged, OpenError, OpenOptions, Order, Row, Space};
 pub use checkpoint::{Checkpoint, CheckpointError, LogKey, Vkey};
 pub use codec::{Label, TreePath};
-pub use fsck::{Problem, Progress, Report, fsck_dir};
+pub use fsck::{Problem, Progress, RebuildError, Report, fsck_dir, rebuild_dir};
 pub use hash::{BlockHash, BucketId, Hash, TxId};
 pub use keyfile::SealedKey;
 pub use mempool::{Draft, Pending, Statement};

@@ -166,6 +166,12 @@ pub trait Store: Read + Send + Sync {
     /// The cause persists.
     fn recover(&self) -> Result<(), StoreError>;
 
+    /// Rewrites the files that may still hold what the row `key` held before, so that it is gone from the disk.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn purge(&self, column: Column, key: &[u8]) -> Result<(), StoreError>;
+
     /// Bytes free on the disk below it; `None` where that means nothing.
     fn free_space(&self) -> Option<u64>;
 }

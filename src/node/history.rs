@@ -1,10 +1,11 @@
 //! The log of transactions and the check of the chain.
 
-use super::{Node, files::tree_path, keys, trouble};
-use crate::error::Result;
+use super::{Node, files::tree_path, trouble};
+use crate::error::{Error, Kind, Result};
 use crate::name::BucketName;
 use crate::rest::stream::Lines;
 use crate::rest::{logged, wire};
+use crate::wallets;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -94,6 +95,59 @@ impl Node {
         }
     }
 
+    /// Erase what a transaction says.
+    ///
+    /// # Errors
+    /// [`Kind::Failed`] for one that is unknown, pending, current or not about a file.
+    pub fn forget(&self, txid: &str) -> Result<wire::Forgotten> {
+        let txid: wizefs_ledger::Hash = txid.parse().map_err(|_| {
+            Error::new(Kind::Usage, "a transaction is named by 64 hexadecimal digits")
+                .hint("wizefs log --json has them")
+        })?;
+        let wizefs_ledger::Forgotten { index, block } = self.ledger.forget(&txid).map_err(trouble::ledger)?;
+        Ok(wire::Forgotten { v: wire::V, txid: txid.to_string(), index, block })
+    }
+
+    /// A block, by height or hash; the newest without.
+    ///
+    /// # Errors
+    /// [`Kind::Failed`] when there is no such block; the ledger cannot be read.
+    pub fn block(&self, which: Option<&str>) -> Result<wire::Block> {
+        let found = match which.map(|text| (text.parse::<u64>(), text.parse::<wizefs_ledger::Hash>())) {
+            None => Ok(Some(self.ledger.tip())),
+            Some((_, Ok(hash))) => self.ledger.block_by_hash(&hash),
+            Some((Ok(height), _)) => self.ledger.block(height),
+            Some(_) => return Err(Error::new(Kind::Usage, "a block is named by its height or its hash")),
+        };
+        let missing = || {
+            let text = format!("there is no block {}", which.unwrap_or_default());
+            Error::new(Kind::Failed, text).hint("wizefs status tells the height of the newest")
+        };
+        let block = found.map_err(trouble::ledger)?.ok_or_else(missing)?;
+        let (header, mut names) = (&block.header, Names::default());
+        let mut transactions = Vec::with_capacity(header.count as usize);
+        for index in header.first_index..header.log_size {
+            if let Some(logged) = self.ledger.transaction_at(index).map_err(trouble::ledger)? {
+                transactions.push(names.line(self, &logged)?);
+            }
+        }
+        Ok(wire::Block {
+            v: wire::V,
+            height: header.height,
+            hash: block.hash().to_string(),
+            previous: header.previous.to_string(),
+            time: wire::time(i64::try_from(header.time_us).unwrap_or(i64::MAX)),
+            sealer: header.sealer.address().to_string(),
+            first_index: header.first_index,
+            count: header.count,
+            log_root: header.log_root.to_string(),
+            state_root: header.state_root.to_string(),
+            stamp_bits: header.stamp_bits,
+            nonce: header.nonce,
+            transactions,
+        })
+    }
+
     fn history_of(&self, scope: Option<(&BucketName, &BucketPath)>) -> Result<History> {
         let Some((name, path)) = scope else { return Ok(History::All) };
         let id = self.bucket(name)?.id;
@@ -123,6 +177,18 @@ pub fn integrity_of_folder(folder: &Path) -> Result<wire::Integrity> {
     report.map(integrity_of).map_err(|e| trouble::store(folder, e))
 }
 
+/// Make anew what follows from the chain in `folder`, which nobody has open, and check it.
+///
+/// # Errors
+/// [`Kind::LedgerDamaged`] when the chain itself is damaged; the folder cannot be written.
+pub fn rebuild_folder(folder: &Path) -> Result<wire::Integrity> {
+    let report = wizefs_ledger::rebuild_dir(folder, &mut |_| ControlFlow::Continue(()));
+    report.map(integrity_of).map_err(|error| match error {
+        wizefs_ledger::RebuildError::Store(error) => trouble::store(folder, error),
+        chain => Error::new(Kind::LedgerDamaged, format!("nothing is rebuilt: {chain}")),
+    })
+}
+
 fn integrity_of(report: Report) -> wire::Integrity {
     let ok = report.problems.is_empty() && !report.cancelled;
     let problems = report.problems.into_iter();
@@ -132,9 +198,14 @@ fn integrity_of(report: Report) -> wire::Integrity {
         height: report.height,
         transactions: report.transactions,
         erased: report.erased,
-        problems: problems.map(|p| wire::Problem { block: p.block, index: p.index, problem: p.problem }).collect(),
+        problems: problems.map(problem_of).collect(),
         exit: if ok { 0 } else { crate::error::Kind::Damaged.exit() },
     }
+}
+
+fn problem_of(problem: wizefs_ledger::Problem) -> wire::Problem {
+    let wizefs_ledger::Problem { block, index, problem, derived } = problem;
+    wire::Problem { block, index, problem, derived }
 }
 
 /// Names of buckets, looked up once per reply.
@@ -149,7 +220,7 @@ impl Names {
         };
         let mut line = logged::line(logged, bucket);
         let own = node.wallet.address().to_string();
-        line.wallet = (line.author.as_deref() == Some(own.as_str())).then(|| keys::DEFAULT_WALLET.to_owned());
+        line.wallet = (line.author.as_deref() == Some(own.as_str())).then(|| wallets::DEFAULT.to_owned());
         Ok(line)
     }
 

@@ -3,28 +3,22 @@
 use super::trouble;
 use crate::error::{Error, Kind, Result};
 use crate::root::Root;
+use crate::wallets;
 use std::path::Path;
-use wizefs_ledger::{DEFAULT_STAMP_BITS, KeyError, Ledger, LogKey, OpenOptions, Wallet};
+use wizefs_ledger::{KeyError, Ledger, LogKey, OpenOptions, Wallet};
 
-/// The wallet that signs what happens in buckets, and gets the coins.
-pub(super) const DEFAULT_WALLET: &str = "default";
 /// Pending transactions after which whoever makes changes waits for a block.
 const MEMPOOL_LIMIT: u64 = 16_384;
 
 /// Open the chain, or make it with new keys when there is none.
-pub(super) fn open_ledger(root: &Root) -> Result<(Ledger, Wallet)> {
+pub(super) fn open_ledger(root: &Root, stamp_bits: u8) -> Result<(Ledger, Wallet)> {
     let folder = root.ledger();
     let failed = |e: std::io::Error| Error::io(Kind::Root, format!("cannot read {}", folder.display()), &e);
     let fresh = std::fs::read_dir(&folder).map_err(failed)?.next().is_none();
-    let wallet = key(&root.wallets().join(DEFAULT_WALLET), fresh, Wallet::load, Wallet::generate, Wallet::save)?;
+    let wallet = key(&root.wallets().join(wallets::DEFAULT), fresh, Wallet::load, Wallet::generate, Wallet::save)?;
     let log_key = key(&root.log_key(), fresh, LogKey::load, LogKey::generate, LogKey::save)?;
-    let options = OpenOptions {
-        wallet: wallet.clone(),
-        log_key,
-        create: fresh,
-        stamp_bits: DEFAULT_STAMP_BITS,
-        mempool_limit: MEMPOOL_LIMIT,
-    };
+    let options =
+        OpenOptions { wallet: wallet.clone(), log_key, create: fresh, stamp_bits, mempool_limit: MEMPOOL_LIMIT };
     let ledger = Ledger::open(&folder, options).map_err(|e| trouble::open_ledger(&folder, e))?;
     Ok((ledger, wallet))
 }

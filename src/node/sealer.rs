@@ -83,6 +83,11 @@ impl Sealer {
         Arc::new(Noticed { notary, ledger: Arc::clone(&node.ledger), shared: Arc::clone(&self.shared) })
     }
 
+    /// There is work that did not come through a bucket.
+    pub(super) fn notice(&self) {
+        self.shared.notice(false);
+    }
+
     /// Seal what is pending now.
     pub(super) fn seal(&self, node: &Node) -> Result<()> {
         let mut took = self.sealing.lock();

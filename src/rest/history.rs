@@ -6,10 +6,10 @@ use crate::node::{LogQuery, Node};
 use crate::rest::{answer, bucket_at, rest_of, stream};
 use crate::verify;
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde::Deserialize;
 use std::sync::Arc;
 use wizefs_fs::BucketPath;
@@ -23,6 +23,7 @@ pub(super) fn routes() -> Router<Arc<Node>> {
         .route("/v1/buckets/{bucket}/verify", get(verify_bytes))
         .route("/v1/buckets/{bucket}/verify/{*path}", get(verify_bytes))
         .route("/v1/integrity", get(integrity))
+        .route("/v1/transactions/{txid}/forget", post(forget))
 }
 
 /// The bucket and path of `/v1/buckets/BUCKET/WHAT[/PATH]`; none of `/v1/WHAT`. The bucket exists.
@@ -59,6 +60,10 @@ async fn verify_bytes(State(node): State<Arc<Node>>, uri: Uri, Query(query): Que
         }),
         Err(error) => error.into_response(),
     }
+}
+
+async fn forget(State(node): State<Arc<Node>>, Path(txid): Path<String>) -> Response {
+    answer(move || node.forget(&txid)).await
 }
 
 async fn integrity(State(node): State<Arc<Node>>) -> Response {

@@ -3,10 +3,12 @@
 //! Times are RFC 3339 UTC, sizes bytes, hashes whole lower-case hex. A path that is not UTF-8 is shown with U+FFFD and then
 //! carries its bytes in base64 beside it.
 
+mod coins;
 mod history;
 mod proofs;
 mod status;
 
+pub use coins::*;
 pub use history::*;
 pub use proofs::*;
 pub use status::*;

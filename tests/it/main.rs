@@ -4,11 +4,13 @@
 
 mod broken_disk;
 mod bucket;
+mod coins;
 mod command_line;
 mod corrupt;
 mod disk;
 mod faults;
 mod fold;
+mod forget;
 mod kills;
 mod listing;
 mod load;

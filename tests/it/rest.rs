@@ -5,20 +5,25 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 /// A node on a free port.
-struct Service {
-    root: TestRoot,
-    address: String,
+pub(crate) struct Service {
+    pub(crate) root: TestRoot,
+    pub(crate) address: String,
 }
 
 impl Service {
-    fn start(root: TestRoot) -> Service {
-        root.run("node --listen 127.0.0.1:0").expect(0);
+    pub(crate) fn start(root: TestRoot) -> Service {
+        Service::start_with(root, "")
+    }
+
+    /// The same with further flags.
+    pub(crate) fn start_with(root: TestRoot, flags: &str) -> Service {
+        root.run(&format!("node --listen 127.0.0.1:0 {flags}")).expect(0);
         let address = root.run("status --json").expect(0).json()["node"]["rest"].as_str().unwrap().to_owned();
         Service { root, address }
     }
 
     /// Status and body. `head` holds further header lines, each ended by CRLF.
-    fn ask(&self, method: &str, path: &str, head: &str, body: &str) -> (u16, String) {
+    pub(crate) fn ask(&self, method: &str, path: &str, head: &str, body: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         let host = if head.contains("Host:") { String::new() } else { format!("Host: {}\r\n", self.address) };
         let length = body.len();
@@ -29,11 +34,13 @@ impl Service {
         let mut reply = String::new();
         stream.read_to_string(&mut reply).unwrap();
         let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+        let is_chunked = head.to_lowercase().contains("transfer-encoding: chunked");
+        let body = if is_chunked { joined(body) } else { body.to_owned() };
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.trim_end().to_owned())
     }
 
     /// Status, head and body of a GET.
-    fn bytes(&self, path: &str) -> (u16, String, Vec<u8>) {
+    pub(crate) fn bytes(&self, path: &str) -> (u16, String, Vec<u8>) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
         stream.write_all(request.as_bytes()).unwrap();
@@ -49,6 +56,17 @@ impl Service {
         let (status, reply) = self.ask(method, path, "", body);
         assert_eq!((status, reply.as_str()), expect, "{method} {path}");
     }
+}
+
+/// The chunks of a body of unknown length, in one.
+fn joined(mut body: &str) -> String {
+    let mut whole = String::new();
+    while let Some((length, rest)) = body.split_once("\r\n") {
+        let length = usize::from_str_radix(length, 16).unwrap();
+        whole.push_str(&rest[..length]);
+        body = rest[length..].strip_prefix("\r\n").unwrap();
+    }
+    whole
 }
 
 #[test]

@@ -68,6 +68,7 @@ impl Ledger {
         let mut ledger = Ledger::open_store(Arc::new(store), options)?;
         ledger.reserve = Some(Reserve::new(dir));
         ledger.dir = Some(dir.to_path_buf());
+        crate::fsck::sweep(dir);
         ledger.space();
         let height = ledger.tip().header.height;
         if let Err(lost) = check_tip_file(dir, height) {

@@ -290,7 +290,8 @@ impl Ledger {
         progress: &mut dyn FnMut(crate::fsck::Progress) -> ControlFlow<()>,
     ) -> Result<crate::fsck::Report> {
         let mut report = crate::fsck::Report::default();
-        let done = self.store.snapshot(&mut |read| report = crate::fsck::check(read, progress));
+        let dir = self.dir.as_deref();
+        let done = self.store.snapshot(&mut |read| report = crate::fsck::check(read, dir, progress));
         self.read(done)?;
         if let Some(dir) = &self.dir {
             crate::fsck::note_verdict(dir, &report);

@@ -165,7 +165,7 @@ fn assemble(
 }
 
 /// Writes what the transactions do together, the last one winning, and updates the state map.
-fn write_state(
+pub(crate) fn write_state(
     read: &dyn Read,
     height: u64,
     leaves: &[&Waiting],

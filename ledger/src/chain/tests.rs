@@ -8,6 +8,7 @@ use crate::transaction::{BucketKind, Cause, Content, Evidence, FileOp, Hashes, P
 
 mod coins;
 mod crashes;
+mod forgets;
 mod histories;
 mod paths;
 mod proofs;

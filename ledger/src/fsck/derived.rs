@@ -3,39 +3,65 @@
 use std::ops::ControlFlow;
 
 use super::replay::{Replayed, RowSum};
+use super::trie::Trie;
 use super::{Report, every};
 use crate::block::Genesis;
 use crate::chain::index::{block_rows, index_rows};
 use crate::chain::{FIRST_PENDING, LATEST_CHECKPOINT, verifier};
 use crate::checkpoint::{Checkpoint, origin};
+use crate::hash::Hash;
 use crate::log::{Edge, read_tile};
 use crate::state::apply::apply;
-use crate::state::{Layered, Overlay, map};
+use crate::state::{Layered, Overlay, Sealed, View, map, row};
 use crate::store::{Column, Direction, Read, StoreError};
 use crate::transaction::Transaction;
 
 /// Compares everything derived.
-pub(super) fn compare(read: &dyn Read, genesis: &Genesis, replayed: Replayed, report: &mut Report) {
-    let Some(tip) = &replayed.tip else { return };
+pub(super) fn compare(read: &dyn Read, genesis: &Genesis, mut replayed: Replayed, report: &mut Report) {
+    let Some(tip) = replayed.tip.clone() else { return };
     let (height, size) = (tip.header.height, tip.header.log_size);
     beyond(read, Column::Blocks, height.saturating_add(1), "blocks beyond the last one", report);
     beyond(read, Column::Transactions, size, "transactions beyond the last block", report);
     checkpoint(read, genesis, &replayed, report);
     tiles(read, &replayed, report);
     let sum = sum(read, Column::Index);
-    if report.note(None, None, sum).is_some_and(|sum| sum != replayed.index) {
+    if report.note_derived(None, sum).is_some_and(|sum| sum != replayed.index) {
         index(read, size, height, report);
     }
-    if !replayed.state_known || report.erased > 0 {
+    let expected = tip.header.state_root;
+    if replayed.fogged || (replayed.state_known && report.erased > 0) {
+        by_root(read, height, &expected, report);
+        return pending(read, genesis, &Sealed(read), report);
+    }
+    if !replayed.state_known {
         return;
     }
-    state(read, &replayed, report);
-    let expected = tip.header.state_root;
+    state(read, &mut replayed, report);
     let leaves = map::check(read, height, &expected, &mut |key, value| replayed.trie.get(key) == Some(*value));
-    if report.note(Some(height), None, leaves).is_some_and(|leaves| leaves != replayed.trie.len() as u64) {
-        report.add(Some(height), None, "state map: leaves are missing");
+    if report.note_derived(Some(height), leaves).is_some_and(|leaves| leaves != replayed.trie.len() as u64) {
+        report.add_derived(Some(height), None, "state map: leaves are missing");
     }
-    pending(read, genesis, &replayed, report);
+    pending(read, genesis, &replayed.rows, report);
+}
+
+/// The stored state when erased transactions hide how it came about: its rows must give the root in the last header.
+fn by_root(read: &dyn Read, height: u64, expected: &Hash, report: &mut Report) {
+    let mut trie = Trie::default();
+    let scanned = every(read, Column::State, &mut |key, value| {
+        if let Some(key) = row::map_key(key) {
+            trie.set(key, Hash::of(&[value]));
+        }
+    });
+    if report.note_derived(Some(height), scanned).is_none() {
+        return;
+    }
+    if trie.root() != *expected {
+        return report.add_derived(Some(height), None, "the stored state does not give the state root");
+    }
+    let leaves = map::check(read, height, expected, &mut |key, value| trie.get(key) == Some(*value));
+    if report.note_derived(Some(height), leaves).is_some_and(|leaves| leaves != trie.len() as u64) {
+        report.add_derived(Some(height), None, "state map: leaves are missing");
+    }
 }
 
 fn sum(read: &dyn Read, column: Column) -> Result<RowSum, StoreError> {
@@ -82,19 +108,19 @@ fn tiles(read: &dyn Read, replayed: &Replayed, report: &mut Report) {
             let whole = read_tile(read, level, nodes / 256, 256).is_ok()
                 || read_tile(read, level, nodes / 256, width + 1).is_ok();
             if whole {
-                report.add(height, None, format!("log tile {level}/{} is longer than the log", nodes / 256));
+                report.add_derived(height, None, format!("log tile {level}/{} is longer than the log", nodes / 256));
             }
         }
         nodes /= 256;
         level += 1;
     }
-    if report.note(height, None, Edge::load(read, replayed.edge.size())).is_some_and(|edge| edge != replayed.edge) {
-        report.add(height, None, "the partial tiles of the log differ");
+    if report.note_derived(height, Edge::load(read, replayed.edge.size())).is_some_and(|edge| edge != replayed.edge) {
+        report.add_derived(height, None, "the partial tiles of the log differ");
     }
     let mut stored = 0;
     let counted = every(read, Column::Tiles, &mut |_, _| stored += 1);
-    if report.note(None, None, counted).is_some() && stored != replayed.tiles + partial {
-        report.add(None, None, "there are tiles beyond the log");
+    if report.note_derived(None, counted).is_some() && stored != replayed.tiles + partial {
+        report.add_derived(None, None, "there are tiles beyond the log");
     }
 }
 
@@ -108,34 +134,23 @@ fn index(read: &dyn Read, size: u64, height: u64, report: &mut Report) {
         let mut whole = true;
         index_rows(index, &Transaction::id(&bytes), &transaction, &mut |key, value| whole &= holds(&key, &value));
         if !whole {
-            return report.add(None, Some(index), "the index rows of the transaction differ");
+            return report.add_derived(None, Some(index), "the index rows of the transaction differ");
         }
     }
     for height in 0..=height {
         let Ok(Some(bytes)) = read.get(Column::Blocks, &height.to_be_bytes()) else { continue };
         let Ok(block) = crate::block::Block::from_bytes(&bytes) else { continue };
         if !block_rows(&block).iter().all(|(key, value)| holds(key, value)) {
-            return report.add(Some(height), None, "the index rows of the block differ");
+            return report.add_derived(Some(height), None, "the index rows of the block differ");
         }
     }
-    report.add(None, None, "the index has rows of nothing");
+    report.add_derived(None, None, "the index has rows of nothing");
 }
 
 /// The state's rows, in step with the replayed ones.
-fn state(read: &dyn Read, replayed: &Replayed, report: &mut Report) {
-    let mut expected = replayed.rows.0.iter();
-    let mut differs = None;
-    let scanned = every(read, Column::State, &mut |key, value| {
-        let same = expected.next().is_some_and(|(row, stored)| row == key && stored == value);
-        if !same && differs.is_none() {
-            differs = Some(key.to_vec());
-        }
-    });
-    if report.note(None, None, scanned).is_none() {
-        return;
-    }
-    let missing = expected.next().map(|(row, _)| row.clone());
-    if let Some(row) = differs.or(missing) {
+fn state(read: &dyn Read, replayed: &mut Replayed, report: &mut Report) {
+    let compared = replayed.rows.first_difference(read);
+    if let Some(row) = report.note_derived(None, compared).flatten() {
         let what = match row.first() {
             Some(b'e') => "an entry",
             Some(b'b') => "a bucket",
@@ -145,12 +160,12 @@ fn state(read: &dyn Read, replayed: &Replayed, report: &mut Report) {
             Some(b'n') => "a bucket's name",
             _ => "a row of no kind",
         };
-        report.add(None, None, format!("the stored state differs from the replayed one: {what}"));
+        report.add_derived(None, None, format!("the stored state differs from the replayed one: {what}"));
     }
 }
 
 /// The mempool: numbered without gaps, signed, and applying.
-fn pending(read: &dyn Read, genesis: &Genesis, replayed: &Replayed, report: &mut Report) {
+fn pending(read: &dyn Read, genesis: &Genesis, rows: &dyn View, report: &mut Report) {
     let first = report.note(None, None, read.get(Column::Meta, FIRST_PENDING)).flatten();
     let Some(mut next) = first.and_then(|bytes| <[u8; 8]>::try_from(bytes.as_slice()).ok()).map(u64::from_be_bytes)
     else {
@@ -169,7 +184,7 @@ fn pending(read: &dyn Read, genesis: &Genesis, replayed: &Replayed, report: &mut
             if transaction.chain != genesis.chain_id() || !transaction.signature_holds(bytes) {
                 return Err("of another chain, or its signature does not hold".into());
             }
-            let view = Layered { over: &over, base: &replayed.rows };
+            let view = Layered { over: &over, base: rows };
             apply(&view, Transaction::id(bytes), &transaction).map_err(|error| error.to_string())
         });
         match judged {

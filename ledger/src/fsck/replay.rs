@@ -1,18 +1,21 @@
 //! The chain replayed from genesis, block by block.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::thread;
 
+use super::rows::Rows;
 use super::signatures::{Signatures, Signed, queue};
 use super::trie::Trie;
-use super::{Progress, Report, Rows};
+use super::{Progress, Report};
 use crate::block::{Block, Genesis};
-use crate::chain::index::{block_rows, index_rows};
+use crate::chain::index::{block_rows, index_rows, txid_key};
 use crate::chain::{TIP, coinbase};
+use crate::codec::encode;
 use crate::hash::Hash;
 use crate::log::{Edge, TILE, read_tile};
 use crate::state::apply::apply;
-use crate::state::row;
+use crate::state::{Effect, Look, row};
 use crate::store::{Column, Read, StoreError};
 use crate::transaction::{Envelope, Erased, Transaction};
 
@@ -30,6 +33,20 @@ pub(super) struct Replayed {
     pub(super) complete: bool,
     /// Whether the state could be followed to the end; else there is nothing to compare it with.
     pub(super) state_known: bool,
+    /// Whether it could not, and only because an erased transaction states something that a later one builds on.
+    pub(super) fogged: bool,
+    /// What the wanted transaction did to the state.
+    pub(super) wanted: Option<Vec<Effect>>,
+}
+
+/// A replay to be made.
+pub(super) struct Run<'a> {
+    pub(super) read: &'a dyn Read,
+    pub(super) genesis: &'a Genesis,
+    /// Where rows may be written down.
+    pub(super) scratch: Option<&'a Path>,
+    /// Replay only as far as this log index, for what it does to the state; signatures are not checked then.
+    pub(super) wanted: Option<u64>,
 }
 
 /// A sum over rows that does not depend on their order: two sets of rows with one sum are the same set.
@@ -49,53 +66,57 @@ impl RowSum {
     }
 }
 
-/// Replays all blocks; what is wrong goes to the report.
-pub(super) fn run(
-    read: &dyn Read,
-    genesis: &Genesis,
-    report: &mut Report,
-    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-) -> Replayed {
-    let total = stored_size(read);
-    let (sender, receiver) = queue();
-    thread::scope(|scope| {
-        let mut replay = Replay {
-            read,
-            genesis,
-            chain: genesis.chain_id(),
-            report,
-            signatures: Signatures::start(scope, sender, &receiver),
-            done: Replayed {
-                tip: None,
-                edge: Edge::default(),
-                rows: Rows::default(),
-                trie: Trie::default(),
-                index: RowSum::default(),
-                tiles: 0,
-                complete: false,
-                state_known: true,
-            },
-        };
-        let last = replay.last_height();
-        for height in 0..=last {
-            if !replay.block(height) {
-                break;
+impl Run<'_> {
+    /// Replays all blocks; what is wrong goes to the report.
+    pub(super) fn replay(
+        &mut self,
+        report: &mut Report,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Replayed {
+        let total = stored_size(self.read);
+        let (sender, receiver) = queue();
+        thread::scope(|scope| {
+            let mut replay = Replay {
+                read: self.read,
+                genesis: self.genesis,
+                chain: self.genesis.chain_id(),
+                wanted: self.wanted,
+                report,
+                signatures: Signatures::start(scope, sender, &receiver),
+                done: Replayed {
+                    tip: None,
+                    edge: Edge::default(),
+                    rows: Rows::new(self.scratch),
+                    trie: Trie::default(),
+                    index: RowSum::default(),
+                    tiles: 0,
+                    complete: false,
+                    state_known: true,
+                    fogged: false,
+                    wanted: None,
+                },
+            };
+            let last = replay.last_height();
+            for height in 0..=last {
+                if !replay.block(height) || replay.done.wanted.is_some() {
+                    break;
+                }
+                let done = replay.done.edge.size();
+                if progress(Progress { done, total: total.max(done) }).is_break() {
+                    replay.report.cancelled = true;
+                    break;
+                }
             }
-            let done = replay.done.edge.size();
-            if progress(Progress { done, total: total.max(done) }).is_break() {
-                replay.report.cancelled = true;
-                break;
+            let Replay { signatures, done, report, .. } = replay;
+            for (block, index) in signatures.finish() {
+                report.add(Some(block), Some(index), "the signature does not hold");
             }
-        }
-        let Replay { signatures, done, report, .. } = replay;
-        for (block, index) in signatures.finish() {
-            report.add(Some(block), Some(index), "the signature does not hold");
-        }
-        report.height = done.tip.as_ref().map_or(0, |tip| tip.header.height);
-        report.transactions = done.edge.size();
-        let complete = done.tip.as_ref().is_some_and(|tip| tip.header.height == last);
-        Replayed { complete, ..done }
-    })
+            report.height = done.tip.as_ref().map_or(0, |tip| tip.header.height);
+            report.transactions = done.edge.size();
+            let complete = done.tip.as_ref().is_some_and(|tip| tip.header.height == last);
+            Replayed { complete, ..done }
+        })
+    }
 }
 
 /// Transactions stored, for the progress only.
@@ -113,6 +134,7 @@ struct Replay<'s, 'a> {
     read: &'a dyn Read,
     genesis: &'a Genesis,
     chain: Hash,
+    wanted: Option<u64>,
     report: &'a mut Report,
     signatures: Signatures<'s>,
     done: Replayed,
@@ -214,13 +236,46 @@ impl Replay<'_, '_> {
             return None;
         };
         self.report.erased += 1;
+        // Its leaf hash stands in the log alone; that the log's root is right vouches for it.
+        match self.stored_leaves(index, 1) {
+            Ok(leaf) => leaf.iter().for_each(|txid| self.done.index.add(&txid_key(txid), &encode(&index))),
+            Err(error) => self.report.add(Some(height), Some(index), error.to_string()),
+        }
+        if self.done.state_known {
+            self.follow_stub(height, index, &stub);
+        }
+        None
+    }
+
+    fn follow_stub(&mut self, height: u64, index: u64, stub: &Erased) {
+        if stub.updates.is_empty() {
+            // What it did could not be found out any more when it was erased.
+            self.done.state_known = false;
+            self.done.fogged = true;
+            return;
+        }
+        let due = Look(&self.done.rows).sequence(&stub.author);
+        if due.is_ok_and(|due| due != stub.sequence) {
+            self.report.add(Some(height), Some(index), "the erased transaction's sequence number is not the one due");
+            self.done.state_known = false;
+            return;
+        }
         for update in &stub.updates {
             match update.value {
                 Some(value) => self.done.trie.set(update.key, value),
                 None => self.done.trie.remove(&update.key),
             }
+            self.done.rows.hide(update.key);
         }
-        None
+        let row = row::author(&stub.author);
+        self.set_row(height, index, row, Some(encode(&stub.sequence.wrapping_add(1))));
+    }
+
+    fn set_row(&mut self, height: u64, index: u64, row: Vec<u8>, value: Option<Vec<u8>>) {
+        let set = self.done.rows.set(row, value);
+        if self.report.note(Some(height), Some(index), set).is_none() {
+            self.done.state_known = false;
+        }
     }
 
     fn transaction(&mut self, height: u64, index: u64, is_first: bool, bytes: Vec<u8>) -> Option<Hash> {
@@ -246,7 +301,7 @@ impl Replay<'_, '_> {
         }
         let sum = &mut self.done.index;
         index_rows(index, &txid, &transaction, &mut |key, value| sum.add(&key, &value));
-        if !is_coinbase {
+        if !is_coinbase && self.wanted.is_none() {
             self.signatures.check(Signed { block: height, index, transaction, bytes });
         }
         Some(txid)
@@ -255,28 +310,27 @@ impl Replay<'_, '_> {
     fn apply(&mut self, height: u64, index: u64, txid: Hash, transaction: &Transaction) {
         let effects = match apply(&self.done.rows, txid, transaction) {
             Ok(effects) => effects,
+            Err(_) if self.done.rows.took_fog() => {
+                self.done.state_known = false;
+                self.done.fogged = true;
+                return;
+            }
             Err(error) => {
                 self.report.add(Some(height), Some(index), format!("the transaction does not apply: {error}"));
                 self.done.state_known = false;
                 return;
             }
         };
+        if self.wanted == Some(index) {
+            self.done.wanted = Some(effects.clone());
+        }
         for (row, value) in effects {
-            let key = row::map_key(&row);
-            match value {
-                Some(value) => {
-                    if let Some(key) = key {
-                        self.done.trie.set(key, Hash::of(&[&value]));
-                    }
-                    self.done.rows.0.insert(row, value);
-                }
-                None => {
-                    if let Some(key) = key {
-                        self.done.trie.remove(&key);
-                    }
-                    self.done.rows.0.remove(&row);
-                }
+            match (row::map_key(&row), &value) {
+                (None, _) => {}
+                (Some(key), Some(value)) => self.done.trie.set(key, Hash::of(&[value])),
+                (Some(key), None) => self.done.trie.remove(&key),
             }
+            self.set_row(height, index, row, value);
         }
     }
 
@@ -287,7 +341,7 @@ impl Replay<'_, '_> {
         let stored = match self.stored_leaves(first, leaves.len()) {
             Ok(stored) => stored,
             Err(error) => {
-                self.report.add(Some(height), None, error.to_string());
+                self.report.add_derived(Some(height), None, error.to_string());
                 leaves.iter().map(|leaf| leaf.unwrap_or_default()).collect()
             }
         };
@@ -321,8 +375,8 @@ impl Replay<'_, '_> {
     fn tile(&mut self, height: u64, level: u8, number: u64, hashes: &[Hash]) {
         match read_tile(self.read, level, number, hashes.len()) {
             Ok(stored) if stored == hashes => {}
-            Ok(_) => self.report.add(Some(height), None, format!("log tile {level}/{number} differs")),
-            Err(error) => self.report.add(Some(height), None, error.to_string()),
+            Ok(_) => self.report.add_derived(Some(height), None, format!("log tile {level}/{number} differs")),
+            Err(error) => self.report.add_derived(Some(height), None, error.to_string()),
         }
     }
 

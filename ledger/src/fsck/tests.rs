@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::chain::tests::{Fixture, mkdir, options, path, put, remove, rename};
-use crate::hash::Hash;
 use crate::store::memory::{MemoryStore, Rows as Stored};
 use crate::store::{Batch, Durability, Store};
 use crate::transaction::FileOp;
@@ -31,7 +30,7 @@ fn sound_with(many: u8) -> Stored {
 }
 
 fn checked(rows: &Stored) -> Report {
-    check(rows, &mut |_| ControlFlow::Continue(()))
+    check(rows, None, &mut |_| ControlFlow::Continue(()))
 }
 
 #[test]
@@ -40,7 +39,7 @@ fn a_sound_chain_has_no_problems_and_a_check_can_be_broken_off() {
     let report = checked(&rows);
     assert_eq!(report, Report { height: 7, transactions: 333, ..Report::default() });
     let mut calls = 0;
-    let stopped = check(&rows, &mut |progress| {
+    let stopped = check(&rows, None, &mut |progress| {
         calls += 1;
         assert_eq!(progress.total, 333);
         if calls == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -155,7 +154,7 @@ fn an_erased_transaction_leaves_the_chain_whole() {
         sequence: authored.sequence,
         time_us: authored.time_us,
         kind: authored.body.kind(),
-        updates: vec![crate::transaction::StateUpdate { key: Hash::ZERO, value: None }],
+        updates: Vec::new(),
     };
     let store = MemoryStore::new(rows);
     let mut batch = Batch::default();

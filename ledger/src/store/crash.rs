@@ -93,6 +93,10 @@ impl Store for CrashStore {
         if self.0.lock().full { Err(StoreError::Full) } else { Ok(()) }
     }
 
+    fn purge(&self, _: Column, _: &[u8]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     fn free_space(&self) -> Option<u64> {
         None
     }

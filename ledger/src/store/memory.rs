@@ -102,6 +102,10 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn purge(&self, _: Column, _: &[u8]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     fn free_space(&self) -> Option<u64> {
         None
     }

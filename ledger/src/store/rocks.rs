@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBPinnableSlice, DBRawIterator, ErrorKind, LogLevel, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor,
+    CompactOptions, DB, DBCompressionType, DBPinnableSlice, DBRawIterator, ErrorKind, FlushOptions, LogLevel, Options,
+    ReadOptions, Snapshot, WriteBatch, WriteOptions,
 };
 
 use super::{Batch, Column, Direction, Durability, Read, Store, StoreError, Visitor};
@@ -256,6 +257,21 @@ impl Store for RocksStore {
         let mut slot = self.db.try_write().ok_or(StoreError::Full)?;
         drop(slot.take());
         *slot = Some(open_db(&self.dir, false)?);
+        Ok(())
+    }
+
+    /// The old bytes may be in table files of this column and of the mempool, and in the write-ahead log, which goes when
+    /// all columns are written to table files.
+    fn purge(&self, column: Column, key: &[u8]) -> Result<(), StoreError> {
+        let db = self.db()?;
+        let handles = Column::ALL.into_iter().map(|column| handle(&db, column)).collect::<Result<Vec<_>, _>>()?;
+        let mut flush = FlushOptions::default();
+        flush.set_wait(true);
+        db.flush_cfs_opt(&handles, &flush).map_err(classify)?;
+        let mut compact = CompactOptions::default();
+        compact.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        db.compact_range_cf_opt(handle(&db, column)?, Some(key), Some(key), &compact);
+        db.compact_range_cf_opt(handle(&db, Column::Mempool)?, None::<&[u8]>, None::<&[u8]>, &compact);
         Ok(())
     }
 

@@ -150,4 +150,19 @@ pub struct Problem {
     pub index: Option<u64>,
     /// What.
     pub problem: String,
+    /// Whether it is in what follows from the chain, so that `--rebuild` cures it.
+    pub derived: bool,
+}
+
+/// `wizefs forget`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Forgotten {
+    /// [`super::V`].
+    pub v: u32,
+    /// The transaction.
+    pub txid: String,
+    /// Its place in the log.
+    pub index: u64,
+    /// Its block.
+    pub block: u64,
 }

@@ -29,6 +29,8 @@ pub struct NodeStatus {
     pub rest: Option<String>,
     /// Where gRPC listens.
     pub grpc: Option<String>,
+    /// Where the chain routes listen of their own.
+    pub chain: Option<String>,
     /// When it started.
     pub since: Option<String>,
     /// Why it takes no writes, when it does not.

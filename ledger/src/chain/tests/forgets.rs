@@ -1,0 +1,98 @@
+//! Erased transactions: what goes, what stays, what still holds.
+
+use super::*;
+use crate::proof::ProofFile;
+
+/// Seals after each operation; returns the transactions.
+fn stated(fixture: &mut Fixture, ops: Vec<FileOp>) -> Vec<TxId> {
+    let each = ops.into_iter().map(|op| {
+        let txid = fixture.submit(vec![op])[0];
+        fixture.seal().unwrap();
+        txid
+    });
+    each.collect()
+}
+
+#[track_caller]
+fn erased(fixture: &Fixture) -> u64 {
+    let report = fixture.ledger.fsck(&mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(report.problems, vec![]);
+    report.erased
+}
+
+#[test]
+fn a_replaced_version_is_erased_and_everything_else_holds() {
+    let mut fixture = Fixture::new();
+    let ops = vec![put("a/secret", 1), put("a/secret", 2), put("b", 3), remove("a/secret"), put("c", 4)];
+    let txids = stated(&mut fixture, ops);
+    let proofs: Vec<ProofFile> = txids.iter().map(|txid| fixture.ledger.prove(txid).unwrap().unwrap()).collect();
+    let refused = |txid: &TxId| matches!(fixture.ledger.forget(txid), Err(LedgerError::Refused(_)));
+    assert!(refused(&txids[2]), "the current version of b");
+    assert!(refused(&crate::Hash::ZERO) && refused(&fixture.bucket));
+    let old = fixture.ledger.transaction(&txids[0]).unwrap().unwrap();
+    let gone = fixture.ledger.forget(&txids[0]).unwrap();
+    assert_eq!((Some(gone.index), Some(gone.block)), (old.index, old.block));
+    assert!(refused(&txids[0]));
+    assert_eq!(erased(&fixture), 1);
+
+    let now = fixture.ledger.transaction(&txids[0]).unwrap().unwrap();
+    assert_eq!((now.txid, now.time_us, now.transaction), (old.txid, old.time_us, None));
+    assert!(fixture.ledger.prove(&txids[0]).is_err());
+    for (txid, proof) in txids.iter().zip(&proofs).skip(1) {
+        assert_eq!(proof.check().unwrap().txid, *txid);
+        assert!(fixture.ledger.prove(txid).unwrap().unwrap().check().is_ok());
+    }
+    assert!(matches!(fixture.ledger.bundle(0, 1), Ok(Bundle::Entries(_))));
+    assert_eq!(fixture.ledger.bundle(0, gone.index as usize + 1).unwrap(), Bundle::Erased { index: gone.index });
+    assert!(fixture.ledger.tile(0, 0, gone.index as usize + 1).unwrap().is_some());
+    let history = History::Path(fixture.bucket, path("a/secret"));
+    let left = fixture.ledger.history(&history, Order::OldestFirst, None, 9).unwrap();
+    assert_eq!(left.iter().map(|logged| logged.txid).collect::<Vec<_>>(), [txids[1], txids[3]]);
+    let stored = fixture.store.rows();
+    assert!(!stored.0.values().any(|value| value.windows(6).any(|at| at == b"secret") && value.first() == Some(&0)));
+}
+
+#[test]
+fn a_chain_with_many_holes_is_still_vouched_for() {
+    let mut fixture = Fixture::new();
+    let ops =
+        vec![put("x", 1), put("x", 2), rename("x", "y"), put("y", 3), remove("y"), put("z", 1), mkdir("d", 0o755)];
+    let txids = stated(&mut fixture, ops);
+    for (number, txid) in (1..).zip([txids[1], txids[0], txids[3], txids[2], txids[4]]) {
+        fixture.ledger.forget(&txid).unwrap();
+        assert_eq!(erased(&fixture), number);
+    }
+    let more = stated(&mut fixture, vec![put("x", 9), rename("z", "w"), put("y", 1)]);
+    assert_eq!(erased(&fixture), 5);
+    fixture.submit(vec![put("pending", 1)]);
+    assert_eq!(erased(&fixture), 5);
+    let again = Ledger::open_store(fixture.store.clone(), options()).unwrap();
+    assert_eq!(again.poisoned(), None);
+    assert!(again.prove(&more[0]).unwrap().unwrap().check().is_ok());
+}
+
+#[test]
+fn damage_is_found_beside_an_erased_transaction() {
+    let mut fixture = Fixture::new();
+    let txids = stated(&mut fixture, vec![put("x", 1), put("x", 2), put("x", 3), put("z", 1)]);
+    fixture.ledger.forget(&txids[0]).unwrap();
+    let rows = fixture.store.rows();
+    let keys: Vec<_> = rows
+        .0
+        .keys()
+        .filter(|(column, key)| {
+            *column == Column::Transactions
+                || (*column == Column::State && b"eboa".contains(&key[0]))
+                || *column == Column::Nodes
+        })
+        .cloned()
+        .collect();
+    for key in keys {
+        let mut altered = rows.clone();
+        let value = altered.0.get_mut(&key).unwrap();
+        let last = value.len() - 1;
+        value[last] ^= 1;
+        let report = crate::fsck::check(&altered, None, &mut |_| ControlFlow::Continue(()));
+        assert!(!report.problems.is_empty(), "{key:?}");
+    }
+}

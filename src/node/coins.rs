@@ -1,0 +1,150 @@
+//! Coins and blocks: balances, transfers that are signed elsewhere, mining.
+
+use super::{Node, trouble};
+use crate::error::{Error, Kind, Result};
+use crate::rest::wire;
+use crate::wallets::{self, Kept};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+use wizefs_ledger::{AddressHash, Hash, PublicKey, Signature, Transaction, TxId, WalletFile};
+
+/// How long a prepared transfer waits for its signature.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Prepared transfers kept; the oldest gives way.
+const MOST_PREPARED: usize = 1024;
+
+/// Transfers made for clients that sign them themselves.
+#[derive(Default)]
+pub(super) struct Prepared(Mutex<HashMap<Hash, (Instant, Transaction)>>);
+
+impl Prepared {
+    fn keep(&self, transaction: Transaction) -> Hash {
+        let handle = transaction.signing_hash();
+        let mut kept = self.0.lock();
+        kept.retain(|_, (since, _)| since.elapsed() < PATIENCE);
+        if kept.len() >= MOST_PREPARED
+            && let Some(oldest) = kept.iter().min_by_key(|(_, (since, _))| *since).map(|(handle, _)| *handle)
+        {
+            kept.remove(&oldest);
+        }
+        kept.insert(handle, (Instant::now(), transaction));
+        handle
+    }
+
+    fn take(&self, handle: &Hash) -> Option<Transaction> {
+        let (since, transaction) = self.0.lock().remove(handle)?;
+        (since.elapsed() < PATIENCE).then_some(transaction)
+    }
+}
+
+impl Node {
+    /// Coins an address can spend.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn balance(&self, address: &AddressHash) -> Result<u64> {
+        self.ledger.balance(address).map_err(trouble::ledger)
+    }
+
+    /// The wallets kept here, and their coins.
+    ///
+    /// # Errors
+    /// The folder or the ledger cannot be read.
+    pub fn wallets(&self) -> Result<Vec<wire::Wallet>> {
+        wallets::list(&self.root)?.iter().map(|kept| self.wallet_line(kept)).collect()
+    }
+
+    fn wallet_line(&self, kept: &Kept) -> Result<wire::Wallet> {
+        Ok(wire::Wallet {
+            v: wire::V,
+            name: kept.name.clone(),
+            address: kept.address.to_string(),
+            public_key: kept.file.public().to_string(),
+            balance: self.balance(&kept.address)?,
+            sealed: kept.is_sealed(),
+        })
+    }
+
+    /// One wallet kept here, by name or address.
+    ///
+    /// # Errors
+    /// [`Kind::Failed`] when there is none.
+    pub fn wallet_named(&self, name: &str) -> Result<wire::Wallet> {
+        self.wallet_line(&wallets::find(&self.root, name)?)
+    }
+
+    /// A transfer to be signed by the owner of `from`.
+    ///
+    /// # Errors
+    /// [`Kind::Failed`] when there are not enough coins.
+    pub fn draft_transfer(&self, from: &PublicKey, to: AddressHash, amount: u64) -> Result<Transaction> {
+        self.ledger.draft_transfer(from, to, amount).map_err(trouble::ledger)
+    }
+
+    /// The same, kept here until its signature comes; the handle is the hash to sign.
+    ///
+    /// # Errors
+    /// As [`Node::draft_transfer`].
+    pub fn prepare_transfer(&self, from: &PublicKey, to: AddressHash, amount: u64) -> Result<Hash> {
+        Ok(self.prepared.keep(self.draft_transfer(from, to, amount)?))
+    }
+
+    /// Accept a prepared transfer with its signature. None when the handle is unknown or was prepared too long ago.
+    ///
+    /// # Errors
+    /// As [`Node::transfer`].
+    pub fn sign_transfer(&self, handle: &Hash, signature: Signature, mine_now: bool) -> Result<Option<wire::Sent>> {
+        match self.prepared.take(handle) {
+            Some(transaction) => self.transfer(transaction.signed_with(signature), mine_now).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Accept a signed transfer. With `mine_now` it is final when this returns, else it is durable and in the next block.
+    ///
+    /// # Errors
+    /// [`Kind::Failed`] when it is refused.
+    pub fn transfer(&self, bytes: Vec<u8>, mine_now: bool) -> Result<wire::Sent> {
+        let txid = self.ledger.submit_transfer(bytes).map_err(trouble::ledger)?;
+        if mine_now {
+            self.seal()?;
+        } else {
+            self.ledger.sync().map_err(trouble::ledger)?;
+            self.sealer.notice();
+        }
+        self.sent(&txid)
+    }
+
+    fn sent(&self, txid: &TxId) -> Result<wire::Sent> {
+        let block = self.ledger.transaction(txid).map_err(trouble::ledger)?.and_then(|logged| logged.block);
+        let status = if block.is_some() { wire::TxStatus::Final } else { wire::TxStatus::Pending };
+        Ok(wire::Sent { v: wire::V, txid: txid.to_string(), status, block })
+    }
+
+    /// Send coins of a wallet kept here without a passphrase.
+    ///
+    /// # Errors
+    /// [`Kind::Passphrase`] for one that has a passphrase; as [`Node::transfer`].
+    pub fn send(&self, from: &str, to: AddressHash, amount: u64, mine_now: bool) -> Result<wire::Sent> {
+        let kept = wallets::find(&self.root, from)?;
+        let WalletFile::Plain(wallet) = &kept.file else {
+            return Err(Error::new(Kind::Passphrase, format!("wallet {} has a passphrase", kept.name)));
+        };
+        let transaction = self.draft_transfer(wallet.public(), to, amount)?;
+        self.transfer(transaction.signed_by(wallet), mine_now)
+    }
+
+    /// Seal a block now, also when nothing is pending: it makes the reward.
+    ///
+    /// # Errors
+    /// As [`Node::seal`].
+    pub fn mine(&self) -> Result<wire::Block> {
+        let before = self.ledger.tip().header.height;
+        self.seal()?;
+        if self.ledger.tip().header.height == before {
+            self.ledger.seal_always(0).map_err(trouble::ledger)?;
+        }
+        self.block(None)
+    }
+}

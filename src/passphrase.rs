@@ -1,0 +1,116 @@
+//! Where a passphrase comes from: a file, another program, or the terminal.
+
+use crate::error::{Error, Kind, Result};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use zeroize::Zeroizing;
+
+/// Longest passphrase read, in bytes.
+const MOST: usize = 1024;
+
+/// Ways to give a passphrase.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct PassArgs {
+    /// Read the passphrase from the first line of FILE
+    #[arg(long, value_name = "FILE", env = "WIZEFS_PASSFILE", hide_env = true, conflicts_with = "extpass")]
+    pub passfile: Option<PathBuf>,
+    /// Take the first line that COMMAND prints as the passphrase
+    #[arg(long, value_name = "COMMAND", env = "WIZEFS_EXTPASS", hide_env = true)]
+    pub extpass: Option<String>,
+}
+
+/// A passphrase; wiped from memory when it goes.
+pub type Passphrase = Zeroizing<Vec<u8>>;
+
+impl PassArgs {
+    /// Whether a passphrase was given without asking.
+    pub fn is_given(&self) -> bool {
+        self.passfile.is_some() || self.extpass.is_some()
+    }
+
+    /// The passphrase, asked for on the terminal when not given otherwise.
+    ///
+    /// # Errors
+    /// [`Kind::Passphrase`] when there is none, or nobody to ask.
+    pub fn read(&self, what: &str) -> Result<Passphrase> {
+        match (&self.passfile, &self.extpass) {
+            (Some(path), _) => of_file(path),
+            (None, Some(command)) => of_program(command),
+            (None, None) => of_terminal(&format!("Passphrase of {what}: ")),
+        }
+    }
+
+    /// A new passphrase: asked for twice.
+    ///
+    /// # Errors
+    /// As [`PassArgs::read`]; [`Kind::Passphrase`] when the two differ.
+    pub fn read_new(&self, what: &str) -> Result<Passphrase> {
+        let first = self.read(what)?;
+        if !self.is_given() && *of_terminal("Again: ")? != *first {
+            return Err(Error::new(Kind::Passphrase, "the two are not the same"));
+        }
+        Ok(first)
+    }
+}
+
+fn of_file(path: &Path) -> Result<Passphrase> {
+    let cannot = |e: std::io::Error| Error::io(Kind::Passphrase, format!("cannot read {}", path.display()), &e);
+    first_line(Zeroizing::new(std::fs::read(path).map_err(cannot)?), &path.display().to_string())
+}
+
+fn of_program(command: &str) -> Result<Passphrase> {
+    let mut words = command.split_whitespace();
+    let program = words.next().ok_or_else(|| Error::new(Kind::Usage, "--extpass needs a command"))?;
+    let output = Command::new(program).args(words).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = output.map_err(|e| Error::io(Kind::Passphrase, format!("cannot run {program}"), &e))?;
+    let stdout = Zeroizing::new(output.stdout);
+    if !output.status.success() {
+        return Err(Error::new(Kind::Passphrase, format!("{program} failed: {}", output.status)));
+    }
+    first_line(stdout, program)
+}
+
+fn of_terminal(prompt: &str) -> Result<Passphrase> {
+    if !std::io::stdin().is_terminal() {
+        let error = Error::new(Kind::Passphrase, "a passphrase is needed, and there is no terminal to ask on");
+        return Err(error.hint("--passfile FILE or --extpass COMMAND gives it"));
+    }
+    let typed = rpassword::prompt_password(prompt);
+    let typed = typed.map_err(|e| Error::io(Kind::Passphrase, "cannot ask for the passphrase", &e))?;
+    first_line(Zeroizing::new(typed.into_bytes()), "the terminal")
+}
+
+fn first_line(bytes: Zeroizing<Vec<u8>>, from: &str) -> Result<Passphrase> {
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.is_empty() || line.len() > MOST {
+        return Err(Error::new(Kind::Passphrase, format!("no passphrase of 1 to {MOST} bytes came from {from}")));
+    }
+    Ok(Zeroizing::new(line.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passphrases_come_from_files_and_programs() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p");
+        let check = |text: &str, expect: Option<&[u8]>| {
+            std::fs::write(&path, text).unwrap();
+            let found = PassArgs { passfile: Some(path.clone()), extpass: None }.read("x");
+            assert_eq!(found.ok().as_deref().map(Vec::as_slice), expect, "{text:?}");
+        };
+        check("secret\nmore\n", Some(b"secret"));
+        check("with space\r\n", Some(b"with space"));
+        check("", None);
+        check("\nsecond", None);
+        check(&"x".repeat(1025), None);
+        let program = |command: &str| PassArgs { passfile: None, extpass: Some(command.into()) }.read_new("x");
+        assert_eq!(*program("echo secret").unwrap(), b"secret");
+        assert_eq!(program("false").unwrap_err().kind, Kind::Passphrase);
+        assert_eq!(program("").unwrap_err().kind, Kind::Usage);
+    }
+}

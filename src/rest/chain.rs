@@ -1,0 +1,319 @@
+//! The predecessor's chain routes, with its bodies, and the routes of the commands for coins and blocks.
+//!
+//! Keys of JSON bodies may be in any letter case, as its decoder took them. Its failures were plain text.
+
+use crate::error::{Error, Kind, Result};
+use crate::node::Node;
+use crate::rest::{answer, blocking, json, parse, segment, wire};
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json as value};
+use std::sync::Arc;
+use wizefs_ledger::{AddressHash, Block, Envelope, Hash, PublicKey, Signature, Transaction, Wallet};
+
+pub(super) fn routes() -> Router<Arc<Node>> {
+    Router::new()
+        .route("/wallet/{address}", get(balance))
+        .route("/wallet/new", post(new_wallet))
+        .route("/wallets/list", get(list_wallets))
+        .route("/send", post(send))
+        .route("/prepare", post(prepare))
+        .route("/sign", post(sign))
+        .route("/blockchain/print", get(print))
+        .route("/block/{*hash}", get(block))
+        .route("/v1/wallets", get(wallets))
+        .route("/v1/wallets/{name}", get(wallet))
+        .route("/v1/transfers/draft", post(draft))
+        .route("/v1/transfers", post(transfer))
+        .route("/v1/blocks", get(tip))
+        .route("/v1/blocks/{which}", get(one_block))
+        .route("/v1/mine", post(mine))
+}
+
+/// A failure as the predecessor told it: a status and a sentence.
+struct Plain(StatusCode, String);
+
+impl From<Error> for Plain {
+    fn from(error: Error) -> Plain {
+        let status = match error.kind {
+            // What the ledger refuses is the request's fault.
+            Kind::Failed => StatusCode::BAD_REQUEST,
+            kind => StatusCode::from_u16(kind.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        };
+        Plain(status, error.message)
+    }
+}
+
+impl IntoResponse for Plain {
+    fn into_response(self) -> Response {
+        let head = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+        (self.0, head, self.1 + "\n").into_response()
+    }
+}
+
+fn bad(text: &str) -> Plain {
+    Plain(StatusCode::BAD_REQUEST, text.to_owned())
+}
+
+/// Runs blocking work and answers in the predecessor's way.
+async fn reply(work: impl FnOnce() -> std::result::Result<Value, Plain> + Send + 'static) -> Response {
+    match blocking(move || Ok(work())).await {
+        Ok(Ok(value)) => json(&value),
+        Ok(Err(plain)) => plain.into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+/// A JSON object whose keys may be in any letter case.
+fn body<T: DeserializeOwned>(bytes: &Bytes, complaint: &str) -> std::result::Result<T, Plain> {
+    let object: Map<String, Value> =
+        serde_json::from_slice(bytes).map_err(|_| bad("Could not decode the request body as JSON"))?;
+    let lower = object.into_iter().map(|(key, value)| (key.to_ascii_lowercase(), value)).collect();
+    serde_json::from_value(Value::Object(lower)).map_err(|_| bad(complaint))
+}
+
+pub(super) async fn home(State(node): State<Arc<Node>>) -> Response {
+    json(&format!("Hello wizefs {}", node.ledger().chain_id()))
+}
+
+async fn balance(State(node): State<Arc<Node>>, Path(address): Path<String>) -> Response {
+    reply(move || {
+        let address: AddressHash = address.parse().map_err(|_| bad("Address is not valid"))?;
+        Ok(value!({"credit": node.balance(&address)?, "success": true}))
+    })
+    .await
+}
+
+/// A new key, told to whoever asked and kept by nobody else.
+async fn new_wallet() -> Response {
+    reply(|| {
+        let wallet = Wallet::generate().map_err(|e| Plain(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+        let (address, public) = (wallet.address().to_string(), wallet.public().to_string());
+        Ok(value!({"success": true, "address": address, "privkey": wire::hex(&wallet.secret()), "pubkey": public}))
+    })
+    .await
+}
+
+async fn list_wallets(State(node): State<Arc<Node>>) -> Response {
+    reply(move || {
+        let addresses: Vec<String> = node.wallets()?.into_iter().map(|wallet| wallet.address).collect();
+        Ok(value!({"success": true, "listWallets": addresses}))
+    })
+    .await
+}
+
+/// Sender and receiver, checked as the predecessor did and in its words.
+fn parties(from: &str, to: &str) -> std::result::Result<AddressHash, Plain> {
+    if from == to {
+        return Err(bad("Sender address is equal to Recipient address"));
+    }
+    from.parse::<AddressHash>().map_err(|_| bad("Sender address is not valid"))?;
+    to.parse().map_err(|_| bad("Recipient address is not valid"))
+}
+
+#[derive(Deserialize)]
+struct SendRequest {
+    from: String,
+    to: String,
+    amount: u64,
+    #[serde(default)]
+    minenow: bool,
+}
+
+async fn send(State(node): State<Arc<Node>>, bytes: Bytes) -> Response {
+    reply(move || {
+        let SendRequest { from, to, amount, minenow } = body(&bytes, "Please check your send request")?;
+        let to = parties(&from, &to)?;
+        node.send(&from, to, amount, minenow)?;
+        Ok(value!({"success": true}))
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+struct Prepare {
+    from: String,
+    to: String,
+    amount: u64,
+    pubkey: String,
+}
+
+async fn prepare(State(node): State<Arc<Node>>, bytes: Bytes) -> Response {
+    reply(move || {
+        let Prepare { from, to, amount, pubkey } = body(&bytes, "Please check your prepare request")?;
+        let to = parties(&from, &to)?;
+        let key: PublicKey = pubkey.parse().map_err(|_| bad("Please check your prepare request"))?;
+        if key.address().to_string() != from {
+            return Err(bad("Sender address is not the public key's"));
+        }
+        let handle = node.prepare_transfer(&key, to, amount)?;
+        // One signature covers all inputs, which are all the sender's.
+        Ok(value!({"success": true, "txid": handle.to_string(), "hashes": [handle.to_string()]}))
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+struct Sign {
+    txid: String,
+    signatures: Vec<String>,
+    #[serde(default)]
+    minenow: bool,
+}
+
+async fn sign(State(node): State<Arc<Node>>, bytes: Bytes) -> Response {
+    reply(move || {
+        let Sign { txid, signatures, minenow } = body(&bytes, "Please check your sign request")?;
+        let [signature] = signatures.as_slice() else { return Err(bad("Please check your sign request")) };
+        let signature: Signature = signature.parse().map_err(|_| bad("Please check your sign request"))?;
+        let handle: Hash = txid.parse().map_err(|_| bad("Could not get transaction by txid"))?;
+        match node.sign_transfer(&handle, signature, minenow)? {
+            Some(_) => Ok(value!({"success": true})),
+            None => Err(bad("Could not get transaction by txid")),
+        }
+    })
+    .await
+}
+
+/// The whole chain, newest block first, sent block by block.
+async fn print(State(node): State<Arc<Node>>) -> Response {
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Result<String>>(4);
+    tokio::task::spawn_blocking(move || {
+        let mut before = "{\"chainlist\":[";
+        for height in (0..=node.ledger().tip().header.height).rev() {
+            let piece = printed(&node, height).map(|block| format!("{before}{block}"));
+            let failed = piece.is_err();
+            if sender.blocking_send(piece).is_err() || failed {
+                return;
+            }
+            before = ",";
+        }
+        if sender.blocking_send(Ok("],\"success\":true}\n".to_owned())).is_err() {
+            tracing::debug!("the client of a printed chain went away");
+        }
+    });
+    let pieces = futures_util::stream::unfold(receiver, |mut receiver| async {
+        let piece = receiver.recv().await?;
+        Some((piece.map(Bytes::from), receiver))
+    });
+    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(pieces)).into_response()
+}
+
+fn printed(node: &Node, height: u64) -> Result<Value> {
+    let block = node.ledger().block(height).map_err(crate::node::trouble::ledger)?;
+    let block = block.ok_or_else(|| Error::new(Kind::LedgerDamaged, format!("block {height} is missing")))?;
+    old_block(node, &block)
+}
+
+async fn block(State(node): State<Arc<Node>>, uri: Uri) -> Response {
+    reply(move || {
+        let text = String::from_utf8_lossy(&super::rest_of(&uri, 1)).into_owned();
+        let found = match hash_of(&text) {
+            Some(hash) => node.ledger().block_by_hash(&hash).map_err(crate::node::trouble::ledger)?,
+            None => None,
+        };
+        let block = found.map(|block| old_block(&node, &block)).transpose()?;
+        Ok(value!({"credit": block, "success": true}))
+    })
+    .await
+}
+
+/// A block's hash in hex, or in base64 of either alphabet.
+fn hash_of(text: &str) -> Option<Hash> {
+    let decoded = || STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)).ok()?.try_into().ok().map(Hash);
+    text.parse().ok().or_else(decoded)
+}
+
+/// A block in the predecessor's shape: its field names, bytes in base64, empty lists null.
+fn old_block(node: &Node, block: &Block) -> Result<Value> {
+    let mut transactions = Vec::new();
+    for index in block.header.first_index..block.header.log_size {
+        let logged = node.ledger().transaction_at(index).map_err(crate::node::trouble::ledger)?;
+        let Some(logged) = logged else { continue };
+        let (inputs, outputs) = logged.transaction.as_ref().map_or((Value::Null, Value::Null), coins_of);
+        let time = logged.time_us.saturating_mul(1000);
+        transactions.push(value!({
+            "Timestamp": time, "ID": STANDARD.encode(logged.txid.0), "Vin": inputs, "Vout": outputs,
+        }));
+    }
+    let header = &block.header;
+    Ok(value!({
+        "Timestamp": header.time_us / 1_000_000,
+        "Transactions": transactions,
+        "PrevBlockHash": STANDARD.encode(header.previous.0),
+        "Hash": STANDARD.encode(block.hash().0),
+        "Nonce": header.nonce,
+        "Height": header.height,
+    }))
+}
+
+fn coins_of(transaction: &Transaction) -> (Value, Value) {
+    let output = |amount: u64, address: &AddressHash| value!({"Value": amount, "PubKeyHash": STANDARD.encode(address.0), "Address": address.to_string()});
+    match &transaction.envelope {
+        Envelope::Authored(_) => (Value::Null, Value::Null),
+        Envelope::Coinbase(coinbase) => {
+            let input = value!([{"Txid": null, "Vout": -1, "Signature": null, "PubKey": null}]);
+            (input, value!([output(coinbase.reward, &coinbase.address)]))
+        }
+        Envelope::Transfer(transfer) => {
+            let signature = STANDARD.encode(transfer.signature.0);
+            let key = STANDARD.encode(transfer.author.0);
+            let inputs = transfer.inputs.iter().map(|input| {
+                let txid = STANDARD.encode(input.txid.0);
+                value!({"Txid": txid, "Vout": input.index, "Signature": signature, "PubKey": key})
+            });
+            let outputs = transfer.outputs.iter().map(|made| output(made.amount, &made.address));
+            (Value::Array(inputs.collect()), Value::Array(outputs.collect()))
+        }
+    }
+}
+
+async fn wallets(State(node): State<Arc<Node>>) -> Response {
+    answer(move || Ok(wire::Wallets { v: wire::V, wallets: node.wallets()? })).await
+}
+
+async fn wallet(State(node): State<Arc<Node>>, uri: Uri) -> Response {
+    let name = String::from_utf8_lossy(&segment(&uri, 2)).into_owned();
+    answer(move || node.wallet_named(&name)).await
+}
+
+async fn draft(State(node): State<Arc<Node>>, bytes: Bytes) -> Response {
+    answer(move || {
+        let wire::TransferRequest { from, to, amount } = parse(&bytes)?;
+        let usage = |what: &str| Error::new(Kind::Usage, format!("{what} is not valid"));
+        let from: PublicKey = from.parse().map_err(|_| usage("the public key"))?;
+        let to: AddressHash = to.parse().map_err(|_| usage("the address"))?;
+        let transaction = node.draft_transfer(&from, to, amount)?;
+        Ok(wire::TransferBytes { bytes: STANDARD.encode(transaction.to_bytes()), minenow: false })
+    })
+    .await
+}
+
+async fn transfer(State(node): State<Arc<Node>>, bytes: Bytes) -> Response {
+    answer(move || {
+        let wire::TransferBytes { bytes, minenow } = parse(&bytes)?;
+        let bytes = STANDARD.decode(bytes).map_err(|_| Error::new(Kind::Usage, "the transfer is not base64"))?;
+        node.transfer(bytes, minenow)
+    })
+    .await
+}
+
+async fn tip(State(node): State<Arc<Node>>) -> Response {
+    answer(move || node.block(None)).await
+}
+
+async fn one_block(State(node): State<Arc<Node>>, Path(which): Path<String>) -> Response {
+    answer(move || node.block(Some(&which))).await
+}
+
+async fn mine(State(node): State<Arc<Node>>) -> Response {
+    answer(move || node.mine()).await
+}

@@ -1,0 +1,208 @@
+//! Wallets, coins, blocks and mining through the real program, and the predecessor's chain routes.
+
+use crate::rest::Service;
+use crate::root::TestRoot;
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use wizefs_ledger::{Hash, Wallet};
+
+fn balance(root: &TestRoot, wallet: &str) -> u64 {
+    root.run(&format!("wallet show {wallet} --json")).expect(0).json()["balance"].as_u64().unwrap()
+}
+
+fn mode(root: &TestRoot, name: &str) -> u32 {
+    fs::metadata(root.path("wallets").join(name)).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn coins_go_from_wallet_to_wallet() {
+    let root = TestRoot::new();
+    assert_eq!(balance(&root, "default"), 1_000_000);
+    let alice = root.run("wallet new alice").expect(0).stdout.trim().to_owned();
+    assert_eq!((mode(&root, "alice"), balance(&root, "alice")), (0o600, 0));
+    let sent = root.run("send default alice 250 --minenow --json").expect(0).json();
+    assert_eq!((sent["status"].as_str(), sent["block"].as_u64()), (Some("final"), Some(1)));
+    assert_eq!((balance(&root, "alice"), balance(&root, "default")), (250, 999_760));
+    // By address, from and to; sealed when the command's own node ends.
+    let own = root.run("wallet show --json").expect(0).json()["address"].as_str().unwrap().to_owned();
+    root.run(&format!("send {alice} {own} 100")).expect(0);
+    assert_eq!(balance(&root, &alice), 150);
+    let log = root.run("log -n 1 --json").expect(0).json_lines();
+    assert_eq!((log[0]["op"].as_str(), log[0]["status"].as_str()), (Some("transfer"), Some("final")));
+
+    let refused = root.run("send alice default 151 --json").expect(1);
+    assert!(refused.stderr.contains("has 150 coins, not 151"), "{refused:#?}");
+    for (line, code) in [
+        ("send alice default 0", 2),
+        ("send alice default -5", 2),
+        ("send alice default 18446744073709551616", 2),
+        ("send alice alice 1", 2),
+        ("send nobody alice 1", 1),
+        ("send alice nobody 1", 1),
+        ("wallet show nobody", 1),
+        ("wallet new alice", 11),
+        ("wallet new default", 11),
+        ("wallet new log.key", 2),
+        ("wallet new ../x", 2),
+    ] {
+        root.run(line).expect(code);
+    }
+    root.run("integrity").expect(0);
+}
+
+#[test]
+fn keys_are_protected_and_can_be_moved() {
+    let root = TestRoot::new();
+    fs::write(root.outside().join("pass"), "correct horse\n").unwrap();
+    fs::write(root.outside().join("wrong"), "battery\n").unwrap();
+    let address = root.run("wallet new safe --passfile pass").expect(0).stdout.trim().to_owned();
+    assert_eq!(mode(&root, "safe"), 0o600);
+    root.run("send default safe 40 --minenow").expect(0);
+    assert_eq!(balance(&root, "safe"), 40);
+    root.run("send safe default 1").expect(12);
+    root.run("send safe default 1 --passfile wrong").expect(12);
+    root.run("send safe default 1 --passfile pass --minenow").expect(0);
+    root.run_args(&["send", "safe", "default", "1", "--extpass", "echo correct horse"]).expect(0);
+    root.run("wallet export safe --reveal").expect(12);
+    root.run("wallet export safe").expect(2);
+
+    let secret = root.run("wallet export safe --reveal --passfile pass").expect(0).stdout.trim().to_owned();
+    assert_eq!(secret.len(), 64);
+    fs::write(root.outside().join("hex"), &secret).unwrap();
+    root.run("wallet export safe --passfile pass -o copy").expect(0);
+    root.run("wallet export safe --passfile pass -o copy").expect(11);
+    assert_eq!(fs::metadata(root.outside().join("copy")).unwrap().permissions().mode() & 0o777, 0o600);
+    let other = TestRoot::new();
+    let outside = |name: &str| root.outside().join(name).display().to_string();
+    for (name, file) in [("a", "hex"), ("b", "copy")] {
+        let line = format!("wallet import {name} {} --passfile {}", outside(file), outside("pass"));
+        assert_eq!(other.run(&line).expect(0).stdout.trim(), address);
+    }
+    other.run(&format!("wallet import c {}", outside("pass"))).expect(2);
+    let listed = other.run("wallet list --json").expect(0).json();
+    let names: Vec<_> = listed["wallets"].as_array().unwrap().iter().map(|wallet| wallet["name"].clone()).collect();
+    assert_eq!(names, ["a", "b", "default"]);
+    // No secret in anything the node says.
+    let said = root.run("wallet list --json").expect(0).stdout + &root.run("log --json").expect(0).stdout;
+    assert!(!said.contains(&secret));
+}
+
+#[test]
+fn a_block_is_mined_with_or_without_work() {
+    let root = TestRoot::new();
+    let first = root.run("mine --json").expect(0).json();
+    assert_eq!((first["height"].as_u64(), first["count"].as_u64()), (Some(1), Some(1)));
+    assert_eq!(balance(&root, "default"), 1_000_010);
+    root.run("create docs").expect(0);
+    let block = root.run("block --json").expect(0).json();
+    assert_eq!(block["height"], 2);
+    assert_eq!(block["previous"], first["hash"]);
+    let hash = block["hash"].as_str().unwrap();
+    assert_eq!(root.run(&format!("block {hash} --json")).expect(0).json(), block);
+    assert_eq!(root.run("block 1 --json").expect(0).json(), first);
+    assert_eq!(block["transactions"][1]["op"], "create");
+    root.run("block 99").expect(1);
+    root.run("block nonsense").expect(2);
+    root.run("block 2").expect(0);
+}
+
+#[test]
+fn the_stamp_is_chosen_before_the_chain_is_made() {
+    for (bits, code) in [(0, 0), (20, 0), (25, 21)] {
+        let root = TestRoot::new();
+        fs::create_dir_all(root.path("")).unwrap();
+        fs::write(root.path("node.conf"), format!("{{\"stamp-bits\": {bits}}}")).unwrap();
+        let ran = root.run("mine --json").expect(code);
+        if code == 0 {
+            assert_eq!(ran.json()["stamp_bits"], bits);
+            root.run("integrity").expect(0);
+        }
+    }
+}
+
+/// POST with a JSON body; the reply's status and text.
+fn post(rest: &Service, path: &str, body: &Value) -> (u16, String) {
+    rest.ask("POST", path, "", &body.to_string())
+}
+
+fn posted(rest: &Service, path: &str, body: &Value) -> Value {
+    let (status, text) = post(rest, path, body);
+    assert_eq!(status, 200, "{path}: {text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+fn got(rest: &Service, path: &str) -> Value {
+    let (status, text) = rest.ask("GET", path, "", "");
+    assert_eq!(status, 200, "{path}: {text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn the_predecessors_chain_routes_answer() {
+    let rest = Service::start_with(TestRoot::new(), "--chain-listen 127.0.0.1:0");
+    let status = rest.root.run("status --json").expect(0).json();
+    let chain = Service { address: status["node"]["chain"].as_str().unwrap().to_owned(), ..rest };
+    assert_ne!(chain.address, status["node"]["rest"].as_str().unwrap());
+    assert!(chain.ask("GET", "/", "", "").1.starts_with("\"Hello wize"));
+
+    let own = got(&chain, "/wallets/list")["listWallets"][0].as_str().unwrap().to_owned();
+    assert_eq!(got(&chain, &format!("/wallet/{own}")), json!({"credit": 1_000_000, "success": true}));
+    let made = posted(&chain, "/wallet/new", &json!({}));
+    let (address, pubkey) = (made["address"].as_str().unwrap(), made["pubkey"].as_str().unwrap());
+    assert_eq!((pubkey.len(), made["privkey"].as_str().unwrap().len()), (128, 64));
+    assert_eq!(got(&chain, "/wallets/list")["listWallets"].as_array().unwrap().len(), 1, "no copy is kept");
+
+    let sent = json!({"From": own, "TO": address, "Amount": 70, "mineNow": true});
+    assert_eq!(posted(&chain, "/send", &sent), json!({"success": true}));
+    assert_eq!(got(&chain, &format!("/wallet/{address}"))["credit"], 70);
+
+    // The client keeps its key: it signs the hash it is told.
+    let prepared = posted(&chain, "/prepare", &json!({"from": address, "to": own, "amount": 30, "pubkey": pubkey}));
+    let hash: Hash = prepared["hashes"][0].as_str().unwrap().parse().unwrap();
+    let mut secret = [0; 32];
+    for (byte, digits) in secret.iter_mut().zip(made["privkey"].as_str().unwrap().as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap();
+    }
+    let signature = format!("{:?}", Wallet::from_secret(&secret).unwrap().sign_hash(&hash));
+    let signed = json!({"txid": prepared["txid"], "signatures": [signature], "minenow": true});
+    let wrong = json!({"txid": prepared["txid"], "signatures": ["00".repeat(64)], "minenow": true});
+    assert_eq!(posted(&chain, "/sign", &signed), json!({"success": true}));
+    assert_eq!(got(&chain, &format!("/wallet/{address}"))["credit"], 40);
+    assert_eq!(post(&chain, "/sign", &signed).0, 400, "a handle is good once");
+    assert_eq!(post(&chain, "/sign", &wrong).0, 400);
+
+    let printed = got(&chain, "/blockchain/print");
+    let blocks = printed["chainlist"].as_array().unwrap();
+    assert_eq!((blocks.len(), printed["success"].as_bool()), (3, Some(true)));
+    assert_eq!((blocks[0]["Height"].as_u64(), &blocks[0]["PrevBlockHash"]), (Some(2), &blocks[1]["Hash"]));
+    assert_eq!(blocks[0]["Transactions"][1]["Vout"][0]["Value"], 30);
+    let hash = blocks[1]["Hash"].as_str().unwrap();
+    assert_eq!(got(&chain, &format!("/block/{hash}"))["credit"], blocks[1]);
+    assert_eq!(got(&chain, "/block/some-hash"), json!({"credit": null, "success": true}));
+    complaints(&chain, &own, address, pubkey);
+    assert_eq!(chain.ask("GET", "/buckets/O/state", "", "").0, 404, "the chain routes alone");
+    assert_eq!(chain.ask("GET", &format!("/wallet/{own}"), "Host: evil.example\r\n", "").0, 403);
+}
+
+/// What is refused, in the predecessor's words.
+fn complaints(chain: &Service, own: &str, address: &str, pubkey: &str) {
+    let check = |path: &str, body: Value, text: &str| {
+        let (status, reply) = post(chain, path, &body);
+        assert_eq!((status, reply.contains(text)), (400, true), "{path} {body}: {reply}");
+    };
+    check("/prepare", json!({"from": address}), "Please check your prepare request");
+    check("/prepare", json!([1]), "Could not decode the request body as JSON");
+    let prepare =
+        |from: &str, to: &str, amount: i64| json!({"from": from, "to": to, "amount": amount, "pubkey": pubkey});
+    check("/prepare", prepare(address, address, 1), "Sender address is equal to Recipient address");
+    check("/prepare", prepare("x", own, 1), "Sender address is not valid");
+    check("/prepare", prepare(address, "", 1), "Recipient address is not valid");
+    check("/prepare", prepare(own, address, 1), "Sender address is not the public key's");
+    check("/prepare", prepare(address, own, 9_999), "has 40 coins, not 9999");
+    check("/prepare", prepare(address, own, -1), "Please check your prepare request");
+    check("/sign", json!({"txid": "00", "signatures": ["00".repeat(64)]}), "Could not get transaction by txid");
+    check("/sign", json!({"txid": "00", "signatures": []}), "Please check your sign request");
+    check("/send", json!({"from": own, "to": own, "amount": 1}), "Sender address is equal");
+    assert_eq!(chain.ask("GET", "/wallet/nonsense", "", "").0, 400);
+}
