@@ -28,3 +28,4 @@ mod transcript;
 mod tree;
 mod unanswered;
 mod users;
+mod zip;
