@@ -35,6 +35,8 @@ missing_packages() {
     python3 -c 'import cryptography' 2>/dev/null || /usr/bin/python3 -c 'import cryptography' 2>/dev/null || echo python3-cryptography
     has rsync || echo rsync
     has bindfs || echo bindfs
+    has zip || echo zip
+    has unzip || echo unzip
     has umount || echo mount
     has setfacl || echo acl
     # pjdfstest is linked with it.
@@ -200,6 +202,8 @@ run_tests() {
     step "build" cargo build --release --locked
     step "examples" run_examples
     step "benchmark, a quick round" cargo bench --locked --bench against_native -- --quick
+    step "benchmark of archives, a quick round" env WIZEFS_BENCH_MEMBERS=1000 WIZEFS_BENCH_MIB=16 \
+        cargo bench --locked -p wizefs-fs --bench archives
     step "dependencies" check_dependencies
     step "nothing left behind" nothing_left_behind "$before"
     say ""

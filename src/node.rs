@@ -1,6 +1,7 @@
 //! [`Node`]: the one API that commands and services call. It owns the root's lock, the ledger, the open buckets, their
 //! mounts and the sealer. Every method blocks; async callers use a worker thread.
 
+mod backing;
 mod buckets;
 mod coins;
 mod files;
@@ -28,7 +29,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::sync::watch;
-use wizefs_fs::Bucket;
+use wizefs_fs::AnyBucket;
 use wizefs_ledger::{BucketId, Ledger, Space, Wallet};
 
 /// Why this process opened the root.
@@ -75,7 +76,7 @@ pub struct OpenBucket {
     /// Its id on the ledger.
     pub id: BucketId,
     /// The file system. Replaced when a mount asks for other promises, hence the lock: hold it while using the bucket.
-    pub fs: RwLock<Arc<Bucket>>,
+    pub fs: RwLock<AnyBucket>,
     options: Mutex<buckets::Promises>,
     mount: Mutex<Option<mounts::Mounted>>,
     /// Changes that its opening found, until a mount reports them.

@@ -60,9 +60,12 @@ pub struct BucketConf {
     /// The backing was there before and belongs to the user.
     #[serde(default)]
     pub adopted: bool,
-    /// Not every file found in an adopted backing is on the ledger yet.
+    /// Not every file found in an adopted directory or archive is on the ledger yet.
     #[serde(default)]
     pub importing: bool,
+    /// Where the passphrase of encrypted members is; never the passphrase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passfile: Option<PathBuf>,
 }
 
 impl BucketConf {
@@ -77,6 +80,7 @@ impl BucketConf {
             id: String::new(),
             adopted,
             importing: adopted,
+            passfile: None,
         }
     }
 

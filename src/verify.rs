@@ -12,7 +12,7 @@ use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Instant;
-use wizefs_fs::{Bucket, BucketPath, Found, FoundKind};
+use wizefs_fs::{AnyBucket, ArchiveCheck, BucketPath, Found, FoundKind};
 use wizefs_ledger::{Cause, Content, Entry, EntryNode, Leaf, TreePath};
 
 /// Compare all buckets, one, or a path in one, and report each difference, and with `verbose` each match; last the summary.
@@ -51,7 +51,7 @@ pub fn run(
 struct Check<'a> {
     node: &'a Node,
     bucket: &'a OpenBucket,
-    fs: &'a Bucket,
+    fs: &'a AnyBucket,
     verbose: bool,
     emit: &'a mut dyn FnMut(&VerifyLine) -> ControlFlow<()>,
     summary: &'a mut VerifySummary,
@@ -69,7 +69,10 @@ enum Verdict {
 impl Check<'_> {
     fn start(&mut self, path: &BucketPath) -> Result<ControlFlow<()>> {
         if path.is_root() {
-            return self.directory(path);
+            return match self.archive()? {
+                ControlFlow::Continue(()) => self.directory(path),
+                ended => Ok(ended),
+            };
         }
         let entry = self.entry(path)?;
         let found = self.fs.inspect(path).map_err(trouble::fs)?;
@@ -77,6 +80,18 @@ impl Check<'_> {
             return Err(Error::new(Kind::FileMissing, format!("there is no {path} in {}", self.bucket.name)));
         }
         self.path(path, entry, found)
+    }
+
+    /// The archive behind the bucket, where there is one, against what was recorded.
+    fn archive(&mut self) -> Result<ControlFlow<()>> {
+        match self.fs.check_archive().map_err(trouble::fs)? {
+            None | Some(ArchiveCheck::Same) => Ok(ControlFlow::Continue(())),
+            Some(ArchiveCheck::Differs { expected, found }) => {
+                let (expected, found) = (wire::hex(&expected), wire::hex(&found));
+                let verdict = Verdict::Damaged { fields: vec!["archive"], expected, found, ranges: Vec::new() };
+                self.report(&BucketPath::ROOT, None, verdict, true)
+            }
+        }
     }
 
     fn entry(&self, path: &BucketPath) -> Result<Option<Entry>> {

@@ -145,6 +145,7 @@ impl Bucket {
                 ttl: if exclusive { OWN_TTL } else { SHARED_TTL },
                 exclusive,
                 close_is_silent: options.durability == Durability::Relaxed,
+                immutable: false,
             },
         });
         bucket.start()?;

@@ -33,6 +33,12 @@ pub enum FsError {
     /// The bucket is open elsewhere, or the file is in use.
     #[error("{0}")]
     Busy(String),
+    /// An archive cannot be used as one.
+    #[error("{0}")]
+    Archive(String),
+    /// A passphrase is missing or wrong.
+    #[error("{0}")]
+    Passphrase(String),
     /// Stopped on request.
     #[error("interrupted")]
     Interrupted,
@@ -50,7 +56,8 @@ impl FsError {
             Self::Path(_) => Errno::INVAL,
             Self::Sink(SinkError::NoSpace(_)) => Errno::NOSPC,
             Self::Sink(SinkError::Broken(_)) => Errno::ROFS,
-            Self::State { .. } => Errno::IO,
+            Self::State { .. } | Self::Archive(_) => Errno::IO,
+            Self::Passphrase(_) => Errno::ACCESS,
             Self::Busy(_) => Errno::BUSY,
             Self::Interrupted => Errno::INTR,
         }

@@ -1,12 +1,13 @@
 //! Buckets as file systems.
 //!
-//! A bucket is a backing (a directory here; archives later) served as an ordinary folder through FUSE. What programs do in
+//! A bucket is a backing (a directory, or a zip archive) served as an ordinary folder through FUSE. What programs do in
 //! it becomes a gapless stream of numbered [`change::Change`]s, handed to a [`change::ChangeSink`]. This crate knows no
 //! ledger, no async runtime and no network.
 //!
-//! Read in this order: [`vfs`] (what a file system must do), [`loopback`] (the first one), [`change`] (what is
+//! Read in this order: [`vfs`] (what a file system must do), [`loopback`] (the first one), [`zip`] (the second), [`change`] (what is
 //! reported), [`intent`] and [`settle`] (how nothing is missed), [`bucket`] (the whole, with a name), [`fuse`] (the kernel).
 
+pub mod any;
 pub mod bucket;
 pub mod change;
 pub mod content;
@@ -22,6 +23,7 @@ pub mod loopback;
 pub mod memory;
 pub mod path;
 mod privilege;
+pub mod read_only;
 pub mod recorder;
 pub mod recover;
 pub mod settle;
@@ -29,7 +31,9 @@ pub mod stat;
 pub mod stream;
 pub mod table;
 pub mod vfs;
+pub mod zip;
 
+pub use any::AnyBucket;
 pub use bucket::{Bucket, BucketOptions, ContentCheck, Durability, Found, FoundKind, Stored, SyncReport};
 pub use change::{Cause, Change, ChangeSink, Content, Evidence, Hashes, Op, Put, Row, RowVisitor, SinkError};
 pub use error::FsError;
@@ -38,3 +42,4 @@ pub use import::ImportProgress;
 pub use memory::MemorySink;
 pub use path::{BucketPath, PathError};
 pub use recover::Recovery;
+pub use zip::{ArchiveCheck, Unread, ZipBucket, ZipFs, ZipOptions};

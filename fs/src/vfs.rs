@@ -86,6 +86,8 @@ pub struct Trust {
     pub exclusive: bool,
     /// Nothing is done at a `close`, so it need not be told of one.
     pub close_is_silent: bool,
+    /// Also contents, from one open to the next: they never change.
+    pub immutable: bool,
 }
 
 /// The kernel's side of a mount: what it keeps, and must be told of when it changed by other ways than the mount.

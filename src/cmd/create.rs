@@ -5,7 +5,7 @@ use crate::client::Client;
 use crate::config::ListenArgs;
 use crate::error::{Error, Kind, Result};
 use crate::name::{BucketKind, BucketName};
-use crate::rest::wire::{Create, CreateLine, Created, Progress};
+use crate::rest::wire::{self, Create, CreateLine, Created, Progress};
 use crate::terminal::{count, size};
 use axum::http::Method;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -14,12 +14,14 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-/// Make a bucket, or adopt a folder as one.
+/// Make a bucket, or adopt a folder or archive as one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   wizefs create docs                      an empty bucket
   wizefs create work --from ~/work        adopt a folder where it is, and record every file in it
+  wizefs create photos --kind zip --from ~/photos.zip
+                                          the same with an archive, read-only
 Ctrl-C interrupts an adoption; the same command goes on with it.")]
 pub struct Args {
     /// Name of the bucket: A-Z a-z 0-9 . _ -
@@ -28,9 +30,12 @@ pub struct Args {
     /// What stands behind it; without, the name decides: NAME.zip is lz, _NAME.zip is zip, else loopback
     #[arg(long, value_name = "KIND")]
     kind: Option<BucketKind>,
-    /// Adopt this folder in place and record every file in it
+    /// Adopt this folder or archive in place and record every file in it
     #[arg(long, value_name = "PATH")]
     from: Option<PathBuf>,
+    /// File with the passphrase of an archive's encrypted members; its path is remembered
+    #[arg(long, value_name = "FILE", requires = "from")]
+    passfile: Option<PathBuf>,
     /// Mount it as well
     #[arg(long)]
     mount: bool,
@@ -47,6 +52,7 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
         origin: BucketName::new(&args.origin)?,
         kind: args.kind,
         from: args.from.as_deref().map(absolute).transpose()?,
+        passfile: args.passfile.as_deref().map(absolute).transpose()?,
     };
     context.serving_config(&args.listen)?;
     let created = context.with_node(|client| create(context, client, &request))?;
@@ -116,4 +122,13 @@ fn tell(context: &Context, created: &Created) {
             format!("bucket {name} adopted {folder}: {}, {} recorded", count(files, "file"), size(bytes))
         }
     });
+    /// Of many unreadable members, the first are named.
+    const NAMED: usize = 10;
+    for wire::Unread { path, problem } in created.unread.iter().take(NAMED) {
+        let path = path.path.as_deref().unwrap_or_default();
+        context.out.warn(&format!("{path} is not recorded: {problem}"));
+    }
+    if created.unread.len() > NAMED {
+        context.out.warn(&format!("{} in all are not recorded", count(created.unread.len() as u64, "member")));
+    }
 }

@@ -46,6 +46,9 @@ pub struct Args {
     /// Let other users in
     #[arg(long)]
     allow_other: bool,
+    /// File with the passphrase of an archive's encrypted members; its path is remembered
+    #[arg(long, value_name = "FILE")]
+    passfile: Option<PathBuf>,
     #[command(flatten)]
     listen: ListenArgs,
 }
@@ -69,6 +72,7 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
         durability: args.durability,
         exclusive: args.exclusive,
         allow_other: args.allow_other,
+        passfile: args.passfile.as_deref().map(super::absolute).transpose()?,
     };
     mount(context, &args.listen, &bucket, request, !args.fg, args.notifypid)
 }

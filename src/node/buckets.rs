@@ -1,5 +1,6 @@
 //! Buckets: created, adopted, opened, deleted.
 
+use super::backing::{self, resolve};
 use super::{Node, OpenBucket, mountpoint, trouble};
 use crate::error::{Error, Kind, Result};
 use crate::name::{BucketKind, BucketName};
@@ -11,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use wizefs_fs::{Bucket, BucketOptions, Durability};
+use wizefs_fs::{AnyBucket, Bucket, BucketOptions, Durability, ZipBucket, ZipOptions};
 use wizefs_ledger::{BucketId, Draft, Label, Statement};
 
 /// Folders of deleted buckets, until they are gone.
@@ -69,11 +70,12 @@ impl Node {
         (created, created && self.mount_state(name).0 == wire::MountState::Mounted)
     }
 
-    /// A new bucket; one adopted from a directory is imported, which `progress` may break off: the same call resumes it.
+    /// A new bucket; one adopted from a directory or archive is imported, which `progress` may break off: the same call
+    /// resumes it.
     ///
     /// # Errors
-    /// [`Kind::BucketExists`], [`Kind::Unsupported`] for archives, [`Kind::FileMissing`] or [`Kind::ConfigChange`] for a
-    /// directory that cannot be adopted.
+    /// [`Kind::BucketExists`], [`Kind::FileMissing`] or [`Kind::ConfigChange`] for a directory or archive that cannot be
+    /// adopted, [`Kind::Archive`] for one that is none, [`Kind::Passphrase`] for one that is locked.
     pub fn create(
         &self,
         request: &wire::Create,
@@ -82,12 +84,12 @@ impl Node {
         let conf = {
             let _one_at_a_time = self.lifecycle.lock();
             match self.resumable(request)? {
-                Some(conf) => conf,
+                Some(conf) => self.with_passfile(conf, request.passfile.as_deref())?,
                 None => self.create_new(request)?,
             }
         };
         self.seal()?;
-        let imported = if conf.importing { Some(self.import(&conf, progress)?) } else { None };
+        let (imported, unread) = if conf.importing { self.import(&conf, progress)? } else { (None, Vec::new()) };
         let id = bucket_id(&conf)?;
         let logged = self.ledger.transaction(&id).map_err(trouble::ledger)?;
         Ok(wire::Created {
@@ -98,6 +100,7 @@ impl Node {
             block: logged.and_then(|logged| logged.block),
             backing: conf.originpath,
             imported,
+            unread,
         })
     }
 
@@ -119,19 +122,13 @@ impl Node {
     fn create_new(&self, request: &wire::Create) -> Result<BucketConf> {
         let name = &request.origin;
         let kind = request.kind.unwrap_or_else(|| BucketKind::of_name(name));
-        if kind != BucketKind::Loopback {
-            let text =
-                format!("this version serves loopback buckets only, and {name} would be of kind {}", kind.as_str());
-            return Err(Error::new(Kind::Unsupported, text).hint(format!("wizefs create {name} --kind loopback")));
-        }
         let state = self.registry.lock().state_dir(name);
-        let backing = match &request.from {
-            Some(from) => adoptable(from, &self.root, &self.registry.lock())?,
-            None => state.join("data"),
-        };
-        let made = std::fs::create_dir_all(&state).and_then(|()| std::fs::create_dir_all(&backing));
+        let backing = backing::of_new(request, kind, &state, &self.root, &self.registry.lock())?;
+        let folders = if kind == BucketKind::Zip { &state } else { &backing };
+        let made = std::fs::create_dir_all(&state).and_then(|()| std::fs::create_dir_all(folders));
         made.map_err(|e| Error::io(Kind::Root, format!("cannot make the folders of {name}"), &e))?;
         let mut conf = BucketConf::new(name.clone(), kind, backing, request.from.is_some());
+        conf.passfile.clone_from(&request.passfile);
         // Without the registry's lock: a full mempool waits for the sealer, which looks into the registry.
         conf.id = self.register_on_ledger(name, kind)?.to_string();
         self.registry.lock().put_bucket(&conf)?;
@@ -163,9 +160,9 @@ impl Node {
         &self,
         conf: &BucketConf,
         progress: &mut dyn FnMut(wire::Progress) -> ControlFlow<()>,
-    ) -> Result<wire::Progress> {
+    ) -> Result<(Option<wire::Progress>, Vec<wire::Unread>)> {
         let bucket = self.bucket(&conf.origin)?;
-        let report = bucket
+        let (report, unread) = bucket
             .fs
             .read()
             .import(&mut |so_far| progress(wire::Progress { files: so_far.files, bytes: so_far.bytes }))
@@ -173,7 +170,22 @@ impl Node {
         let finished = BucketConf { importing: false, ..conf.clone() };
         self.registry.lock().put_bucket(&finished)?;
         self.seal()?;
-        Ok(wire::Progress { files: report.files, bytes: report.bytes })
+        let unread = unread.into_iter().map(|one| wire::Unread { path: (&one.path).into(), problem: one.problem });
+        Ok((Some(wire::Progress { files: report.files, bytes: report.bytes }), unread.collect()))
+    }
+
+    /// Remember another file with the passphrase; an open bucket is closed, so that it is opened with that.
+    pub(super) fn with_passfile(&self, conf: BucketConf, passfile: Option<&Path>) -> Result<BucketConf> {
+        let Some(passfile) = passfile else { return Ok(conf) };
+        if conf.kind()? != BucketKind::Zip {
+            let text = format!("{} is no archive: it has no encrypted members", conf.origin);
+            return Err(Error::new(Kind::Unsupported, text));
+        }
+        backing::passphrase(passfile)?;
+        self.close_bucket(&conf.origin)?;
+        let conf = BucketConf { passfile: Some(passfile.to_owned()), ..conf };
+        self.registry.lock().put_bucket(&conf)?;
+        Ok(conf)
     }
 
     /// Delete an unmounted bucket; its history stays on the ledger, an adopted directory is left alone.
@@ -222,7 +234,7 @@ impl Node {
         let status = self.bucket_status(name)?;
         let conf = self.registry.lock().bucket(name)?;
         let mut problems = Vec::new();
-        if !conf.originpath.is_dir() {
+        if !backing::is_there(&conf)? {
             problems.push(format!("the backing {} is not there", conf.originpath.display()));
         }
         if conf.importing {
@@ -285,15 +297,22 @@ impl Node {
         Ok(bucket)
     }
 
-    fn open_fs(&self, conf: &BucketConf, promises: Promises, recovered: &Mutex<u64>) -> Result<Arc<Bucket>> {
-        if !conf.originpath.is_dir() {
+    fn open_fs(&self, conf: &BucketConf, promises: Promises, recovered: &Mutex<u64>) -> Result<AnyBucket> {
+        if !backing::is_there(conf)? {
             let text = format!("the backing of {} is not there: {}", conf.origin, conf.originpath.display());
-            return Err(Error::new(Kind::FileMissing, text).hint("mount or restore that folder and try again"));
+            return Err(Error::new(Kind::FileMissing, text).hint("mount or restore it and try again"));
         }
         let notary = Notary::new(Arc::clone(&self.ledger), self.wallet.clone(), bucket_id(conf)?);
+        let sink = self.sealer.sink(self, Arc::new(notary));
+        let state = self.registry.lock().state_dir(&conf.origin);
+        if conf.kind()? == BucketKind::Zip {
+            let passphrase = conf.passfile.as_deref().map(backing::passphrase).transpose()?;
+            let options = ZipOptions { archive: conf.originpath.clone(), state, passphrase };
+            return Ok(AnyBucket::Zip(ZipBucket::open(options, sink).map_err(trouble::fs)?));
+        }
         let options = BucketOptions {
             backing: conf.originpath.clone(),
-            state: self.registry.lock().state_dir(&conf.origin),
+            state,
             adopted: conf.adopted,
             durability: match promises.durability {
                 wire::Durability::Relaxed => Durability::Relaxed,
@@ -303,9 +322,9 @@ impl Node {
             read_only: promises.read_only,
             exclusive: promises.exclusive,
         };
-        let (fs, recovery) = Bucket::open(options, self.sealer.sink(self, Arc::new(notary))).map_err(trouble::fs)?;
+        let (fs, recovery) = Bucket::open(options, sink).map_err(trouble::fs)?;
         *recovered.lock() += recovery.recovered + recovery.foreign;
-        Ok(fs)
+        Ok(AnyBucket::Loopback(fs))
     }
 
     /// The open bucket with this id.
@@ -342,38 +361,6 @@ fn bucket_id(conf: &BucketConf) -> Result<BucketId> {
         Error::new(Kind::ConfigParse, format!("wizefs.conf of {} has no valid bucket id", conf.origin))
     })?;
     Ok(wizefs_ledger::Hash(bytes))
-}
-
-fn resolve(path: &Path) -> Result<PathBuf> {
-    std::fs::canonicalize(path).map_err(|e| {
-        Error::io(Kind::FileMissing, format!("cannot adopt {}", path.display()), &e).hint("name an existing folder")
-    })
-}
-
-/// The real path of a directory that may become a bucket: outside the root and apart from every other bucket.
-fn adoptable(from: &Path, root: &Root, registry: &Registry) -> Result<PathBuf> {
-    let real = resolve(from)?;
-    if !real.is_dir() {
-        return Err(
-            Error::new(Kind::NotAFile, format!("{} is not a folder", from.display())).hint("--from takes a folder")
-        );
-    }
-    let refused =
-        |text: String| Err(Error::new(Kind::ConfigChange, text).hint("choose a folder that no other bucket has"));
-    let root_path = resolve(root.path())?;
-    if real.starts_with(&root_path) || root_path.starts_with(&real) {
-        return refused(format!("{} and the root folder {} overlap", real.display(), root_path.display()));
-    }
-    for name in registry.names() {
-        let other = registry.bucket(name)?.originpath;
-        if real.starts_with(&other) || other.starts_with(&real) {
-            return refused(format!("{} overlaps with the bucket {name}", real.display()));
-        }
-    }
-    if mountpoint::mounted_at(&real)? == mountpoint::Found::Wizefs {
-        return refused(format!("{} is a mounted bucket", real.display()));
-    }
-    Ok(real)
 }
 
 /// Finish deletes that a crash interrupted.

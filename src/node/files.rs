@@ -6,8 +6,7 @@ use crate::name::BucketName;
 use crate::rest::wire::{self, TxStatus};
 use std::fs::File;
 use std::io::Read;
-use std::sync::Arc;
-use wizefs_fs::{Bucket, BucketPath, Found, FoundKind};
+use wizefs_fs::{AnyBucket, BucketPath, Found, FoundKind};
 use wizefs_ledger::{Content, Entry, EntryNode, Hash, History, Leaf, Logged, Order, TreePath};
 
 /// A file that was compared with the ledger and may be read.
@@ -243,7 +242,7 @@ impl Node {
     }
 }
 
-fn existing(fs: &Arc<Bucket>, name: &BucketName, path: &BucketPath) -> Result<Found> {
+fn existing(fs: &AnyBucket, name: &BucketName, path: &BucketPath) -> Result<Found> {
     let found = fs.inspect(path).map_err(|e| trouble::cannot("look at", name, path, e))?;
     found.ok_or_else(|| {
         let error = Error::new(Kind::FileMissing, format!("there is no {path} in {name}"));

@@ -48,6 +48,7 @@ impl Node {
             let text = format!("{name} is already mounted at {}", place.display());
             return Err(Error::new(Kind::AlreadyMounted, text).hint(format!("wizefs unmount {name}")));
         }
+        let conf = self.with_passfile(conf, request.passfile.as_deref())?;
         let promises =
             Promises { durability: request.durability, read_only: request.read_only, exclusive: request.exclusive };
         let cleared_stale = self.clear_stale(name, request.mountpoint.as_deref())?;
@@ -60,7 +61,7 @@ impl Node {
             v: wire::V,
             bucket: name.clone(),
             mountpoint: place.path,
-            read_only: request.read_only,
+            read_only: bucket.fs.read().is_read_only() || request.read_only,
             pid: std::process::id(),
             cleared_stale,
             recovered: std::mem::take(&mut *bucket.recovered.lock()),

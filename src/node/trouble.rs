@@ -16,6 +16,8 @@ pub(crate) fn fs(error: FsError) -> Error {
         FsError::Sink(SinkError::NoSpace(_)) => Kind::NoSpace,
         FsError::Sink(SinkError::Broken(_)) => Kind::LedgerDamaged,
         FsError::State { .. } => Kind::Failed,
+        FsError::Archive(_) => Kind::Archive,
+        FsError::Passphrase(_) => Kind::Passphrase,
         FsError::Busy(_) => Kind::Busy,
         FsError::Interrupted => Kind::Failed,
     };
@@ -39,6 +41,7 @@ fn of_errno(errno: Errno) -> Kind {
         Errno::EXIST | Errno::NOTEMPTY => Kind::FileExists,
         Errno::ISDIR | Errno::NOTDIR | Errno::LOOP => Kind::NotAFile,
         Errno::INVAL | Errno::NAMETOOLONG => Kind::BadPath,
+        Errno::OPNOTSUPP => Kind::Unsupported,
         Errno::NOSPC | Errno::DQUOT => Kind::NoSpace,
         Errno::BUSY | Errno::TXTBSY | Errno::AGAIN => Kind::Busy,
         _ => Kind::Failed,

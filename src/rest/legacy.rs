@@ -84,7 +84,7 @@ fn unwrap<T: for<'a> Deserialize<'a>>(body: &Bytes) -> Result<T> {
 async fn create(Extract(node): Extract<Arc<Node>>, body: Bytes) -> Response {
     let made = blocking(move || {
         let origin = BucketName::new(&unwrap::<Origin>(&body)?.origin)?;
-        let request = wire::Create { origin: origin.clone(), kind: None, from: None };
+        let request = wire::Create { origin: origin.clone(), kind: None, from: None, passfile: None };
         node.create(&request, &mut |_| ControlFlow::Continue(()))?;
         Ok(origin)
     });

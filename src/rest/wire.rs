@@ -4,11 +4,13 @@
 //! carries its bytes in base64 beside it.
 
 mod coins;
+mod create;
 mod history;
 mod proofs;
 mod status;
 
 pub use coins::*;
+pub use create::*;
 pub use history::*;
 pub use proofs::*;
 pub use status::*;
@@ -168,62 +170,6 @@ pub struct Buckets {
     pub buckets: Vec<BucketStatus>,
 }
 
-/// `wizefs create`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Create {
-    /// The bucket's name.
-    pub origin: BucketName,
-    /// Its kind; the name decides without.
-    #[serde(default)]
-    pub kind: Option<BucketKind>,
-    /// The directory to adopt.
-    #[serde(default)]
-    pub from: Option<PathBuf>,
-}
-
-/// A line of the reply to [`Create`]: progress while files are adopted, then the bucket or the failure.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum CreateLine {
-    /// So far.
-    Progress {
-        /// How far.
-        progress: Progress,
-    },
-    /// The bucket.
-    Created(Created),
-    /// The failure.
-    Failed(ErrorBody),
-}
-
-/// How far an import is.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Progress {
-    /// Files recorded.
-    pub files: u64,
-    /// Their sizes, summed.
-    pub bytes: u64,
-}
-
-/// The reply to [`Create`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Created {
-    /// [`V`].
-    pub v: u32,
-    /// The bucket.
-    pub bucket: BucketName,
-    /// Its kind.
-    pub kind: BucketKind,
-    /// The transaction that created it.
-    pub txid: String,
-    /// The block of it.
-    pub block: Option<u64>,
-    /// Where the files are.
-    pub backing: PathBuf,
-    /// Files recorded when a directory was adopted.
-    pub imported: Option<Progress>,
-}
-
 /// How strong a bucket's promises are; docs/SEMANTICS.md.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -251,6 +197,8 @@ pub struct MountRequest {
     pub exclusive: bool,
     /// Other users may enter.
     pub allow_other: bool,
+    /// File with the passphrase of encrypted members, absolute; remembered.
+    pub passfile: Option<PathBuf>,
 }
 
 /// The reply to [`MountRequest`].

@@ -164,7 +164,7 @@ fn a_deleted_bucket_is_gone_and_its_name_is_free() {
 #[test]
 fn kinds_that_are_not_served_yet_are_refused() {
     let root = TestRoot::new();
-    for line in ["create a.zip", "create _a.zip", "create a --kind zip", "create a --kind lz"] {
+    for line in ["create a.zip", "create a --kind lz"] {
         assert_eq!(root.run(&format!("{line} --json")).expect(9).error().1, "unsupported");
     }
     root.run("create a.zip --kind loopback").expect(0);

@@ -31,3 +31,4 @@ mod traps;
 mod tree;
 mod unanswered;
 mod users;
+mod zip;

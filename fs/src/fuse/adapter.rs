@@ -1,15 +1,15 @@
 //! Translation between FUSE requests and [`Vfs`] calls. No decisions about files are made here.
 
 use super::acl;
-use super::convert::{NOTHING, caller, code, file_attr, file_type, set_time};
+use super::convert::{NOTHING, caller, code, dir_flags, file_attr, file_type, open_flags, set_time};
 use super::passthrough::{Backings, Way};
 use crate::error::FsResult;
 use crate::vfs::{self, Attr, CopyRange, Fh, Ino, Opened, SetAttr, Trust, Vfs};
 use fuser::{
-    AccessFlags, BackingId, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BackingId, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FileType, Filesystem, Generation,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::{FallocateFlags, XattrFlags};
 use std::cell::RefCell;
@@ -78,20 +78,6 @@ impl Adapter {
                 self.vfs.release(opened.fh);
                 Err(Errno::from(error))
             }
-        }
-    }
-
-    fn open_flags(&self, flags: i32) -> FopenFlags {
-        // A file that cannot be written has nothing to say at `close`.
-        let silent = self.trust.close_is_silent || flags & libc::O_ACCMODE == libc::O_RDONLY;
-        if silent { FopenFlags::FOPEN_NOFLUSH } else { FopenFlags::empty() }
-    }
-
-    fn dir_flags(&self) -> FopenFlags {
-        if self.trust.exclusive {
-            FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE
-        } else {
-            FopenFlags::empty()
         }
     }
 
@@ -236,7 +222,7 @@ impl Filesystem for Adapter {
             Ok(opened) => opened,
             Err(error) => return reply.error(code(&error)),
         };
-        let (fh, answer) = (FileHandle(opened.fh.0), self.open_flags(flags.0));
+        let (fh, answer) = (FileHandle(opened.fh.0), open_flags(&self.trust, flags.0));
         let way = self.way(Ino(ino.0), &opened, |fd| reply.open_backing(fd));
         match way.as_ref().map(Option::as_deref) {
             Ok(Some(Way::Through(id))) => reply.opened_passthrough(fh, answer, id),
@@ -312,7 +298,7 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         match self.vfs.opendir(Ino(ino.0)) {
-            Ok(fh) => reply.opened(FileHandle(fh.0), self.dir_flags()),
+            Ok(fh) => reply.opened(FileHandle(fh.0), dir_flags(&self.trust)),
             Err(error) => reply.error(code(&error)),
         }
     }
@@ -428,7 +414,7 @@ impl Filesystem for Adapter {
             Ok(made) => made,
             Err(error) => return reply.error(code(&error)),
         };
-        let (fh, answer) = (FileHandle(opened.fh.0), self.open_flags(flags));
+        let (fh, answer) = (FileHandle(opened.fh.0), open_flags(&self.trust, flags));
         let (ttl, file, generation) = (&self.trust.ttl, file_attr(&attr), Generation(attr.generation));
         let way = self.way(attr.ino, &opened, |fd| reply.open_backing(fd));
         match way.as_ref().map(Option::as_deref) {

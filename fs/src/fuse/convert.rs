@@ -2,8 +2,8 @@
 
 use crate::error::FsError;
 use crate::stat::Kind;
-use crate::vfs::{Attr, Caller, SetTime};
-use fuser::{Errno, FileAttr, FileType, INodeNo, Request, TimeOrNow};
+use crate::vfs::{Attr, Caller, SetTime, Trust};
+use fuser::{Errno, FileAttr, FileType, FopenFlags, INodeNo, Request, TimeOrNow};
 use std::time::{Duration, SystemTime};
 
 /// The attributes of no file.
@@ -83,4 +83,17 @@ pub(super) fn set_time(time: TimeOrNow) -> SetTime {
         TimeOrNow::Now => SetTime::Now,
         TimeOrNow::SpecificTime(at) => SetTime::At(nanos(at)),
     }
+}
+
+/// What the kernel may do with a file opened with these `O_*` flags.
+pub(super) fn open_flags(trust: &Trust, flags: i32) -> FopenFlags {
+    // A file that cannot be written has nothing to say at `close`.
+    let silent = trust.close_is_silent || flags & libc::O_ACCMODE == libc::O_RDONLY;
+    let kept = if trust.immutable { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
+    if silent { kept | FopenFlags::FOPEN_NOFLUSH } else { kept }
+}
+
+/// What the kernel may do with an opened directory.
+pub(super) fn dir_flags(trust: &Trust) -> FopenFlags {
+    if trust.exclusive { FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }
 }

@@ -6,6 +6,7 @@ use super::control::Control;
 use super::holders::{Holder, device_of, holders};
 use super::passthrough::{self, Backings};
 use super::watch::{Unanswered, Watch, Watched};
+use crate::any::AnyBucket;
 use crate::bucket::Bucket;
 use crate::error::{FsError, FsResult};
 use crate::vfs::{Ino, Kernel};
@@ -35,7 +36,7 @@ pub struct MountOptions {
 
 /// A mounted bucket.
 pub struct Mount {
-    bucket: Arc<Bucket>,
+    bucket: AnyBucket,
     mountpoint: PathBuf,
     device: Option<u64>,
     watch: Watch,
@@ -63,11 +64,22 @@ pub enum UnmountError {
 }
 
 impl Bucket {
+    /// As [`AnyBucket::mount`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn mount(self: &Arc<Self>, mountpoint: &Path, options: MountOptions) -> FsResult<Mount> {
+        AnyBucket::Loopback(Arc::clone(self)).mount(mountpoint, options)
+    }
+}
+
+impl AnyBucket {
     /// Mount at `mountpoint`, which must be an empty directory; usable when this returns.
     ///
     /// # Errors
     /// The kernel or fusermount3 refused.
-    pub fn mount(self: &Arc<Self>, mountpoint: &Path, options: MountOptions) -> FsResult<Mount> {
+    pub fn mount(&self, mountpoint: &Path, mut options: MountOptions) -> FsResult<Mount> {
+        options.read_only |= self.is_read_only();
         raise_descriptor_limit();
         let watch = Watch::default();
         let session = start(self, watch.clone(), mountpoint, &options)?;
@@ -109,17 +121,18 @@ impl Kernel for Mounted {
 }
 
 /// Mount, agree with the kernel on what it does itself, and serve.
-fn start(bucket: &Bucket, watch: Watch, mountpoint: &Path, options: &MountOptions) -> FsResult<BackgroundSession> {
-    let vfs = bucket.vfs();
-    let adapter = Adapter { vfs: vfs.clone(), trust: bucket.trust(), backings: Backings::default() };
+fn start(bucket: &AnyBucket, watch: Watch, mountpoint: &Path, options: &MountOptions) -> FsResult<BackgroundSession> {
+    let adapter = Adapter { vfs: bucket.vfs(), trust: bucket.trust(), backings: Backings::default() };
     let what = || format!("mount at {}", mountpoint.display());
     let session =
         mounted(Watched { inner: adapter, watch }, mountpoint, options).map_err(|e| FsError::os(what(), e))?;
     let serve = || {
         // Decided before the first file is opened.
-        let through = passthrough::is_possible(&session, &*bucket.recorder().inodes.root().fd()?)?;
-        // Where a lease does not see mappings, only writes that we see ourselves can be told from rest.
-        vfs.pass_through(through && bucket.recorder().leases_sound);
+        if let AnyBucket::Loopback(bucket) = bucket {
+            let through = passthrough::is_possible(&session, &*bucket.recorder().inodes.root().fd()?)?;
+            // Where a lease does not see mappings, only writes that we see ourselves can be told from rest.
+            bucket.vfs().pass_through(through && bucket.recorder().leases_sound);
+        }
         session.spawn().map_err(|e| FsError::os(what(), e))
     };
     serve().inspect_err(|_| {
@@ -212,7 +225,7 @@ impl Mount {
     }
 
     /// The bucket that is mounted.
-    pub fn bucket(&self) -> &Arc<Bucket> {
+    pub fn bucket(&self) -> &AnyBucket {
         &self.bucket
     }
 

@@ -5,6 +5,8 @@
 mod crash;
 mod driver;
 mod fold;
+mod hostile;
 mod model;
 mod names;
 mod promises;
+mod zip;

@@ -1,0 +1,219 @@
+//! A bucket of any kind, for those who do not care which.
+
+use crate::bucket::{Bucket, ContentCheck, Found, Stored, SyncReport};
+use crate::error::{FsError, FsResult};
+use crate::import::{ImportProgress, Watch};
+use crate::path::BucketPath;
+use crate::vfs::{Kernel, Trust, Vfs};
+use crate::zip::{ArchiveCheck, Unread, ZipBucket};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::Read;
+use std::sync::Arc;
+
+/// An open bucket. What a kind cannot do is `EOPNOTSUPP`.
+#[derive(Debug, Clone)]
+pub enum AnyBucket {
+    /// A directory.
+    Loopback(Arc<Bucket>),
+    /// A zip archive, read-only.
+    Zip(Arc<ZipBucket>),
+}
+
+fn read_only<T>() -> FsResult<T> {
+    Err(FsError::os("a zip bucket is read-only", Errno::OPNOTSUPP))
+}
+
+impl AnyBucket {
+    pub(crate) fn vfs(&self) -> Arc<dyn Vfs> {
+        match self {
+            Self::Loopback(bucket) => bucket.vfs(),
+            Self::Zip(bucket) => bucket.vfs(),
+        }
+    }
+
+    pub(crate) fn trust(&self) -> Trust {
+        match self {
+            Self::Loopback(bucket) => bucket.trust(),
+            Self::Zip(bucket) => bucket.trust(),
+        }
+    }
+
+    pub(crate) fn served_to(&self, kernel: Option<Arc<dyn Kernel>>) {
+        // Nothing changes in an archive that the kernel would have to be told of.
+        if let Self::Loopback(bucket) = self {
+            bucket.served_to(kernel);
+        }
+    }
+
+    /// Whether nothing in it can change.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::Zip(_))
+    }
+
+    /// Record what is there already; members of an archive that cannot be read are named.
+    ///
+    /// # Errors
+    /// As [`Bucket::import`] and [`ZipBucket::import`].
+    pub fn import(&self, watch: Watch<'_>) -> FsResult<(ImportProgress, Vec<Unread>)> {
+        match self {
+            Self::Loopback(bucket) => Ok((bucket.import(watch)?, Vec::new())),
+            Self::Zip(bucket) => bucket.import(watch),
+        }
+    }
+
+    /// As [`ZipBucket::check_archive`]; `None` where there is no archive.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_archive(&self) -> FsResult<Option<ArchiveCheck>> {
+        match self {
+            Self::Loopback(_) => Ok(None),
+            Self::Zip(bucket) => bucket.check_archive(),
+        }
+    }
+
+    /// As [`Bucket::put`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn put(&self, path: &BucketPath, mode: u32, data: &mut dyn Read) -> FsResult<Stored> {
+        match self {
+            Self::Loopback(bucket) => bucket.put(path, mode, data),
+            Self::Zip(_) => read_only(),
+        }
+    }
+
+    /// As [`Bucket::remove`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn remove(&self, path: &BucketPath) -> FsResult<u64> {
+        match self {
+            Self::Loopback(bucket) => bucket.remove(path),
+            Self::Zip(_) => read_only(),
+        }
+    }
+
+    /// As [`Bucket::accept`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn accept(&self, path: &BucketPath) -> FsResult<u64> {
+        match self {
+            Self::Loopback(bucket) => bucket.accept(path),
+            Self::Zip(_) => read_only(),
+        }
+    }
+
+    /// As [`Bucket::list`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn list(&self, path: &BucketPath) -> FsResult<Vec<Found>> {
+        match self {
+            Self::Loopback(bucket) => bucket.list(path),
+            Self::Zip(bucket) => bucket.list(path),
+        }
+    }
+
+    /// As [`Bucket::inspect`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn inspect(&self, path: &BucketPath) -> FsResult<Option<Found>> {
+        match self {
+            Self::Loopback(bucket) => bucket.inspect(path),
+            Self::Zip(bucket) => bucket.inspect(path),
+        }
+    }
+
+    /// As [`Bucket::open_file`] and [`ZipBucket::open_file`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_file(&self, path: &BucketPath) -> FsResult<File> {
+        match self {
+            Self::Loopback(bucket) => bucket.open_file(path),
+            Self::Zip(bucket) => bucket.open_file(path),
+        }
+    }
+
+    /// As [`Bucket::check_content`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_content(&self, path: &BucketPath, expected: &[u8; 32]) -> FsResult<ContentCheck> {
+        match self {
+            Self::Loopback(bucket) => bucket.check_content(path, expected),
+            Self::Zip(bucket) => bucket.check_content(path, expected),
+        }
+    }
+
+    /// As [`Bucket::is_pending`].
+    pub fn is_pending(&self, path: &BucketPath) -> bool {
+        match self {
+            Self::Loopback(bucket) => bucket.is_pending(path),
+            Self::Zip(_) => false,
+        }
+    }
+
+    /// As [`Bucket::sync`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn sync(&self) -> FsResult<SyncReport> {
+        match self {
+            Self::Loopback(bucket) => bucket.sync(),
+            Self::Zip(bucket) => bucket.sync(),
+        }
+    }
+
+    /// As [`Bucket::drain`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn drain(&self) -> FsResult<()> {
+        match self {
+            Self::Loopback(bucket) => bucket.drain(),
+            Self::Zip(bucket) => bucket.drain(),
+        }
+    }
+
+    /// As [`Bucket::persist`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn persist(&self) -> FsResult<()> {
+        match self {
+            Self::Loopback(bucket) => bucket.persist(),
+            Self::Zip(bucket) => bucket.persist(),
+        }
+    }
+
+    /// As [`Bucket::retire`].
+    pub fn retire(&self, number: u64) {
+        if let Self::Loopback(bucket) = self {
+            bucket.retire(number);
+        }
+    }
+
+    /// As [`Bucket::unsettled`].
+    pub fn unsettled(&self) -> u64 {
+        match self {
+            Self::Loopback(bucket) => bucket.unsettled(),
+            Self::Zip(bucket) => bucket.unsettled(),
+        }
+    }
+
+    /// As [`Bucket::close`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn close(&self) -> FsResult<()> {
+        match self {
+            Self::Loopback(bucket) => bucket.close(),
+            Self::Zip(bucket) => bucket.close(),
+        }
+    }
+}

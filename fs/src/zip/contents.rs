@@ -1,0 +1,284 @@
+//! Content on demand in bounded memory: blocks that were unpacked, decoders that stand in a member, and places in members
+//! where a decoder can begin, noted while reading.
+
+use super::crypt::Locked;
+use super::decoder::{Decoder, Place};
+use super::member::Member;
+use super::sozip;
+use lru::LruCache;
+use parking_lot::Mutex;
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Content unpacked and kept at once.
+pub(super) const BLOCK_BYTES: usize = 128 * 1024;
+/// Most bytes of unpacked blocks.
+const CACHE_BYTES: usize = 48 * 1024 * 1024;
+/// Most bytes of noted places; when they are more, every second one of a member goes.
+const PLACES_BYTES: usize = 32 * 1024 * 1024;
+/// Content between two noted places at first.
+const SPACING_BYTES: u64 = 1024 * 1024;
+/// A block of deflate that is this many spacings long is noted within.
+const LATE_SPACINGS: u64 = 4;
+/// Members with decoders and places.
+const MEMBERS_MAX: NonZeroUsize = NonZeroUsize::new(32).expect("invariant: 32 is not 0");
+/// Decoders that stand in one member, for programs that read it in several places.
+const DECODERS_MAX: usize = 2;
+/// Blocks passed on the way to another one are kept if they are this near to it.
+const KEPT_ON_THE_WAY: u64 = 32;
+
+/// Why content cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unreadable {
+    #[error(transparent)]
+    Locked(#[from] Locked),
+    #[error(transparent)]
+    Damaged(#[from] io::Error),
+}
+
+type Block = Arc<Vec<u8>>;
+
+struct Cache {
+    blocks: LruCache<(u32, u64), Block>,
+    bytes: usize,
+}
+
+/// What is known of members being read.
+pub(super) struct Contents {
+    passphrase: Option<Vec<u8>>,
+    cache: Mutex<Cache>,
+    members: Mutex<LruCache<u32, Arc<Mutex<InUse>>>>,
+    places_bytes: Arc<AtomicUsize>,
+}
+
+/// A decoder, and whether its CRC covers the content from the beginning.
+struct Standing {
+    decoder: Decoder,
+    whole: bool,
+}
+
+/// A member being read.
+struct InUse {
+    /// Least recently used first.
+    standing: Vec<Standing>,
+    /// By place.
+    places: Vec<Place>,
+    spacing: u64,
+    /// Bytes of all members' places.
+    bytes: Arc<AtomicUsize>,
+    /// Whether the archive was asked for an index of its own.
+    asked: bool,
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        let held: usize = self.places.iter().map(Place::memory).sum();
+        self.bytes.fetch_sub(held, Ordering::Relaxed);
+    }
+}
+
+impl Contents {
+    pub(super) fn new(passphrase: Option<Vec<u8>>) -> Self {
+        Self {
+            passphrase,
+            cache: Mutex::new(Cache { blocks: LruCache::unbounded(), bytes: 0 }),
+            members: Mutex::new(LruCache::new(MEMBERS_MAX)),
+            places_bytes: Arc::default(),
+        }
+    }
+
+    pub(super) fn passphrase(&self) -> Option<&[u8]> {
+        self.passphrase.as_deref()
+    }
+
+    /// A decoder at the beginning of `member`.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    pub(super) fn decoder(&self, member: &Member) -> Result<Decoder, Unreadable> {
+        Ok(Decoder::start(member, member.input(self.passphrase())?)?)
+    }
+
+    /// Fill `out` with the content from `offset` on; the caller has checked that there is so much.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    pub(super) fn read(&self, member: &Member, offset: u64, out: &mut [u8]) -> Result<(), Unreadable> {
+        let mut filled = 0;
+        while filled < out.len() {
+            let at = offset + filled as u64;
+            let block = self.block(member, at / BLOCK_BYTES as u64)?;
+            let from = (at % BLOCK_BYTES as u64) as usize;
+            let count = block.len().saturating_sub(from).min(out.len() - filled);
+            if count == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+            out[filled..filled + count].copy_from_slice(&block[from..from + count]);
+            filled += count;
+        }
+        Ok(())
+    }
+
+    fn cached(&self, key: (u32, u64)) -> Option<Block> {
+        self.cache.lock().blocks.get(&key).cloned()
+    }
+
+    fn keep(&self, key: (u32, u64), block: &Block) {
+        let mut cache = self.cache.lock();
+        cache.bytes += block.capacity();
+        if let Some((_, old)) = cache.blocks.push(key, block.clone()) {
+            cache.bytes -= old.capacity();
+        }
+        while cache.bytes > CACHE_BYTES
+            && let Some((_, old)) = cache.blocks.pop_lru()
+        {
+            cache.bytes -= old.capacity();
+        }
+    }
+
+    fn block(&self, member: &Member, number: u64) -> Result<Block, Unreadable> {
+        let key = (member.number, number);
+        if let Some(block) = self.cached(key) {
+            return Ok(block);
+        }
+        if member.size <= BLOCK_BYTES as u64 {
+            let mut standing = Standing { decoder: self.decoder(member)?, whole: true };
+            let (block, _) = standing.next_block(member, None)?;
+            standing.decoder.finish(member, true)?;
+            self.keep(key, &block);
+            return Ok(block);
+        }
+        let in_use = self.in_use(member.number);
+        let mut in_use = in_use.lock();
+        // Another reader may have come by while this one waited.
+        if let Some(block) = self.cached(key) {
+            return Ok(block);
+        }
+        self.unpack(member, number, &mut in_use)
+    }
+
+    fn in_use(&self, number: u32) -> Arc<Mutex<InUse>> {
+        let mut members = self.members.lock();
+        let bytes = &self.places_bytes;
+        let fresh = || {
+            let standing = Vec::new();
+            Arc::new(Mutex::new(InUse {
+                standing,
+                places: Vec::new(),
+                spacing: SPACING_BYTES,
+                bytes: bytes.clone(),
+                asked: false,
+            }))
+        };
+        members.get_or_insert(number, fresh).clone()
+    }
+
+    /// Unpack up to and with block `number`, from the nearest place before it.
+    fn unpack(&self, member: &Member, number: u64, in_use: &mut InUse) -> Result<Block, Unreadable> {
+        if number > 0 && !in_use.asked {
+            in_use.asked = true;
+            in_use.places = sozip::places(member).unwrap_or_default();
+            let held = in_use.places.iter().map(Place::memory).sum();
+            self.places_bytes.fetch_add(held, Ordering::Relaxed);
+        }
+        let target = number * BLOCK_BYTES as u64;
+        let mut standing = match in_use.nearest(target)? {
+            Some(standing) => standing,
+            None => Standing { decoder: self.decoder(member)?, whole: true },
+        };
+        loop {
+            let (block, at) = standing.next_block(member, Some(in_use))?;
+            let ended = standing.decoder.at == member.size;
+            if ended {
+                let Standing { decoder, whole } = standing;
+                decoder.finish(member, whole)?;
+                let block_number = at / BLOCK_BYTES as u64;
+                self.keep((member.number, block_number), &block);
+                return Ok(block);
+            }
+            let reached = at / BLOCK_BYTES as u64;
+            let aligned = at.is_multiple_of(BLOCK_BYTES as u64);
+            if aligned && reached + KEPT_ON_THE_WAY >= number {
+                self.keep((member.number, reached), &block);
+            }
+            if aligned && reached == number {
+                in_use.standing.push(standing);
+                if in_use.standing.len() > DECODERS_MAX {
+                    in_use.standing.remove(0);
+                }
+                return Ok(block);
+            }
+        }
+    }
+}
+
+impl Standing {
+    /// Content up to the end of the block in which the decoder stands, and where that begins; notes places on the way.
+    fn next_block(&mut self, member: &Member, mut notes: Option<&mut InUse>) -> io::Result<(Block, u64)> {
+        let begin = self.decoder.at;
+        let block_end = (begin / BLOCK_BYTES as u64 + 1) * BLOCK_BYTES as u64;
+        let len = (block_end.min(member.size) - begin) as usize;
+        let mut block = vec![0; len];
+        let mut filled = 0;
+        while filled < len {
+            let due = notes.as_deref_mut().filter(|_| self.whole).and_then(|notes| notes.note_if_due(&self.decoder));
+            filled += self.decoder.read(&mut block[filled..], due.unwrap_or(false))?;
+        }
+        Ok((Arc::new(block), begin))
+    }
+}
+
+impl InUse {
+    /// The decoder that reaches `target` soonest, taken out or begun at a noted place; none to begin at the beginning.
+    fn nearest(&mut self, target: u64) -> io::Result<Option<Standing>> {
+        let standing = (0..self.standing.len()).filter(|&i| self.standing[i].decoder.at <= target);
+        let best = standing.max_by_key(|&i| self.standing[i].decoder.at);
+        let place = self.places.partition_point(|place| place.at <= target).checked_sub(1).map(|i| &self.places[i]);
+        match (best, place) {
+            (Some(i), place) if place.is_none_or(|place| place.at <= self.standing[i].decoder.at) => {
+                Ok(Some(self.standing.remove(i)))
+            }
+            (_, Some(place)) => {
+                let (decoder, whole) = Decoder::resume(place)?;
+                Ok(Some(Standing { decoder, whole }))
+            }
+            (_, None) => Ok(None),
+        }
+    }
+
+    /// Note the decoder's place when the last noted one is far enough behind. Says whether the decoder should stop at the
+    /// next place that can be noted; none when there is nothing to note.
+    fn note_if_due(&mut self, decoder: &Decoder) -> Option<bool> {
+        let last = self.places.last().map_or(0, |place| place.at);
+        let due = last + self.spacing;
+        if decoder.at < due {
+            return None;
+        }
+        let late = decoder.at >= last + self.spacing * LATE_SPACINGS;
+        if !decoder.can_note(!late) {
+            return Some(true);
+        }
+        let place = decoder.note()?;
+        self.bytes.fetch_add(place.memory(), Ordering::Relaxed);
+        self.places.push(place);
+        while self.bytes.load(Ordering::Relaxed) > PLACES_BYTES && self.places.len() > 1 {
+            self.thin();
+        }
+        None
+    }
+
+    fn thin(&mut self) {
+        let mut at = 0;
+        let mut freed = 0;
+        self.places.retain(|place| {
+            at += 1;
+            let goes = at % 2 == 1;
+            freed += if goes { place.memory() } else { 0 };
+            !goes
+        });
+        self.bytes.fetch_sub(freed, Ordering::Relaxed);
+        self.spacing = self.spacing.saturating_mul(2);
+    }
+}
