@@ -1,7 +1,7 @@
 //! The second kind: a zip archive, read where it lies.
 //!
-//! The central directory becomes an index in memory ([`index`]); content is unpacked when it is read and kept in bounded
-//! memory ([`contents`]). Nothing is ever written, and no name leads outside ([`name`]).
+//! The central directory becomes an index in memory (`index`); content is unpacked when it is read and kept in bounded
+//! memory (`contents`). Nothing is ever written, and no name leads outside (`name`).
 
 mod bucket;
 mod build;
