@@ -8,7 +8,7 @@ pub use files::{ContentCheck, Found, FoundKind, Stored};
 use crate::change::ChangeSink;
 use crate::content::Outboards;
 use crate::error::{FsError, FsResult};
-use crate::inode::{InodeTable, Node};
+use crate::inode::{InodeTable, Node, Writing};
 use crate::intent::Intents;
 use crate::lease::{ignore_lease_signal, leases_are_sound};
 use crate::loopback::LoopbackFs;
@@ -17,7 +17,8 @@ use crate::recorder::{Parts, Recorder};
 use crate::recover::{self, Recovery};
 use crate::stream::Stream;
 use crate::vfs::{Caller, Kernel, Trust};
-use parking_lot::{Condvar, Mutex};
+use crate::writers::{Heard, Writers};
+use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -71,7 +72,6 @@ pub struct Bucket {
     recorder: Arc<Recorder>,
     session: recover::Session,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    pulse: Arc<(Mutex<bool>, Condvar)>,
     read_only: bool,
     /// What the kernel may keep.
     trust: Trust,
@@ -128,6 +128,7 @@ impl Bucket {
             stream: Stream::start(sink)?,
             intents,
             outboards: Outboards::new(options.state.join("outboards"))?,
+            writers: Writers::new()?,
             durability: options.durability,
             leases_sound,
         }));
@@ -139,7 +140,6 @@ impl Bucket {
             recorder,
             session,
             threads: Mutex::new(Vec::new()),
-            pulse: Arc::default(),
             read_only: options.read_only,
             trust: Trust {
                 ttl: if exclusive { OWN_TTL } else { SHARED_TTL },
@@ -159,9 +159,8 @@ impl Bucket {
             let recorder = self.recorder.clone();
             threads.push(std::thread::Builder::new().name("settle".into()).spawn(move || recorder.work())?);
         }
-        let (recorder, pulse, session) = (self.recorder.clone(), self.pulse.clone(), self.session.clone());
-        threads
-            .push(std::thread::Builder::new().name("pulse".into()).spawn(move || beat(&recorder, &session, &pulse))?);
+        let (recorder, session) = (self.recorder.clone(), self.session.clone());
+        threads.push(std::thread::Builder::new().name("pulse".into()).spawn(move || beat(&recorder, &session))?);
         Ok(())
     }
 
@@ -197,25 +196,9 @@ impl Bucket {
         }
         let release_by = Instant::now() + RELEASE_WAIT;
         let mut open = Vec::new();
-        while !waiting.is_empty() {
-            let seen = self.recorder.queue.jobs_ended();
-            let busy = self.recorder.kernel().is_some_and(|kernel| kernel.is_busy());
-            waiting.retain(|(node, reports)| match progress(node, *reports, busy, release_by) {
-                Progress::Reported => false,
-                Progress::Open => {
-                    open.push(node.clone());
-                    false
-                }
-                Progress::Waiting => {
-                    self.recorder.queue.push(node, true);
-                    true
-                }
-            });
-            if !waiting.is_empty() {
-                if let Some(problem) = self.recorder.stream.problem() {
-                    return Err(problem.into());
-                }
-                self.recorder.queue.wait_for_job(seen, Duration::from_millis(10));
+        for (node, reports) in waiting {
+            if self.stays_open(&node, reports, release_by)? {
+                open.push(node);
             }
         }
         let mut open_writers = Vec::new();
@@ -227,6 +210,26 @@ impl Bucket {
         open_writers.sort();
         self.recorder.stream.drain()?;
         Ok(SyncReport { through: self.recorder.stream.delivered(), open_writers })
+    }
+
+    /// Wait until the content of `node` is reported once more than `reports` times, or is known to stay open for writing.
+    fn stays_open(&self, node: &Arc<Node>, reports: u64, release_by: Instant) -> FsResult<bool> {
+        loop {
+            let seen = self.recorder.queue.jobs_ended();
+            match progress(node, reports, || self.is_kernel_busy(), release_by) {
+                Progress::Reported => return Ok(false),
+                Progress::Open => return Ok(true),
+                Progress::Waiting => self.recorder.queue.push(node, true),
+            }
+            if let Some(problem) = self.recorder.stream.problem() {
+                return Err(problem.into());
+            }
+            self.recorder.queue.wait_for_job(seen, Duration::from_millis(10));
+        }
+    }
+
+    fn is_kernel_busy(&self) -> bool {
+        self.recorder.kernel().is_some_and(|kernel| kernel.is_busy())
     }
 
     /// Wait until the ledger has every change established so far; content not settled yet is not waited for.
@@ -277,8 +280,7 @@ impl Bucket {
     /// The problem that keeps changes from the ledger; their intents stay for the next session.
     pub fn close(&self) -> FsResult<()> {
         let synced = self.sync();
-        *self.pulse.0.lock() = true;
-        self.pulse.1.notify_all();
+        self.recorder.writers.stop();
         self.recorder.queue.stop();
         self.recorder.stream.stop();
         for thread in self.threads.lock().drain(..) {
@@ -303,27 +305,36 @@ enum Progress {
 }
 
 /// `busy`: the kernel may be about to tell of a `close` that a program has returned from.
-fn progress(node: &Node, reports: u64, busy: bool, release_by: Instant) -> Progress {
+fn progress(node: &Node, reports: u64, busy: impl FnOnce() -> bool, release_by: Instant) -> Progress {
     let writing = node.writing.lock();
     if writing.dirty.is_none() || writing.reports > reports {
         return Progress::Reported;
     }
-    let closing = busy || writing.flushed >= writing.writers;
-    let give_up = writing.writers > 0 && (!closing || Instant::now() > release_by);
-    if give_up || (writing.refused && writing.hashing.is_none()) {
+    if is_held(&writing, busy, release_by) || (writing.refused && writing.hashing.is_none()) {
         return Progress::Open;
     }
     Progress::Waiting
 }
 
-/// The pulse thread: heartbeat, and files that stay open.
-fn beat(recorder: &Recorder, session: &recover::Session, pulse: &(Mutex<bool>, Condvar)) {
-    let mut stopped = pulse.0.lock();
-    while !*stopped {
-        pulse.1.wait_for(&mut stopped, PULSE);
-        if *stopped {
-            return;
+/// Whether a program keeps the file open for writing: one that it has closed is released soon.
+fn is_held(writing: &Writing, busy: impl FnOnce() -> bool, release_by: Instant) -> bool {
+    let closing = || writing.flushed >= writing.writers || busy();
+    writing.writers > 0 && (Instant::now() > release_by || !closing())
+}
+
+/// The pulse thread: heartbeat, files that stay open, and writers that went without a release.
+fn beat(recorder: &Recorder, session: &recover::Session) {
+    let mut next = Instant::now() + PULSE;
+    loop {
+        match recorder.writers.wait(next) {
+            Heard::Stop => return,
+            Heard::Closed(nodes) => nodes.iter().for_each(|node| recorder.queue.push(node, true)),
+            Heard::Nothing => {}
         }
+        if Instant::now() < next {
+            continue;
+        }
+        next = Instant::now() + PULSE;
         session.beat();
         for node in recorder.dirty_nodes() {
             let overdue = {

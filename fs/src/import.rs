@@ -1,7 +1,7 @@
 //! Adopting a directory that is there already: every file found is recorded where it is. What is recorded and unchanged is passed
 //! over, so an import that was stopped goes on where it was.
 
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, NODE};
 use crate::change::{Cause, Content, Evidence, Op};
 use crate::error::{FsError, FsResult};
 use crate::inode::Node;
@@ -147,8 +147,10 @@ impl Import<'_> {
                     return Ok(());
                 }
                 Outcome::Changed => {}
-                // It stays dirty: the workers record it when its writer is gone.
+                // It stays dirty: the workers record it when its writer is gone, or the next session does.
                 Outcome::Writers | Outcome::Refused => {
+                    let id = self.recorder.note_write(node, None, false, NODE)?;
+                    self.recorder.mark_dirty(node, &mut node.writing.lock(), vec![id], Cause::Import, stat);
                     self.recorder.queue.push(node, false);
                     self.progress.busy += 1;
                     return Ok(());

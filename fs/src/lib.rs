@@ -31,6 +31,7 @@ pub mod stat;
 pub mod stream;
 pub mod table;
 pub mod vfs;
+pub mod writers;
 pub mod zip;
 
 pub use any::AnyBucket;

@@ -113,7 +113,10 @@ impl ChangeSink for MemorySink {
         Ok(())
     }
 
-    fn unsealed(&self, _visit: &mut dyn FnMut(&BucketPath)) -> Result<(), SinkError> {
+    fn unsealed(&self, visit: &mut dyn FnMut(&BucketPath)) -> Result<(), SinkError> {
+        let kept = self.kept.lock().clone();
+        let sealed = kept.sealed.map_or(0, |sealed| sealed.changes.len());
+        kept.changes[sealed..].iter().flat_map(|change| change.op.paths()).for_each(visit);
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ use crate::stat::{Id, Kind, Stat};
 use crate::stream::Stream;
 use crate::table::{self, InodeRow, NameRow, Settled};
 use crate::vfs::{Caller, Ino, Kernel};
+use crate::writers::Writers;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -37,6 +38,8 @@ pub struct Recorder {
     pub outboards: Outboards,
     /// Content waiting to be settled.
     pub queue: Queue,
+    /// Writers that send no release.
+    pub writers: Writers,
     /// What `close` and `fsync` wait for.
     pub durability: Durability,
     /// Whether a lease on this backing proves that nobody writes.
@@ -63,6 +66,8 @@ pub struct Parts {
     pub intents: Intents,
     /// The inner hashes.
     pub outboards: Outboards,
+    /// To hear of writers that send no release.
+    pub writers: Writers,
     /// What `close` and `fsync` wait for.
     pub durability: Durability,
     /// Whether leases can be believed.
@@ -78,6 +83,7 @@ impl Recorder {
             intents: parts.intents,
             outboards: parts.outboards,
             queue: Queue::default(),
+            writers: parts.writers,
             durability: parts.durability,
             leases_sound: parts.leases_sound,
             kernel: RwLock::new(None),

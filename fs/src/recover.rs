@@ -5,8 +5,10 @@
 //! `verify` names it.
 
 mod claims;
+mod order;
 mod replay;
 mod session;
+mod tell;
 mod tree;
 
 pub use session::{Left, Session};

@@ -1,6 +1,6 @@
 //! Files of a bucket by path, mounted or not: put, remove, accept, look, compare.
 
-use super::Bucket;
+use super::{Bucket, RELEASE_WAIT, is_held};
 use crate::change::{Cause, Hashes};
 use crate::content;
 use crate::error::{FsError, FsResult};
@@ -20,7 +20,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a `put` stored.
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +74,13 @@ pub struct ContentCheck {
     pub ranges: Vec<(u64, u64)>,
 }
 
+/// A directory made for a put below it.
+struct MadeDir {
+    parent: Arc<Node>,
+    name: OsString,
+    intent: u64,
+}
+
 impl Bucket {
     /// Store what `data` gives as `path`, replacing atomically what is there; missing directories are made. Returns when
     /// the ledger has it pending.
@@ -83,18 +90,30 @@ impl Bucket {
     pub fn put(&self, path: &BucketPath, mode: u32, data: &mut dyn Read) -> FsResult<Stored> {
         self.admit_change(false)?;
         let (dir, name) = path.split_last().ok_or(Errno::ISDIR)?;
-        let dir = self.make_dirs(&dir)?;
+        let (dir, made) = self.make_dirs(&dir)?;
+        let intents = made.iter().map(|made| made.intent).collect();
+        let node = self.put_in(&dir, name, mode, data, intents).inspect_err(|_| self.unmake_dirs(made))?;
+        self.tell_kernel(&dir, name);
+        self.settled(&node)
+    }
+
+    /// As [`Bucket::put`], in a directory; `intents` end with the put.
+    fn put_in(
+        &self,
+        dir: &Arc<Node>,
+        name: &OsStr,
+        mode: u32,
+        data: &mut dyn Read,
+        mut intents: Vec<u64>,
+    ) -> FsResult<Arc<Node>> {
         if let Some(there) = Stat::of_name_opt(&*dir.fd()?, name)?
             && there.kind == Kind::Directory
         {
-            return Err(FsError::os(path.to_string(), Errno::ISDIR));
+            return Err(FsError::os(name.display().to_string(), Errno::ISDIR));
         }
-        let (temporary, stage) = self.stage(&dir, mode, data)?;
-        let node = self.fs.replace(&dir, &temporary, name, stage).inspect_err(|_| {
-            self.unstage(&dir, &temporary, stage);
-        })?;
-        self.tell_kernel(&dir, name);
-        self.settled(&node)
+        let (temporary, stage) = self.stage(dir, mode, data)?;
+        intents.push(stage);
+        self.fs.replace(dir, &temporary, name, intents).inspect_err(|_| self.unstage(dir, &temporary, stage))
     }
 
     fn admit_change(&self, frees: bool) -> FsResult<()> {
@@ -136,16 +155,28 @@ impl Bucket {
         }
     }
 
-    /// The directory `path`, made with its parents where missing.
-    fn make_dirs(&self, path: &BucketPath) -> FsResult<Arc<Node>> {
+    /// The directory `path`, and those made for it where it or its parents were missing.
+    fn make_dirs(&self, path: &BucketPath) -> FsResult<(Arc<Node>, Vec<MadeDir>)> {
+        let mut made = Vec::new();
+        match self.make_missing(path, &mut made) {
+            Ok(dir) => Ok((dir, made)),
+            Err(error) => {
+                self.unmake_dirs(made);
+                Err(error)
+            }
+        }
+    }
+
+    fn make_missing(&self, path: &BucketPath, made: &mut Vec<MadeDir>) -> FsResult<Arc<Node>> {
         let mut at = self.recorder.inodes.root().clone();
         for name in path.components() {
             at = match self.recorder.inodes.open_name(&at, name) {
                 Ok((node, _)) => node,
                 Err(error) if error.errno() == Errno::NOENT => {
-                    let made = self.fs.make_parent(&at, name)?;
+                    let (intent, node) = self.fs.make_parent(&at, name)?;
+                    made.push(MadeDir { parent: at.clone(), name: name.to_owned(), intent });
                     self.tell_kernel(&at, name);
-                    made
+                    node
                 }
                 Err(error) => return Err(error),
             };
@@ -156,8 +187,22 @@ impl Bucket {
         Ok(at)
     }
 
+    /// Remove what was made for a put that failed. One that somebody uses by now stays, and is implied by what is put there.
+    fn unmake_dirs(&self, made: Vec<MadeDir>) {
+        for MadeDir { parent, name, intent } in made.into_iter().rev() {
+            let removed = parent.fd().and_then(|fd| Ok(rustix::fs::unlinkat(&*fd, &name, AtFlags::REMOVEDIR)?));
+            if let Err(error) = removed {
+                tracing::debug!(%error, "a directory made for a put stays");
+            }
+            self.tell_kernel(&parent, &name);
+            self.recorder.intents.end_now(&[intent]);
+        }
+    }
+
     /// Settle `node` here and now, and wait until the ledger has it.
     fn settled(&self, node: &Arc<Node>) -> FsResult<Stored> {
+        let busy = || FsError::Busy("the file is open for writing by another program".into());
+        let release_by = Instant::now() + RELEASE_WAIT;
         let number = loop {
             let seen = self.recorder.queue.jobs_ended();
             match self.recorder.settle(node, false)? {
@@ -165,11 +210,12 @@ impl Bucket {
                 // A worker was faster; its number is not above the last one.
                 Outcome::Done(None) => break self.recorder.stream.last(),
                 Outcome::Writers | Outcome::Changed => {
+                    if is_held(&node.writing.lock(), || self.is_kernel_busy(), release_by) {
+                        return Err(busy());
+                    }
                     self.recorder.queue.wait_for_job(seen, Duration::from_millis(5));
                 }
-                Outcome::Refused => {
-                    return Err(FsError::Busy("the file is open for writing by another program".into()));
-                }
+                Outcome::Refused => return Err(busy()),
             }
         };
         self.recorder.stream.wait(number)?;
@@ -202,12 +248,19 @@ impl Bucket {
         }
         let before = Stat { mtime_ns: i64::MIN, ..stat };
         let mut writing = node.writing.lock();
+        let cause = writing.dirty.as_ref().map_or(Cause::Foreign, |dirty| dirty.cause);
         self.recorder.mark_dirty(&node, &mut writing, Vec::new(), Cause::Put, &before);
         if let Some(dirty) = &mut writing.dirty {
             (dirty.accepted, dirty.cause) = (true, Cause::Put);
         }
         drop(writing);
-        Ok(self.settled(&node)?.number)
+        let accepted = self.settled(&node).inspect_err(|_| {
+            // What is written later was not there to be accepted.
+            if let Some(dirty) = &mut node.writing.lock().dirty {
+                (dirty.accepted, dirty.cause) = (false, cause);
+            }
+        });
+        Ok(accepted?.number)
     }
 
     /// Remove the file or symbolic link at `path`; returns the number of the change when the ledger has it pending.

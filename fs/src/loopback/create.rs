@@ -78,11 +78,17 @@ impl LoopbackFs {
         Ok((node, file, stat))
     }
 
-    /// Put the finished file `temporary` in `dir` in the place of `name`, dirty with the cause of a put.
+    /// Put the finished file `temporary` in `dir` in the place of `name`, dirty with the cause of a put; `intents` end with it.
     ///
     /// # Errors
     /// What the kernel answers.
-    pub fn replace(&self, dir: &Arc<Node>, temporary: &OsStr, name: &OsStr, stage: u64) -> FsResult<Arc<Node>> {
+    pub fn replace(
+        &self,
+        dir: &Arc<Node>,
+        temporary: &OsStr,
+        name: &OsStr,
+        mut intents: Vec<u64>,
+    ) -> FsResult<Arc<Node>> {
         let fd = dir.fd()?;
         let from = Place { dir: dir.clone(), fd: fd.clone(), name: temporary };
         let to = Place { dir: dir.clone(), fd, name };
@@ -102,20 +108,20 @@ impl LoopbackFs {
             self.recorder.attributes_changed(target);
         }
         let before = Stat { mtime_ns: i64::MIN, ..stat };
-        self.recorder.mark_dirty(&node, &mut node.writing.lock(), vec![stage, id], Cause::Put, &before);
+        intents.push(id);
+        self.recorder.mark_dirty(&node, &mut node.writing.lock(), intents, Cause::Put, &before);
         Ok(node)
     }
 
-    /// Make the directory `name` that a put below it implies; the table learns of it with that put.
+    /// Make the directory `name` that a put below it implies; the table learns of it with that put, which ends the intent.
     ///
     /// # Errors
     /// What the kernel answers.
-    pub fn make_parent(&self, dir: &Arc<Node>, name: &OsStr) -> FsResult<Arc<Node>> {
+    pub fn make_parent(&self, dir: &Arc<Node>, name: &OsStr) -> FsResult<(u64, Arc<Node>)> {
         let intent = Intent::Create { at: at(dir, name) };
         let (id, ()) =
             self.with_intent(intent, NODE, || Ok(rustix::fs::mkdirat(&*dir.fd()?, name, Mode::from_raw_mode(0o755))?))?;
-        self.recorder.intents.end_now(&[id]);
-        Ok(self.recorder.inodes.open_name(dir, name)?.0)
+        Ok((id, self.recorder.inodes.open_name(dir, name)?.0))
     }
 
     pub(super) fn make_node(&self, parent: Ino, name: &OsStr, mode: u32, rdev: u64, who: Caller) -> FsResult<Attr> {

@@ -56,6 +56,11 @@ impl<'a> Claims<'a> {
         Ok(claims)
     }
 
+    /// Paths of changes whose data may have been lost with the power.
+    pub(super) fn unsealed(&self) -> impl Iterator<Item = &BucketPath> {
+        self.unsealed.iter()
+    }
+
     /// Whether something may be claimed that no intent speaks of.
     pub(super) fn go_by_time(&self) -> bool {
         self.left.machine_went_down()

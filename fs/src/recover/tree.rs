@@ -6,7 +6,7 @@ use crate::intent::At;
 use crate::listing;
 use crate::recorder::Recorder;
 use crate::stat::{Id, Kind, Stat};
-use crate::table::{self, NameRow};
+use crate::table::{self, NameRow, Settled};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -46,7 +46,7 @@ pub(super) struct Gone {
 }
 
 /// A directory and a name in it.
-type Place = (Arc<Node>, OsString);
+pub(super) type Place = (Arc<Node>, OsString);
 
 /// Differences, parents before what is in them.
 #[derive(Default)]
@@ -113,7 +113,8 @@ impl Differences {
             match (row, inode) {
                 (Some(row), Some(inode)) if row.id == node.id.0 => {
                     let differs = match node.kind {
-                        Kind::File => !inode.matches(&stat),
+                        // Of one reported while it was open, the content is not known yet.
+                        Kind::File => !inode.matches(&stat) || inode.content == Settled::Open,
                         Kind::Directory => inode.mode != stat.mode,
                         _ => false,
                     };

@@ -2,6 +2,8 @@
 
 use crate::driver::{Done, Driver, Lost, tamper};
 use rustix::fs::RenameFlags;
+use std::os::unix::fs::MetadataExt;
+use wizefs_fs::Durability;
 
 #[test]
 fn a_killed_node_loses_nothing() {
@@ -79,6 +81,9 @@ fn a_put_that_did_not_come_to_its_end_leaves_no_temporary_file() {
     }
     driver.bucket.put(&path, 0o644, &mut Dies).unwrap_err();
     assert_eq!(std::fs::read_dir(driver.backing("")).unwrap().count(), 0);
+    let deep = wizefs_fs::BucketPath::new("a/b/c").unwrap();
+    driver.bucket.put(&deep, 0o644, &mut Dies).unwrap_err();
+    assert_eq!(std::fs::read_dir(driver.backing("")).unwrap().count(), 0, "nor the folders made for it");
     assert!(driver.told().is_empty());
 }
 
@@ -219,4 +224,75 @@ fn what_went_with_a_directory_behind_the_mount_stays_foreign() {
     std::fs::remove_dir_all(driver.backing("d")).unwrap();
     let driver = driver.crash("boot", Lost::default());
     assert_eq!(driver.told(), ["mkdir d", "put d/x", "recovered put busy"]);
+}
+
+#[test]
+fn a_file_recorded_while_it_was_open_gets_its_content_after_a_kill() {
+    let driver = Driver::new();
+    driver.hold("a", b'1').unwrap();
+    assert_eq!(driver.told(), ["open a"]);
+    let driver = driver.crash("boot", Lost::default());
+    driver.assert_told_is_there();
+    assert_eq!(driver.told(), ["open a", "recovered put a"]);
+}
+
+#[test]
+fn a_name_that_comes_back_before_its_file_is_looked_at_again_is_told() {
+    let driver = Driver::new();
+    // Large: it is still being hashed when the name comes back.
+    driver.write("f", &vec![7; 96 << 20]).unwrap();
+    driver.link("f", "g").unwrap();
+    driver.write("n", b"1").unwrap();
+    driver.sync();
+    driver.sink.hold_back(true);
+    driver.mv("n", "f").unwrap();
+    let driver = driver.crash("boot", Lost::default());
+    driver.unlink("f").unwrap();
+    driver.link("g", "f").unwrap();
+    driver.assert_told_is_there();
+}
+
+/// A page that is dirty already changes without moving the times of its file, as does one that the power cut kept from the disk.
+#[test]
+fn what_was_not_sealed_is_read_from_the_disk_again_after_a_power_cut() {
+    let driver = Driver::with(Durability::Close);
+    let fh = driver.create("a").unwrap();
+    driver.write_fh(fh, 0, b"reported");
+    let file = std::fs::File::options().read(true).write(true).open(driver.backing("a")).unwrap();
+    let mut page = Page::of(&file);
+    page.set(b'1');
+    driver.close(fh);
+    assert_eq!(driver.told(), ["put a"]);
+    let times = |driver: &Driver| std::fs::metadata(driver.backing("a")).unwrap().ctime_nsec();
+    let before = times(&driver);
+    page.set(b'2');
+    drop((page, file));
+    assert_eq!(times(&driver), before);
+    let driver = driver.crash("another boot", Lost::default());
+    driver.assert_told_is_there();
+    assert_eq!(driver.told(), ["put a", "recovered put a"]);
+}
+
+/// The first page of a file, mapped shared and writable.
+struct Page(*mut u8);
+
+impl Page {
+    fn of(file: &std::fs::File) -> Page {
+        use rustix::mm::{MapFlags, ProtFlags, mmap};
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a fresh mapping at an address the kernel picks, of a file that is longer than what is touched.
+        Page(unsafe { mmap(std::ptr::null_mut(), 4096, access, MapFlags::SHARED, file, 0) }.unwrap().cast())
+    }
+
+    fn set(&mut self, byte: u8) {
+        // SAFETY: the first byte of the mapping, which lives as long as `self`.
+        unsafe { self.0.write_volatile(byte) };
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `of`, and nothing refers to it any more.
+        unsafe { rustix::mm::munmap(self.0.cast(), 4096) }.unwrap();
+    }
 }

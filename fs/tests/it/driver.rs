@@ -3,6 +3,7 @@
 use crate::fold::Fold;
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub(crate) struct Driver {
     folder: Arc<tempfile::TempDir>,
     state: PathBuf,
     durability: Durability,
+    /// Files that stay open over several steps.
+    held: RefCell<Vec<Fh>>,
 }
 
 impl Driver {
@@ -68,7 +71,8 @@ impl Driver {
             durability,
         };
         let (bucket, _) = Bucket::open_in_boot(options, sink.clone(), boot).unwrap();
-        let driver = Self { vfs: bucket.vfs(), bucket, sink, folder, state, durability };
+        let held = RefCell::default();
+        let driver = Self { vfs: bucket.vfs(), bucket, sink, folder, state, durability, held };
         driver.intents_reach_the_disk();
         driver
     }
@@ -161,6 +165,40 @@ impl Driver {
         Ok(())
     }
 
+    /// Open a file, write to it, and keep it open; at most three.
+    pub(crate) fn hold(&self, path: &str, byte: u8) -> Done {
+        let fh = match self.open_file(path, libc::O_RDWR) {
+            Err(Errno::NOENT) => self.create(path)?,
+            opened => opened?,
+        };
+        self.write_fh(fh, 0, &[byte]);
+        self.held.borrow_mut().push(fh);
+        if self.held.borrow().len() > 3 {
+            self.let_go(0);
+        }
+        Ok(())
+    }
+
+    /// Write a byte to each file that is kept open.
+    pub(crate) fn write_held(&self, byte: u8) {
+        for fh in &*self.held.borrow() {
+            self.write_fh(*fh, u64::from(byte % 8), &[byte]);
+        }
+    }
+
+    /// Close one of the files that are kept open.
+    pub(crate) fn let_go(&self, which: usize) {
+        let mut held = self.held.borrow_mut();
+        if !held.is_empty() {
+            let which = which % held.len();
+            self.close(held.remove(which));
+        }
+    }
+
+    pub(crate) fn let_all_go(&self) {
+        self.held.borrow_mut().drain(..).for_each(|fh| self.close(fh));
+    }
+
     pub(crate) fn truncate(&self, path: &str, size: u64) -> Done {
         self.set(path, SetAttr { size: Some(size), ..SetAttr::default() })
     }
@@ -222,6 +260,20 @@ impl Driver {
             Ok(_) | Err(wizefs_fs::FsError::Busy(_)) => Ok(()),
             Err(error) => Err(error.errno()),
         }
+    }
+
+    /// Stored by the node itself; waits for the sink.
+    pub(crate) fn put(&self, path: &str, data: &[u8]) -> Done {
+        self.sink.hold_back(false);
+        let path = wizefs_fs::BucketPath::new(path).unwrap();
+        self.bucket.put(&path, 0o644, &mut &data[..]).map(drop).map_err(|e| e.errno())
+    }
+
+    /// Removed by the node itself; waits for the sink.
+    pub(crate) fn remove(&self, path: &str) -> Done {
+        self.sink.hold_back(false);
+        let path = wizefs_fs::BucketPath::new(path).unwrap();
+        self.bucket.remove(&path).map(drop).map_err(|e| e.errno())
     }
 
     /// What the sink has taken is in a sealed block.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use wizefs_fs::{Change, Content, Op};
+use wizefs_fs::{Cause, Change, Content, Op};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Node {
@@ -20,9 +20,19 @@ impl Fold {
     pub(crate) fn of(changes: &[Change]) -> Self {
         let mut fold = Self::default();
         for change in changes {
+            if let (Cause::Put, Op::Put(put)) = (change.cause, &change.op) {
+                fold.imply_parents(put.path.as_bytes());
+            }
             fold.apply(&change.op);
         }
         fold
+    }
+
+    /// Only what the node stores itself comes without its directories.
+    fn imply_parents(&mut self, path: &[u8]) {
+        for (end, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+            self.0.entry(path[..end].to_vec()).or_insert(Node::Directory(0o755));
+        }
     }
 
     fn apply(&mut self, op: &Op) {

@@ -17,6 +17,16 @@ enum Step {
     Symlink(String),
     Link(String, String),
     Chmod(String, bool),
+    /// Stored by the node itself, not through the file system.
+    Put(String, u8),
+    /// Removed so.
+    Remove(String),
+    /// Open, write and keep open.
+    Hold(String, u8),
+    WriteHeld(u8),
+    LetGo(usize),
+    /// A barrier with files open.
+    Barrier,
     /// One file is settled while others wait.
     Settle(String),
     /// The sink takes what was reported so far.
@@ -52,6 +62,12 @@ fn step() -> impl Strategy<Value = Step> {
         2 => path().prop_map(Step::Symlink),
         3 => (path(), path()).prop_map(|(a, b)| Step::Link(a, b)),
         1 => (path(), any::<bool>()).prop_map(|(p, b)| Step::Chmod(p, b)),
+        2 => (path(), any::<u8>()).prop_map(|(p, b)| Step::Put(p, b)),
+        1 => path().prop_map(Step::Remove),
+        2 => (path(), any::<u8>()).prop_map(|(p, b)| Step::Hold(p, b)),
+        1 => any::<u8>().prop_map(Step::WriteHeld),
+        1 => any::<usize>().prop_map(Step::LetGo),
+        1 => Just(Step::Barrier),
         3 => path().prop_map(Step::Settle),
         2 => Just(Step::Drain),
         2 => Just(Step::Seal),
@@ -76,6 +92,22 @@ fn run(driver: Driver, step: &Step, boots: &mut u32) -> Driver {
         Step::Symlink(path) => driver.symlink(path, "target"),
         Step::Link(from, to) => driver.link(from, to),
         Step::Chmod(path, private) => driver.chmod(path, if *private { 0o700 } else { 0o755 }),
+        Step::Put(path, byte) => driver.put(path, &[*byte]),
+        Step::Remove(path) => driver.remove(path),
+        Step::Hold(path, byte) => driver.hold(path, *byte),
+        Step::WriteHeld(byte) => {
+            driver.write_held(*byte);
+            Ok(())
+        }
+        Step::LetGo(which) => {
+            driver.let_go(*which);
+            Ok(())
+        }
+        Step::Barrier => {
+            driver.sink.hold_back(false);
+            driver.bucket.sync().unwrap();
+            Ok(())
+        }
         Step::Settle(path) => {
             driver.sink.hold_back(false);
             driver.settle(path)
@@ -91,6 +123,7 @@ fn run(driver: Driver, step: &Step, boots: &mut u32) -> Driver {
         }
         Step::Sync => {
             driver.sink.hold_back(false);
+            driver.let_all_go();
             driver.assert_told_is_there();
             Ok(())
         }
@@ -120,6 +153,7 @@ proptest! {
             driver = run(driver, step, &mut boots);
         }
         driver.sink.hold_back(false);
+        driver.let_all_go();
         driver.assert_told_is_there();
     }
 }

@@ -227,3 +227,18 @@ fn put_replaces_atomically_and_remove_removes() {
     assert_eq!(driver.told(), ["put put d/e/f", "put put d/e/f", "put remove d/e/f"]);
     assert_eq!(std::fs::read_dir(driver.backing("d/e")).unwrap().count(), 0, "nothing temporary stays");
 }
+
+#[test]
+fn what_a_program_still_writes_is_not_accepted() {
+    let driver = Driver::new();
+    driver.write("a", b"1").unwrap();
+    driver.sync();
+    tamper(&driver.backing("a"), b"theirs");
+    driver.hold("a", b'2').unwrap();
+    let path = wizefs_fs::BucketPath::new("a").unwrap();
+    assert!(matches!(driver.bucket.accept(&path), Err(wizefs_fs::FsError::Busy(_))));
+    driver.let_all_go();
+    assert_eq!(driver.told(), ["put a", "foreign put a"]);
+    driver.bucket.accept(&path).unwrap();
+    assert_eq!(driver.told().last().unwrap(), "put accept a");
+}

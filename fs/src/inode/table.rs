@@ -1,0 +1,256 @@
+//! The table of inodes in use, and how many descriptors it may keep open.
+
+use super::Node;
+use crate::error::{FsError, FsResult};
+use crate::stat::{Id, Stat, know_births};
+use crate::vfs::Ino;
+use parking_lot::RwLock;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+/// Descriptors kept open for inodes before idle ones are closed, where the limit of the process allows so many.
+const DESCRIPTORS_MAX: usize = 16_384;
+
+/// So few are never closed: looking for them at every step would cost more.
+const DESCRIPTORS_MIN: usize = 16;
+
+fn open_path(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::empty())
+}
+
+/// Half of what the process may have open: the rest is for the files of programs.
+fn descriptors_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.map_or(DESCRIPTORS_MAX, |limit| DESCRIPTORS_MAX.min(usize::try_from(limit / 2).unwrap_or(DESCRIPTORS_MAX)))
+}
+
+#[derive(Debug)]
+struct Slot {
+    node: Weak<Node>,
+    /// Keeps the node alive while the kernel holds lookups.
+    held: Option<Arc<Node>>,
+    lookups: u64,
+}
+
+/// Inode number to [`Node`]. A node lives while the kernel, an open handle, a child or unfinished work refers to it.
+#[derive(Debug)]
+pub struct InodeTable {
+    slots: RwLock<HashMap<Ino, Slot>>,
+    root: Arc<Node>,
+    /// Devices below the backing; the first is the root's.
+    devices: RwLock<Vec<u64>>,
+    descriptors: Arc<AtomicUsize>,
+    /// Descriptors that may stay open; less once the process was refused one.
+    most: AtomicUsize,
+    /// Descriptors at which those of idle nodes are closed.
+    close_at: AtomicUsize,
+    /// Slots at which those of nodes that are gone are looked for.
+    sweep_at: AtomicUsize,
+}
+
+impl InodeTable {
+    /// A table whose root is the directory `root`.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn new(root: OwnedFd) -> FsResult<Self> {
+        know_births(&root)?;
+        let stat = Stat::of_fd(&root)?;
+        let descriptors = Arc::default();
+        let node = Arc::new(Node::new(Ino::ROOT, &stat, Some(root), &descriptors));
+        Ok(Self {
+            slots: RwLock::new(HashMap::new()),
+            root: node,
+            devices: RwLock::new(vec![stat.dev]),
+            descriptors,
+            most: AtomicUsize::new(descriptors_max()),
+            close_at: AtomicUsize::new(descriptors_max()),
+            sweep_at: AtomicUsize::new(1024),
+        })
+    }
+
+    /// The root directory.
+    pub fn root(&self) -> &Arc<Node> {
+        &self.root
+    }
+
+    /// The number of the file `stat` describes.
+    pub fn ino_of(&self, stat: &Stat) -> Ino {
+        if (stat.dev, stat.ino) == self.root.backing {
+            return Ino::ROOT;
+        }
+        let known = self.devices.read().iter().position(|&d| d == stat.dev);
+        let device = known.unwrap_or_else(|| {
+            let mut devices = self.devices.write();
+            devices.push(stat.dev);
+            devices.len() - 1
+        });
+        // A second device (a mount inside an adopted directory) gets the high bits; 1 is the root's number.
+        let number = stat.ino ^ ((device as u64) << 48);
+        Ino(if number <= 1 { u64::MAX - number } else { number })
+    }
+
+    /// The identity of the file `stat` describes.
+    pub fn id_of(&self, stat: &Stat) -> Id {
+        match self.ino_of(stat) {
+            Ino::ROOT => Id::ROOT,
+            ino => Id::of(ino.0, stat.btime_ns),
+        }
+    }
+
+    /// The node the kernel means.
+    ///
+    /// # Errors
+    /// `ESTALE` for a number it was never given or has given back.
+    pub fn get(&self, ino: Ino) -> FsResult<Arc<Node>> {
+        self.keep_room();
+        self.find(ino).ok_or_else(|| FsError::os("unknown inode", Errno::STALE))
+    }
+
+    /// The node with this number if it is in use.
+    pub fn find(&self, ino: Ino) -> Option<Arc<Node>> {
+        if ino == Ino::ROOT {
+            return Some(self.root.clone());
+        }
+        self.slots.read().get(&ino)?.node.upgrade()
+    }
+
+    /// Find `name` in `parent` without a lookup on the kernel's behalf.
+    ///
+    /// # Errors
+    /// What the kernel answers, `ENOENT` above all.
+    pub fn open_name(&self, parent: &Arc<Node>, name: &OsStr) -> FsResult<(Arc<Node>, Stat)> {
+        self.keep_room();
+        let dir = parent.fd()?;
+        let fd = self.relieved(|| Ok(open_path(&dir, name)?))?;
+        let stat = Stat::of_fd(&fd)?;
+        Ok((self.adopt(parent, name, &stat, Some(fd)), stat))
+    }
+
+    /// The node for the file at `name` in `parent`, which `stat` describes and `fd`, if given, is an `O_PATH` descriptor of.
+    pub fn adopt(&self, parent: &Arc<Node>, name: &OsStr, stat: &Stat, fd: Option<OwnedFd>) -> Arc<Node> {
+        let ino = self.ino_of(stat);
+        if ino == Ino::ROOT {
+            return self.root.clone();
+        }
+        let known = self.find(ino);
+        let node = match known.filter(|node| node.btime_ns == stat.btime_ns) {
+            Some(node) => {
+                if let Some(fd) = fd {
+                    node.keep(fd);
+                }
+                node
+            }
+            None => self.insert(ino, stat, fd),
+        };
+        node.add_name(parent, name);
+        node
+    }
+
+    fn insert(&self, ino: Ino, stat: &Stat, fd: Option<OwnedFd>) -> Arc<Node> {
+        let mut slots = self.slots.write();
+        let known = slots.get(&ino).and_then(|slot| slot.node.upgrade());
+        if let Some(node) = known.filter(|node| node.btime_ns == stat.btime_ns) {
+            return node;
+        }
+        let node = Arc::new(Node::new(ino, stat, fd, &self.descriptors));
+        let slot = Slot { node: Arc::downgrade(&node), held: None, lookups: 0 };
+        slots.insert(ino, slot);
+        if slots.len() >= self.sweep_at.load(Ordering::Relaxed) {
+            slots.retain(|_, slot| slot.node.strong_count() > 0);
+            self.sweep_at.store(slots.len() * 2 + 1024, Ordering::Relaxed);
+        }
+        node
+    }
+
+    fn keep_room(&self) {
+        if self.descriptors.load(Ordering::Relaxed) >= self.close_at.load(Ordering::Relaxed) {
+            self.close_idle();
+        }
+    }
+
+    /// Close the descriptors of idle nodes; they are opened again by name when they are needed.
+    fn close_idle(&self) {
+        let nodes: Vec<_> = self.slots.read().values().filter_map(|slot| slot.node.upgrade()).collect();
+        for node in nodes.iter().filter(|node| node.is_idle()) {
+            node.close_if_unused();
+        }
+        // What is in use stays open: look again when as many more are.
+        let open = self.descriptors.load(Ordering::Relaxed);
+        let most = self.most.load(Ordering::Relaxed);
+        self.close_at.store(most.max(open + most / 2), Ordering::Relaxed);
+    }
+
+    /// `open` something. When the process may not open more, once again with fewer descriptors in use.
+    ///
+    /// # Errors
+    /// What `open` answers.
+    pub fn relieved<T>(&self, mut open: impl FnMut() -> FsResult<T>) -> FsResult<T> {
+        match open() {
+            Err(error) if error.is_exhausted() => {
+                self.relieve();
+                open()
+            }
+            opened => opened,
+        }
+    }
+
+    /// Close every descriptor that can be had again by name, also of files that wait to be hashed, for hashing needs some.
+    pub fn relieve(&self) {
+        // The limit is nearer than was thought: others have files open too.
+        let most = (self.descriptors.load(Ordering::Relaxed) / 2).max(DESCRIPTORS_MIN);
+        self.most.fetch_min(most, Ordering::Relaxed);
+        self.close_at.fetch_min(most, Ordering::Relaxed);
+        let nodes: Vec<_> = self.slots.read().values().filter_map(|slot| slot.node.upgrade()).collect();
+        for node in nodes.iter().filter(|node| node.can_be_opened_again()) {
+            node.close_if_unused();
+        }
+    }
+
+    /// The kernel holds one more lookup of `node`.
+    pub fn hold(&self, node: &Arc<Node>) {
+        if node.ino == Ino::ROOT {
+            return;
+        }
+        let mut slots = self.slots.write();
+        let slot = slots.entry(node.ino).or_insert_with(|| Slot { node: Arc::downgrade(node), held: None, lookups: 0 });
+        slot.lookups += 1;
+        slot.held = Some(node.clone());
+    }
+
+    /// The kernel gives lookups back.
+    pub fn forget(&self, ino: Ino, lookups: u64) {
+        let mut released = None;
+        {
+            let mut slots = self.slots.write();
+            let Some(slot) = slots.get_mut(&ino) else {
+                return;
+            };
+            slot.lookups = slot.lookups.saturating_sub(lookups);
+            if slot.lookups == 0 {
+                released = slot.held.take();
+                if released.as_ref().is_some_and(|node| Arc::strong_count(node) == 1) {
+                    slots.remove(&ino);
+                }
+            }
+        }
+        // Dropped outside the lock: a node may be the last to hold a chain of parents.
+        drop(released);
+    }
+
+    /// Nodes in use, for status and tests.
+    pub fn len(&self) -> usize {
+        self.slots.read().len()
+    }
+
+    /// Whether only the root is in use.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,172 @@
+//! Nodes that wait to be settled: when it is the turn of each, and when programs must wait because there are too many.
+
+use crate::inode::{Node, Writing};
+use parking_lot::{Condvar, Mutex};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Files waiting at which programs that write more of them wait too.
+const WAITING_MAX: usize = 32_768;
+/// A file rests this long after its last writer before it is hashed: a program that writes a temporary file and renames it is
+/// done by then, and what it did is one put of the final name.
+const REST: Duration = Duration::from_millis(100);
+/// While programs are at it, hashing waits until nothing was closed for this long,
+const CALM: Duration = Duration::from_millis(20);
+/// unless a file has waited for this long,
+const LATE: Duration = Duration::from_secs(1);
+/// or so many do.
+const BACKLOG_MAX: usize = 16_384;
+/// A file that changes all the time is hashed by itself at most every this many times its hash time,
+const REHASH_FACTOR: u32 = 10;
+/// and at least this often.
+const REHASH_MAX: Duration = Duration::from_secs(60);
+
+/// Nodes waiting to be settled.
+#[derive(Debug, Default)]
+pub struct Queue {
+    state: Mutex<QueueState>,
+    work: Condvar,
+    /// A job ended.
+    ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct QueueState {
+    ready: VecDeque<Arc<Node>>,
+    later: BTreeMap<(Instant, u64), Arc<Node>>,
+    /// When something was last put there.
+    last_push: Option<Instant>,
+    /// Inodes in either, so that each waits once, and until when those in `later` rest.
+    waiting: HashMap<u64, Option<Instant>>,
+    jobs_ended: u64,
+    stopping: bool,
+}
+
+impl Queue {
+    /// Settle `node` when a worker is free; `now` ignores the pause of a file that changes all the time.
+    pub fn push(&self, node: &Arc<Node>, now: bool) {
+        if now {
+            self.push_ready(node);
+        } else {
+            self.push_locked(node, &node.writing.lock());
+        }
+    }
+
+    /// As [`Queue::push`] at leisure, for a caller that holds the lock of the node's `writing`.
+    pub fn push_locked(&self, node: &Arc<Node>, writing: &Writing) {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        state.last_push = Some(now);
+        state.push_later(node, writing.due(now), &self.work);
+    }
+
+    fn push_ready(&self, node: &Arc<Node>) {
+        let mut state = self.state.lock();
+        match state.waiting.insert(node.id.0, None) {
+            Some(None) => return,
+            Some(Some(due)) => drop(state.later.remove(&(due, node.id.0))),
+            None => {}
+        }
+        state.ready.push_back(node.clone());
+        self.work.notify_one();
+    }
+
+    pub(super) fn push_later(&self, node: &Arc<Node>, pause: Duration) {
+        let mut state = self.state.lock();
+        state.push_later(node, Instant::now() + pause, &self.work);
+    }
+
+    /// The next node, or `None` when stopping.
+    pub(super) fn pop(&self) -> Option<Arc<Node>> {
+        let mut state = self.state.lock();
+        loop {
+            if state.stopping {
+                return None;
+            }
+            if let Some(node) = state.ready.pop_front() {
+                state.waiting.remove(&node.id.0);
+                return Some(node);
+            }
+            let now = Instant::now();
+            match state.next_turn(now) {
+                Some(turn) if turn <= now => {
+                    let due = state.later.first_entry().filter(|first| first.key().0 <= now);
+                    let Some(node) = due.map(|first| first.remove()) else { continue };
+                    state.waiting.insert(node.id.0, None);
+                    state.ready.push_back(node);
+                }
+                Some(turn) => {
+                    self.work.wait_until(&mut state, turn);
+                }
+                None => self.work.wait(&mut state),
+            }
+        }
+    }
+
+    pub(super) fn job_ended(&self) {
+        self.state.lock().jobs_ended += 1;
+        self.ended.notify_all();
+    }
+
+    /// Jobs ended so far; pass to [`Queue::wait_for_job`].
+    pub fn jobs_ended(&self) -> u64 {
+        self.state.lock().jobs_ended
+    }
+
+    /// Wait until a job has ended since `seen`, or `pause` is over.
+    pub fn wait_for_job(&self, seen: u64, pause: Duration) {
+        let mut state = self.state.lock();
+        if state.jobs_ended == seen {
+            self.ended.wait_for(&mut state, pause);
+        }
+    }
+
+    /// Wait while too many files wait, before another one is written.
+    pub fn wait_for_room(&self) {
+        let mut state = self.state.lock();
+        while state.waiting.len() >= WAITING_MAX && !state.stopping {
+            self.ended.wait(&mut state);
+        }
+    }
+
+    /// Let the workers end.
+    pub fn stop(&self) {
+        self.state.lock().stopping = true;
+        self.work.notify_all();
+        self.ended.notify_all();
+    }
+}
+
+impl QueueState {
+    fn push_later(&mut self, node: &Arc<Node>, due: Instant, work: &Condvar) {
+        if self.waiting.contains_key(&node.id.0) {
+            return;
+        }
+        self.waiting.insert(node.id.0, Some(due));
+        // A worker that already waits for an earlier one need not be woken for this.
+        let first = self.later.first_key_value().is_none_or(|((earliest, _), _)| due < *earliest);
+        self.later.insert((due, node.id.0), node.clone());
+        if first {
+            work.notify_one();
+        }
+    }
+
+    /// When the first of those that rest may be hashed.
+    fn next_turn(&self, now: Instant) -> Option<Instant> {
+        let ((due, _), _) = self.later.first_key_value()?;
+        let calm = self.last_push.map_or(now, |last| last + CALM);
+        if self.later.len() >= BACKLOG_MAX {
+            return Some(*due);
+        }
+        Some((*due).max(calm.min(*due + LATE)))
+    }
+}
+
+impl Writing {
+    /// When the content is worth hashing.
+    fn due(&self, now: Instant) -> Instant {
+        let rested = now + REST;
+        self.last_hash.map_or(rested, |(ended, took)| rested.max(ended + (took * REHASH_FACTOR).min(REHASH_MAX)))
+    }
+}
