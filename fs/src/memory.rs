@@ -18,8 +18,18 @@ struct Kept {
     rows: BTreeMap<Vec<u8>, Vec<u8>>,
     problem: Option<SinkError>,
     held_back: bool,
+    /// Changes that are sealed.
+    sealed: usize,
     /// What outlasts a power cut.
-    sealed: Option<Box<Kept>>,
+    lasting: Option<Box<Kept>>,
+}
+
+impl Kept {
+    /// All of it is on the disk.
+    fn last(&mut self) {
+        self.lasting = None;
+        self.lasting = Some(Box::new(self.clone()));
+    }
 }
 
 impl MemorySink {
@@ -43,17 +53,27 @@ impl MemorySink {
     /// Seal what is here, as a block on the disk does; returns the last change's number.
     pub fn seal(&self) -> u64 {
         let mut kept = self.kept.lock();
-        kept.sealed = None;
-        kept.sealed = Some(Box::new(kept.clone()));
+        kept.sealed = kept.changes.len();
+        kept.last();
         kept.changes.last().map_or(0, |change| change.number)
     }
 
-    /// Another sink with what this one has now, or only with what was sealed.
-    pub fn snapshot(&self, only_sealed: bool) -> Self {
+    /// Another sink with what this one has now, as after a kill.
+    pub fn after_kill(&self) -> Self {
+        Self::with(self.kept.lock().clone())
+    }
+
+    /// Another sink as after a power cut, which may have lost what was not sealed. What is there then was on the disk.
+    pub fn after_power_cut(&self, lost: bool) -> Self {
         let mut kept = self.kept.lock().clone();
-        if only_sealed {
-            kept = kept.sealed.map_or_else(Kept::default, |sealed| *sealed);
+        if lost {
+            kept = kept.lasting.map_or_else(Kept::default, |lasting| *lasting);
         }
+        kept.last();
+        Self::with(kept)
+    }
+
+    fn with(mut kept: Kept) -> Self {
         (kept.problem, kept.held_back) = (None, false);
         Self { kept: Mutex::new(kept), released: Condvar::new() }
     }
@@ -115,8 +135,7 @@ impl ChangeSink for MemorySink {
 
     fn unsealed(&self, visit: &mut dyn FnMut(&BucketPath)) -> Result<(), SinkError> {
         let kept = self.kept.lock().clone();
-        let sealed = kept.sealed.map_or(0, |sealed| sealed.changes.len());
-        kept.changes[sealed..].iter().flat_map(|change| change.op.paths()).for_each(visit);
+        kept.changes[kept.sealed..].iter().flat_map(|change| change.op.paths()).for_each(visit);
         Ok(())
     }
 }

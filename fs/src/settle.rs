@@ -17,6 +17,7 @@ use crate::recorder::{Namespace, Recorder, at_of};
 use crate::stat::{Id, Kind, Stat};
 use crate::table::{self, InodeRow, NameRow, Settled};
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -234,11 +235,10 @@ impl Recorder {
     pub fn current_links(&self, node: &Arc<Node>, row: Option<&InodeRow>) -> FsResult<Vec<(Name, BucketPath)>> {
         let mut links = Vec::new();
         for name in node.names() {
-            if name.holds(node)? {
-                let path = self.path(&name.parent, &name.name)?;
-                links.push((name, path));
-            } else {
+            if !name.holds(node)? {
                 node.drop_name(name.parent.ino, &name.name);
+            } else if let Some(path) = self.path_told(&name)? {
+                links.push((name, path));
             }
         }
         for (dir, name) in row.map_or(&[][..], |row| &row.links) {
@@ -248,13 +248,27 @@ impl Recorder {
             }
             if let Some(parent) = self.dir_by_rows(Id(*dir))? {
                 let name = Name { parent, name: std::ffi::OsStr::from_bytes(name).to_owned() };
-                if name.holds(node)? {
-                    let path = self.path(&name.parent, &name.name)?;
+                if name.holds(node)?
+                    && let Some(path) = self.path_told(&name)?
+                {
                     links.push((name, path));
                 }
             }
         }
         Ok(links)
+    }
+
+    /// The path of a name; `None` when its directory was moved behind the mount, or is too deep to be recorded: such a file is
+    /// foreign, and must not keep the others from being told of.
+    fn path_told(&self, name: &Name) -> FsResult<Option<BucketPath>> {
+        match self.path(&name.parent, &name.name) {
+            Ok(path) => Ok(Some(path)),
+            Err(error) if matches!(error.errno(), Errno::STALE | Errno::NAMETOOLONG) => {
+                tracing::warn!(name = %name.name.display(), %error, "not recorded");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The directory with this number, found through the table when it is not in use; `None` when it is not there.
@@ -277,7 +291,7 @@ impl Recorder {
         };
         match self.inodes.open_name(&parent, std::ffi::OsStr::from_bytes(name)) {
             Ok((node, _)) => Ok((node.id == id).then_some(node)),
-            Err(error) if error.errno() == rustix::io::Errno::NOENT => Ok(None),
+            Err(error) if error.errno() == Errno::NOENT => Ok(None),
             Err(error) => Err(error),
         }
     }

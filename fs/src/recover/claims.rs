@@ -13,7 +13,8 @@ use std::os::unix::ffi::OsStrExt;
 
 /// What wizefs answers for.
 pub(super) struct Claims<'a> {
-    names: HashSet<&'a At>,
+    /// Names, with the last intent.
+    names: HashMap<&'a At, u64>,
     /// Inodes that were being written, with the last intent and whether they had been found changed before.
     inodes: HashMap<u64, (u64, bool)>,
     /// Paths of changes whose data may have been lost with the power.
@@ -23,23 +24,23 @@ pub(super) struct Claims<'a> {
 
 impl<'a> Claims<'a> {
     pub(super) fn new(recorder: &Recorder, found: &'a [Found], left: &'a Left) -> FsResult<Self> {
-        let mut claims = Self { names: HashSet::new(), inodes: HashMap::new(), unsealed: HashSet::new(), left };
+        let mut claims = Self { names: HashMap::new(), inodes: HashMap::new(), unsealed: HashSet::new(), left };
         for Found { id, intent, .. } in found {
             match intent {
                 Intent::Write { inode, at, foreign, .. } => {
-                    claims.names.insert(at);
+                    claims.names.insert(at, *id);
                     let known = claims.inodes.entry(*inode).or_insert((*id, *foreign));
                     *known = (*id, known.1 || *foreign);
                 }
                 Intent::Create { at } | Intent::Stage { at } => {
-                    claims.names.insert(at);
+                    claims.names.insert(at, *id);
                 }
                 Intent::Remove { at, inode } | Intent::Link { at, inode } => {
-                    claims.names.insert(at);
+                    claims.names.insert(at, *id);
                     claims.touched(*inode, *id);
                 }
                 Intent::Rename { from, to, inode } => {
-                    claims.names.extend([from, to]);
+                    claims.names.extend([(from, *id), (to, *id)]);
                     claims.touched(*inode, *id);
                     // What the rename replaced lost a name, which moves the change time of its others.
                     if let Some(row) = recorder.name_row(Id(to.0), OsStr::from_bytes(&to.1))? {
@@ -73,15 +74,18 @@ impl<'a> Claims<'a> {
 
     /// The cause under which a difference at this name may be recorded; `None` leaves it foreign.
     pub(super) fn name(&self, at: &At, path: &BucketPath, ctime_ns: i64) -> Option<Cause> {
-        let ours = self.names.contains(at) || self.unsealed.contains(path);
+        let ours = self.names.contains_key(at) || self.unsealed.contains(path);
         (ours || self.left.covers(ctime_ns)).then_some(Cause::Recovered)
     }
 
-    /// The same for changed content of an inode last covered by intent `settled`.
-    pub(super) fn content(&self, ino: u64, settled: u64, path: &BucketPath, ctime_ns: i64) -> Option<Cause> {
+    /// The same for changed content of an inode, found at this name and last covered by intent `settled`. A file reported while its
+    /// creator had it open is claimed by its name alone.
+    pub(super) fn content(&self, ino: u64, at: &At, settled: u64, path: &BucketPath, ctime_ns: i64) -> Option<Cause> {
+        let since = |id: &u64| *id > settled;
         match self.inodes.get(&ino) {
             Some((_, true)) => Some(Cause::Foreign),
-            Some((id, false)) if *id > settled => Some(Cause::Recovered),
+            Some((id, false)) if since(id) => Some(Cause::Recovered),
+            _ if self.names.get(at).is_some_and(since) => Some(Cause::Recovered),
             _ if self.unsealed.contains(path) || self.left.covers(ctime_ns) => Some(Cause::Recovered),
             _ => None,
         }

@@ -8,7 +8,7 @@ use super::claims::Claims;
 use super::tree::{Appeared, Differences, Gone, Place};
 use crate::bucket::NODE;
 use crate::change::Cause;
-use crate::error::FsResult;
+use crate::error::{FsError, FsResult};
 use crate::inode::Node;
 use crate::intent::{At, Intent};
 use crate::path::BucketPath;
@@ -49,7 +49,14 @@ impl<'a> Replay<'a> {
         let Differences { dirs, appeared, mut gone, changed } = differences;
         let (mut items, mut left) = (Vec::new(), HashSet::new());
         for new in appeared {
-            let path = self.recorder.path(&new.dir, &new.name)?;
+            let path = match self.recorder.path(&new.dir, &new.name) {
+                // Too deep to be recorded.
+                Err(FsError::Path(_)) => {
+                    self.recovery.foreign += 1;
+                    continue;
+                }
+                path => path?,
+            };
             if self.claims.name(&new.at(), &path, new.stat.ctime_ns).is_none() {
                 self.recovery.foreign += 1;
                 continue;
@@ -83,11 +90,11 @@ impl<'a> Replay<'a> {
         let path = self.recorder.path(&at.0, &at.1)?;
         let as_left = row.as_ref().is_some_and(|row| row.matches(stat));
         let settled = row.map_or(0, |row| row.intent);
-        let claimed = self.claims.content(node.id.0, settled, &path, stat.ctime_ns);
+        let at = (at.0.id.0, at.1.as_bytes().to_vec());
+        let claimed = self.claims.content(node.id.0, &at, settled, &path, stat.ctime_ns);
         match claimed.or(as_left.then_some(Cause::Recovered)) {
             Some(_) if node.kind == Kind::Directory => {
                 let sealed = Some((stat.size, stat.ctime_ns));
-                let at = (at.0.id.0, at.1.as_bytes().to_vec());
                 self.answer_for(Intent::Write { inode: node.id.0, at, sealed, foreign: false })?;
                 self.new_mode(node, path, stat)
             }

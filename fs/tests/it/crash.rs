@@ -229,11 +229,15 @@ fn what_went_with_a_directory_behind_the_mount_stays_foreign() {
 #[test]
 fn a_file_recorded_while_it_was_open_gets_its_content_after_a_kill() {
     let driver = Driver::new();
-    driver.hold("a", b'1').unwrap();
-    assert_eq!(driver.told(), ["open a"]);
+    for name in ["a", "b"] {
+        driver.hold(name, b'1').unwrap();
+    }
+    assert_eq!(driver.told(), ["open a", "open b"]);
+    driver.write_fh(driver.held.borrow()[1], 0, b"more");
     let driver = driver.crash("boot", Lost::default());
     driver.assert_told_is_there();
-    assert_eq!(driver.told(), ["open a", "recovered put a"]);
+    assert_eq!(driver.told().len(), 4);
+    assert!(driver.told()[2..].iter().all(|told| told.starts_with("recovered put")), "{:?}", driver.told());
 }
 
 #[test]

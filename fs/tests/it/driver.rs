@@ -39,8 +39,9 @@ pub(crate) struct Driver {
     folder: Arc<tempfile::TempDir>,
     state: PathBuf,
     durability: Durability,
+    boot: String,
     /// Files that stay open over several steps.
-    held: RefCell<Vec<Fh>>,
+    pub(crate) held: RefCell<Vec<Fh>>,
 }
 
 impl Driver {
@@ -72,7 +73,7 @@ impl Driver {
         };
         let (bucket, _) = Bucket::open_in_boot(options, sink.clone(), boot).unwrap();
         let held = RefCell::default();
-        let driver = Self { vfs: bucket.vfs(), bucket, sink, folder, state, durability, held };
+        let driver = Self { vfs: bucket.vfs(), bucket, sink, folder, state, durability, boot: boot.to_owned(), held };
         driver.intents_reach_the_disk();
         driver
     }
@@ -84,7 +85,8 @@ impl Driver {
     /// The same backing after the node was killed: what was on its way to the sink is lost, the intents are not. In another
     /// boot (a power cut) the intents, and what was not sealed, may be lost too.
     pub(crate) fn crash(self, boot: &str, lost: Lost) -> Self {
-        let sink = Arc::new(self.sink.snapshot(lost.unsealed));
+        let power_cut = boot != self.boot;
+        let sink = Arc::new(if power_cut { self.sink.after_power_cut(lost.unsealed) } else { self.sink.after_kill() });
         let number = std::fs::read_dir(self.folder.path()).unwrap().count();
         let state = self.folder.path().join(format!("state-{number}"));
         std::fs::create_dir(&state).unwrap();

@@ -242,3 +242,16 @@ fn what_a_program_still_writes_is_not_accepted() {
     driver.bucket.accept(&path).unwrap();
     assert_eq!(driver.told().last().unwrap(), "put accept a");
 }
+
+#[test]
+fn a_file_whose_directory_was_moved_behind_the_mount_does_not_keep_the_others_from_the_barrier() {
+    let driver = Driver::new();
+    driver.mkdir("d").unwrap();
+    driver.write("b", b"1").unwrap();
+    driver.sync();
+    driver.hold("d/a", b'1').unwrap();
+    std::fs::rename(driver.backing("d"), driver.backing("e")).unwrap();
+    driver.let_all_go();
+    driver.append("b", b"2").unwrap();
+    assert_eq!(driver.told(), ["mkdir d", "put b", "put b"]);
+}
