@@ -187,6 +187,17 @@ impl Client {
         })
     }
 
+    /// Do nothing for a while.
+    ///
+    /// # Errors
+    /// The signal that came meanwhile.
+    pub fn pause(&self, time: Duration) -> Result<()> {
+        self.block_on(async {
+            tokio::time::sleep(time).await;
+            Ok(())
+        })
+    }
+
     /// Wait until no process serves the root any more.
     ///
     /// # Errors

@@ -6,13 +6,17 @@ use crate::client::{Client, segment};
 use crate::config::{Config, ListenArgs};
 use crate::error::{Error, Kind, Result};
 use crate::name::BucketName;
-use crate::rest::wire::{Durability, MountRequest, Mounted};
+use crate::rest::wire::{Buckets, Durability, MountRequest, MountState, Mounted};
 use crate::root::Root;
 use crate::server::{self, FirstMount};
 use crate::terminal::count;
 use axum::http::Method;
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// How often a command in the foreground looks whether its bucket is still mounted by the running node.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Show a bucket as an ordinary folder.
 #[derive(Debug, clap::Args)]
@@ -91,7 +95,12 @@ pub(super) fn mount(
 ) -> Result<()> {
     let config = context.serving_config(listen)?;
     if let Some(client) = Client::running(&config)? {
-        return ask(context, &client, bucket, &request, notify);
+        let asked = ask(context, &client, bucket, &request, notify);
+        return if background {
+            asked
+        } else {
+            unmount_on_signal(&client, bucket, asked.and_then(|()| stay_with(&client, bucket)))
+        };
     }
     let first = FirstMount { bucket: bucket.clone(), request: request.clone() };
     if !background {
@@ -125,6 +134,36 @@ fn ask(
     let uri = format!("/v1/buckets/{}/mount", segment(bucket.as_str().as_bytes()));
     let mounted = client.call(Method::POST, &uri, Some(request))?;
     tell(context, &mounted, notify)
+}
+
+/// Stay while the running node keeps the bucket mounted.
+fn stay_with(client: &Client, bucket: &BucketName) -> Result<()> {
+    loop {
+        client.pause(LOOK)?;
+        match is_mounted(client, bucket) {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            // The node has ended, and its mounts with it.
+            Err(e) if matches!(e.kind, Kind::Unreachable | Kind::Stopping) => return Ok(()),
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// A signal takes the mount away, as it does when the node itself is in the foreground.
+fn unmount_on_signal(client: &Client, bucket: &BucketName, stayed: Result<()>) -> Result<()> {
+    if stayed.as_ref().is_err_and(|e| matches!(e.kind, Kind::Signal(_))) {
+        match super::unmount::unmount(client, bucket, true) {
+            Err(e) if e.kind != Kind::NotMounted => return Err(e),
+            _ => {}
+        }
+    }
+    stayed
+}
+
+fn is_mounted(client: &Client, bucket: &BucketName) -> Result<bool> {
+    let found: Buckets = client.get("/v1/buckets")?;
+    Ok(found.buckets.iter().any(|one| one.origin == *bucket && one.state == MountState::Mounted))
 }
 
 fn stay(context: &Context, config: &Config, first: FirstMount, notify: Option<i32>) -> Result<()> {

@@ -36,7 +36,8 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn unmount(client: &Client, name: &BucketName, lazy: bool) -> Result<Unmounted> {
+/// Ask for it; when that was the node's last mount, wait for its end.
+pub(super) fn unmount(client: &Client, name: &BucketName, lazy: bool) -> Result<Unmounted> {
     let uri = format!("/v1/buckets/{}/unmount?lazy={lazy}", segment(name.as_str().as_bytes()));
     let unmounted: Unmounted = client.call(Method::POST, &uri, None::<&()>)?;
     if unmounted.node_ends && !unmounted.detached {

@@ -150,6 +150,29 @@ fn a_signal_tells_that_the_folder_is_usable() {
 }
 
 #[test]
+fn a_mount_in_the_foreground_stays_also_when_another_process_is_the_node() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs").expect(0);
+    root.run("node").expect(0);
+    for signal in [None, Some(Signal::INT)] {
+        let mut child = root.start("mount docs --fg");
+        root.wait_for("the mount", || !root.mounts().is_empty());
+        fs::write(root.mnt("docs", "a"), format!("{signal:?}")).unwrap();
+        assert!(child.try_wait().unwrap().is_none(), "it stays");
+        match signal {
+            None => drop(root.run("unmount docs").expect(0)),
+            Some(signal) => {
+                rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+            }
+        }
+        finish(child).expect(signal.map_or(0, |signal| 128 + signal.as_raw()));
+        assert!(root.mounts().is_empty() && root.is_node_alive());
+    }
+    root.run("stop").expect(0);
+    root.run("verify docs").expect(0);
+}
+
+#[test]
 fn one_node_serves_several_mounts_and_a_service_stays_without_any() {
     let Some(root) = TestRoot::with_fuse() else { return };
     root.run("create a").expect(0);
