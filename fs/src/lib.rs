@@ -20,6 +20,7 @@ pub mod intent;
 pub mod lease;
 pub mod listing;
 pub mod loopback;
+pub mod lz;
 pub mod memory;
 pub mod path;
 mod privilege;
