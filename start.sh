@@ -37,6 +37,8 @@ missing_packages() {
     has bindfs || echo bindfs
     has zip || echo zip
     has unzip || echo unzip
+    has 7z || echo p7zip-full
+    has bsdtar || echo libarchive-tools
     has umount || echo mount
     has setfacl || echo acl
     # pjdfstest is linked with it.

@@ -3,12 +3,50 @@
 //! A change is a list of edits ([`Edits`]) that becomes true at one instant: [`Archive::commit`]. Until then, and for as
 //! long as it takes, everybody who opens the archive sees what was there before. Reading goes on during a commit.
 
+mod assemble;
+mod check;
+mod commit;
+mod disk;
+mod edits;
+mod format;
+mod in_place;
+mod pack;
+mod patch;
+mod plan;
+mod record;
+mod source;
+mod table;
+mod writer;
+
+pub use disk::{Observer, Step};
+pub use edits::{Edit, Edits, NewMember, Source};
+
 use crate::error::{FsError, FsResult};
 use crate::path::BucketPath;
 use crate::stat::Kind;
+use crate::zip::build::claims_too_much;
+use crate::zip::contents::Contents;
+use crate::zip::member::{self, Claim, Member};
+use disk::{Disk, Output};
+use lru::LruCache;
+use parking_lot::{Mutex, RwLock};
+use rustix::fs::{Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
-use std::ops::Range;
+use std::collections::HashMap;
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use table::{Entry, Table};
+
+/// Archives that are smaller are written as a whole at each commit, and so have no holes.
+const REWRITE_BELOW: u64 = 8 * 1024 * 1024;
+/// Members whose local header is known to agree with the directory.
+const LOCATED_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("invariant: 256 is not 0");
+/// Content read at once.
+const CHUNK_BYTES: usize = 1024 * 1024;
 
 /// What names one content of a member for as long as it is in the archive, over commits, renames and restarts. A content
 /// that is put has a new one, also under the same name.
@@ -41,93 +79,6 @@ pub struct MemberInfo {
     pub blake3: Option<[u8; 32]>,
 }
 
-/// Where the content of a new member comes from. It is read in [`Archive::commit`] and must not change before that
-/// returns: a file that has another size at the end than at the beginning fails the commit.
-#[derive(Debug, Clone)]
-pub enum Source {
-    /// A file; holes are read as zeros.
-    File(PathBuf),
-    /// The bytes themselves.
-    Bytes(Vec<u8>),
-    /// The content of a member of the archive with some parts replaced. Only the pieces that `dirty` touches are packed
-    /// anew when the member was packed by this program.
-    Patched {
-        /// The member before.
-        base: MemberId,
-        /// Holds the new bytes at their places.
-        file: PathBuf,
-        /// Bytes of the new content that are read from `file`, ascending, not touching. What is beyond the end of the old
-        /// content and not in here is zeros.
-        dirty: Vec<Range<u64>>,
-        /// Bytes of the new content.
-        size: u64,
-    },
-}
-
-/// A file to be put into the archive.
-#[derive(Debug, Clone)]
-pub struct NewMember {
-    /// Where; what is there is replaced.
-    pub path: BucketPath,
-    /// Its content.
-    pub source: Source,
-    /// Permission bits.
-    pub mode: u32,
-    /// Last modification, nanoseconds since 1970.
-    pub mtime_ns: i64,
-    /// What the content must hash to, when it is known. A commit fails when it does not. Without it the hash is computed,
-    /// and stored either way (not for [`Source::Patched`], whose unchanged parts are not read).
-    pub blake3: Option<[u8; 32]>,
-}
-
-/// One change. In a list each sees what those before it did.
-#[derive(Debug, Clone)]
-pub enum Edit {
-    /// A file, new or replaced. Directories above it need no members of their own.
-    Put(NewMember),
-    /// A directory with a member of its own, new, or with another mode and time.
-    Directory {
-        /// Where.
-        path: BucketPath,
-        /// Permission bits.
-        mode: u32,
-        /// Last modification, nanoseconds since 1970.
-        mtime_ns: i64,
-    },
-    /// A symbolic link, new or replaced.
-    Symlink {
-        /// Where.
-        path: BucketPath,
-        /// What it points to.
-        target: Vec<u8>,
-        /// Last modification, nanoseconds since 1970.
-        mtime_ns: i64,
-    },
-    /// Take out the member with this path, if there is one, and nothing below it. A directory that has no member of its
-    /// own is gone with the last member below it.
-    Remove(BucketPath),
-    /// Everything at and below `from` to `to`; a member that is at `to` is replaced, members below `to` are not.
-    Rename {
-        /// A member, a directory with or without a member of its own, or both.
-        from: BucketPath,
-        /// Its new path, not below `from`.
-        to: BucketPath,
-    },
-    /// Mode and time of the member with this path.
-    Attributes {
-        /// Which.
-        path: BucketPath,
-        /// Permission bits.
-        mode: u32,
-        /// Last modification, nanoseconds since 1970.
-        mtime_ns: i64,
-    },
-}
-
-/// Edits in order, to become true together.
-#[derive(Debug, Clone, Default)]
-pub struct Edits(pub Vec<Edit>);
-
 /// How a commit was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strategy {
@@ -154,8 +105,8 @@ pub struct Committed {
     pub length: u64,
     /// Bytes within it that belong to nothing.
     pub dead: u64,
-    /// The new content of each [`Edit::Put`] and [`Edit::Symlink`] and [`Edit::Directory`], in their order; `None` of one
-    /// that a later edit of the list took away.
+    /// Of each [`Edit::Put`], [`Edit::Symlink`] and [`Edit::Directory`], in their order: `None` of one that a later edit of
+    /// the list took away. A directory that was there keeps its id.
     pub ids: Vec<Option<MemberId>>,
 }
 
@@ -168,12 +119,64 @@ pub struct Problem {
     pub what: String,
 }
 
+/// When archives are written in which way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Archives of fewer bytes are written as a whole.
+    pub rewrite_below: u64,
+    /// Copies that share blocks are used where the file system can make them.
+    pub reflink: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { rewrite_below: REWRITE_BELOW, reflink: true }
+    }
+}
+
 /// An archive, open for reading and for changes. One process has it open at a time: whoever opens it holds the lock of
 /// its bucket. Notes on an unfinished commit are kept in the folder `NAME.lzfs` beside it (`commit`, `rewrite`), which is
 /// made when needed.
 #[derive(Debug)]
 pub struct Archive {
     path: PathBuf,
+    disk: Disk,
+    policy: Policy,
+    state: RwLock<State>,
+    /// Held for a whole commit.
+    writing: Mutex<()>,
+    contents: Contents,
+    located: Mutex<LruCache<u64, Arc<Member>>>,
+    pins: Arc<Pins>,
+}
+
+/// What readers see.
+#[derive(Debug)]
+struct State {
+    output: Output,
+    table: Arc<Table>,
+    /// Contents that left and are pinned.
+    kept: HashMap<MemberId, Kept>,
+}
+
+/// A content that is in no directory any more.
+#[derive(Debug)]
+struct Kept {
+    entry: Entry,
+    path: Vec<u8>,
+    output: Output,
+    /// Where it begins and ends in the file.
+    extent: (u64, u64),
+}
+
+/// How often each content is pinned.
+#[derive(Debug, Default)]
+struct Pins(Mutex<HashMap<MemberId, usize>>);
+
+impl Pins {
+    fn is_held(&self, id: MemberId) -> bool {
+        self.0.lock().contains_key(&id)
+    }
 }
 
 impl Archive {
@@ -182,7 +185,22 @@ impl Archive {
     /// # Errors
     /// `EEXIST` when something is there.
     pub fn create(path: &Path) -> FsResult<()> {
-        Err(FsError::os(path.display().to_string(), Errno::OPNOTSUPP))
+        let disk = Disk::new(None);
+        let folder = record::folder(path);
+        std::fs::create_dir_all(&folder).map_err(|e| FsError::os(folder.display().to_string(), e))?;
+        let fresh = folder.join("create");
+        let output = disk.create(&fresh, 0o666, true)?;
+        disk.write(&output, 0, &format::end(0, 0, 0, b""))?;
+        disk.sync(&output)?;
+        let here = rustix::fs::CWD;
+        let named = rustix::fs::renameat_with(here, &fresh, here, path, RenameFlags::NOREPLACE);
+        if named.is_err() {
+            disk.remove(&fresh)?;
+        }
+        // Somebody else may use it.
+        let _in_use = std::fs::remove_dir(&folder);
+        named.map_err(|e| FsError::os(path.display().to_string(), e))?;
+        disk.sync_folder(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))
     }
 
     /// Open an archive and, when a commit was interrupted, bring it to an end: what is there afterwards is wholly the old
@@ -191,7 +209,35 @@ impl Archive {
     /// # Errors
     /// [`FsError::Archive`] when it is none, or one that cannot be changed without loss.
     pub fn open(path: &Path) -> FsResult<Self> {
-        Ok(Self { path: path.to_owned() })
+        Self::open_with(path, Policy::default(), None)
+    }
+
+    /// As [`Archive::open`], with another policy, and somebody who is told every write.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(path: &Path, policy: Policy, observer: Option<Observer>) -> FsResult<Self> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(path, flags, Mode::empty());
+        let file = File::from(opened.map_err(|e| FsError::os(path.display().to_string(), e))?);
+        let output = Output { file: Arc::new(file), path: path.to_owned() };
+        let disk = Disk::new(observer);
+        let folder = record::folder(path);
+        if folder.is_dir() {
+            disk.remove(&folder.join("rewrite"))?;
+            record::recover(&disk, &output, &folder, &[])?;
+        }
+        let table = Arc::new(Table::load(&output.file)?);
+        Ok(Self {
+            path: path.to_owned(),
+            disk,
+            policy,
+            state: RwLock::new(State { output, table, kept: HashMap::new() }),
+            writing: Mutex::new(()),
+            contents: Contents::new(None),
+            located: Mutex::new(LruCache::new(LOCATED_MAX)),
+            pins: Arc::default(),
+        })
     }
 
     /// The file.
@@ -199,19 +245,45 @@ impl Archive {
         &self.path
     }
 
+    /// How many members there are.
+    pub fn len(&self) -> usize {
+        self.state.read().table.order.len()
+    }
+
+    /// Whether there is no member.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Show every member, in the order of the central directory, until `visit` breaks.
     ///
     /// # Errors
-    /// What reading the directory answers.
-    pub fn members(&self, visit: &mut dyn FnMut(MemberInfo) -> std::ops::ControlFlow<()>) -> FsResult<()> {
-        let _ = visit;
+    /// None today.
+    pub fn members(&self, visit: &mut dyn FnMut(MemberInfo) -> ControlFlow<()>) -> FsResult<()> {
+        let table = Arc::clone(&self.state.read().table);
+        for number in 0..table.entries.len() as u32 {
+            if let Some(info) = table.info(number)
+                && visit(info).is_break()
+            {
+                break;
+            }
+        }
         Ok(())
     }
 
     /// What is known of one member, also of one that is only [pinned](Self::pin).
     pub fn member(&self, id: MemberId) -> Option<MemberInfo> {
-        let _ = id;
-        None
+        let state = self.state.read();
+        match state.table.find_id(id) {
+            Some(number) => state.table.info(number),
+            None => state.kept.get(&id).and_then(|kept| kept.entry.info(&kept.path)),
+        }
+    }
+
+    /// The member at `path`.
+    pub fn find(&self, path: &BucketPath) -> Option<MemberInfo> {
+        let table = Arc::clone(&self.state.read().table);
+        table.find(path.as_bytes()).and_then(|number| table.info(number))
     }
 
     /// Content from `offset` on; answers how many bytes, 0 at the end. Big members are not unpacked from their beginning
@@ -220,8 +292,77 @@ impl Archive {
     /// # Errors
     /// `ENOENT` for an unknown member; `EIO` for damaged content.
     pub fn read(&self, id: MemberId, offset: u64, out: &mut [u8]) -> FsResult<usize> {
-        let _ = (offset, out);
-        Err(FsError::os(format!("member {}", id.0), Errno::NOENT))
+        // Held while reading: a commit zeroes what was moved or removed when nobody reads it any more.
+        let state = self.state.read();
+        let gone = || FsError::os(format!("member {}", id.0), Errno::NOENT);
+        let (entry, path, file, end) = match state.table.find_id(id) {
+            Some(number) => {
+                let entry = &state.table.entries[number as usize];
+                (entry, state.table.path(number), &state.output.file, state.table.dir.0)
+            }
+            None => {
+                let kept = state.kept.get(&id).ok_or_else(gone)?;
+                (&kept.entry, &kept.path[..], &kept.output.file, u64::MAX)
+            }
+        };
+        let left = entry.size.saturating_sub(offset);
+        let count = out.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        if count == 0 {
+            return Ok(0);
+        }
+        let member = self.locate(entry, path, file, end)?;
+        if let Some(section) = member.verbatim() {
+            section.file.read_exact_at(&mut out[..count], section.at + offset)?;
+            return Ok(count);
+        }
+        let read = self.contents.read(&member, offset, &mut out[..count]);
+        read.map_err(|problem| FsError::os(format!("{}: {problem}", String::from_utf8_lossy(path)), Errno::IO))?;
+        Ok(count)
+    }
+
+    fn locate(&self, entry: &Entry, path: &[u8], file: &Arc<File>, end_of_content: u64) -> FsResult<Arc<Member>> {
+        if let Some(member) = self.located.lock().get(&entry.id.0) {
+            return Ok(Arc::clone(member));
+        }
+        let claim = Claim {
+            place: entry.place,
+            packed: entry.packed,
+            size: entry.size,
+            crc: entry.crc,
+            method: entry.method,
+            encrypted: entry.is_encrypted(),
+            end_of_content,
+        };
+        let impossible = claims_too_much(claim.method, claim.encrypted, claim.packed, claim.size);
+        let found =
+            if impossible { Err(member::impossible()) } else { member::find(file, &claim, entry.id.0).map(|(m, _)| m) };
+        let mut member = found.map_err(|flaw| flaw.of(path))?;
+        member.steps.clone_from(&entry.steps);
+        let member = Arc::new(member);
+        self.located.lock().put(entry.id.0, Arc::clone(&member));
+        Ok(member)
+    }
+
+    /// Where the content of a member is.
+    fn member_of(&self, id: MemberId) -> FsResult<Arc<Member>> {
+        let state = self.state.read();
+        let gone = || FsError::os(format!("member {}", id.0), Errno::NOENT);
+        match state.table.find_id(id) {
+            Some(number) => {
+                let (entry, path) = (&state.table.entries[number as usize], state.table.path(number));
+                self.locate(entry, path, &state.output.file, state.table.dir.0)
+            }
+            None => {
+                let kept = state.kept.get(&id).ok_or_else(gone)?;
+                self.locate(&kept.entry, &kept.path, &kept.output.file, u64::MAX)
+            }
+        }
+    }
+
+    /// A content is not where it was.
+    fn forget(&self, id: MemberId) {
+        self.located.lock().pop(&id.0);
+        self.contents.forget(id.0);
     }
 
     /// All content in order to `take`, with the checks at its end.
@@ -229,8 +370,21 @@ impl Archive {
     /// # Errors
     /// As [`Archive::read`]; what `take` answers.
     pub fn read_whole(&self, id: MemberId, take: &mut dyn FnMut(&[u8]) -> FsResult<()>) -> FsResult<()> {
-        let _ = take;
-        Err(FsError::os(format!("member {}", id.0), Errno::NOENT))
+        let _pin = self.pin(id)?;
+        let info = self.member(id).ok_or(Errno::NOENT)?;
+        let mut crc = crc32fast::Hasher::new();
+        let mut buffer = vec![0; CHUNK_BYTES.min(usize::try_from(info.size).unwrap_or(CHUNK_BYTES))];
+        let mut at = 0;
+        while at < info.size {
+            let read = self.read(id, at, &mut buffer)?;
+            crc.update(&buffer[..read]);
+            take(&buffer[..read])?;
+            at += read as u64;
+        }
+        if crc.finalize() != info.crc {
+            return Err(FsError::os(format!("{}: its checksum does not fit", info.path), Errno::IO));
+        }
+        Ok(())
     }
 
     /// Keep a content readable while the [`Pin`] lives, whatever is committed: of an open file that is removed or
@@ -239,19 +393,26 @@ impl Archive {
     /// # Errors
     /// `ENOENT` for an unknown member.
     pub fn pin(&self, id: MemberId) -> FsResult<Pin> {
-        Err(FsError::os(format!("member {}", id.0), Errno::NOENT))
+        // Held, so that no commit comes between.
+        let state = self.state.read();
+        if state.table.find_id(id).is_none() && !state.kept.contains_key(&id) {
+            return Err(FsError::os(format!("member {}", id.0), Errno::NOENT));
+        }
+        *self.pins.0.lock().entry(id).or_default() += 1;
+        Ok(Pin { id, pins: Arc::clone(&self.pins) })
     }
 
-    /// Make `edits` true, durably: when this returns, they are in the archive. After an error nothing has changed.
+    /// Make `edits` true, durably: when this returns, they are in the archive. After an error the archive is what it was,
+    /// unless the disk failed to say whether it had written: then it is wholly the one or the other.
     ///
     /// One commit at a time: others wait. Members that stay are readable meanwhile.
     ///
     /// # Errors
     /// `ENOSPC` and whatever else writing answers; `EINVAL` when an edit makes no sense, as a rename below itself; what
-    /// reading the sources answers; [`FsError::Archive`] when the file was changed by somebody else.
+    /// reading the sources answers, `ESTALE` when one is not what it was said to be; [`FsError::Archive`] when the file
+    /// was changed by somebody else.
     pub fn commit(&self, edits: &Edits) -> FsResult<Committed> {
-        let _ = edits;
-        Err(FsError::os(self.path.display().to_string(), Errno::OPNOTSUPP))
+        self.commit_edits(edits)
     }
 
     /// Rewrite the archive without holes, members in the order of the directory.
@@ -259,7 +420,7 @@ impl Archive {
     /// # Errors
     /// As [`Archive::commit`].
     pub fn compact(&self) -> FsResult<Committed> {
-        Err(FsError::os(self.path.display().to_string(), Errno::OPNOTSUPP))
+        self.rewrite_all()
     }
 
     /// Everything that is wrong with the archive: its form, and content that is not what its checksum or hash says.
@@ -267,7 +428,23 @@ impl Archive {
     /// # Errors
     /// What reading the file answers.
     pub fn check(&self) -> FsResult<Vec<Problem>> {
-        Ok(Vec::new())
+        self.find_problems()
+    }
+
+    /// Read the directory again, after a commit failed.
+    fn reload(&self) -> FsResult<()> {
+        let mut state = self.state.write();
+        state.table = Arc::new(Table::load(&state.output.file)?);
+        self.located.lock().clear();
+        self.contents.forget_places();
+        Ok(())
+    }
+}
+
+impl Drop for Archive {
+    fn drop(&mut self) {
+        // Not while a note or somebody else's files are in it.
+        let _in_use = std::fs::remove_dir(record::folder(&self.path));
     }
 }
 
@@ -275,11 +452,24 @@ impl Archive {
 #[derive(Debug)]
 pub struct Pin {
     id: MemberId,
+    pins: Arc<Pins>,
 }
 
 impl Pin {
     /// Of what.
     pub fn id(&self) -> MemberId {
         self.id
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut pins = self.pins.0.lock();
+        if let Some(count) = pins.get_mut(&self.id) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&self.id);
+            }
+        }
     }
 }

@@ -5,4 +5,6 @@
 
 pub mod archive;
 
-pub use archive::{Archive, Committed, Edit, Edits, MemberId, MemberInfo, NewMember, Problem, Source, Strategy};
+pub use archive::{
+    Archive, Committed, Edit, Edits, MemberId, MemberInfo, NewMember, Pin, Policy, Problem, Source, Strategy,
+};

@@ -243,7 +243,7 @@ impl ZipBucket {
 
     /// All content in order, to `take`, and the checks at its end.
     fn read_whole(&self, member: &Member, take: &mut dyn FnMut(&[u8]) -> FsResult<()>) -> FsResult<()> {
-        let unreadable = |problem: Unreadable| self.fs.unreadable(member.number, problem);
+        let unreadable = |problem: Unreadable| self.fs.unreadable(member.key as u32, problem);
         let mut decoder: Decoder = self.fs.contents.decoder(member).map_err(unreadable)?;
         let mut buffer = vec![0; CHUNK_BYTES.min(usize::try_from(member.size).unwrap_or(CHUNK_BYTES))];
         while decoder.at < member.size {

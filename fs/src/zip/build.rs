@@ -20,11 +20,21 @@ const LOCAL_HEADER_BYTES: u64 = 30;
 const BUFFER_BYTES: usize = 1024 * 1024;
 
 /// What is wrong with an archive, in a sentence.
-pub(super) fn broken(problem: impl std::fmt::Display) -> FsError {
+pub(crate) fn broken(problem: impl std::fmt::Display) -> FsError {
     FsError::Archive(problem.to_string())
 }
 
-fn open(file: &File, buffer: &mut [u8]) -> FsResult<ZipArchive<FileReader>> {
+/// Whether `packed` bytes cannot hold `size` bytes of content.
+pub(crate) fn claims_too_much(method: u16, encrypted: bool, packed: u64, size: u64) -> bool {
+    let deflate_bound = packed.saturating_mul(DEFLATE_RATIO_MAX).saturating_add(RATIO_SLACK);
+    (method == 8 && size > deflate_bound) || (method == 0 && !encrypted && size != packed)
+}
+
+/// Find the directory of `file`.
+///
+/// # Errors
+/// [`FsError::Archive`] when there is none.
+pub(crate) fn open(file: &File, buffer: &mut [u8]) -> FsResult<ZipArchive<FileReader>> {
     let archive = ZipLocator::new().locate_in_file(file.try_clone()?, buffer);
     archive.map_err(|(_, error)| broken(format!("not a zip archive: {error}")))
 }
@@ -33,7 +43,7 @@ fn open(file: &File, buffer: &mut [u8]) -> FsResult<ZipArchive<FileReader>> {
 ///
 /// # Errors
 /// [`FsError::Archive`] says what is wrong with it.
-pub(super) fn index(file: &File) -> FsResult<Index> {
+pub(crate) fn index(file: &File) -> FsResult<Index> {
     let mut buffer = vec![0; BUFFER_BYTES];
     let archive = open(file, &mut buffer)?;
     let length = file.metadata()?.len();
@@ -129,9 +139,7 @@ impl Build {
         if record.flags().is_encrypted() {
             marks.add(Marks::ENCRYPTED);
         }
-        let deflate_bound = packed.saturating_mul(DEFLATE_RATIO_MAX).saturating_add(RATIO_SLACK);
-        let stored = method == 0 && !record.flags().is_encrypted();
-        if (method == 8 && size > deflate_bound) || (stored && size != packed) {
+        if claims_too_much(method, record.flags().is_encrypted(), packed, size) {
             marks.add(Marks::BOMB);
         }
         self.index.bytes = self.index.bytes.saturating_add(size);

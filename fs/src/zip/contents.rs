@@ -2,7 +2,7 @@
 //! where a decoder can begin, noted while reading.
 
 use super::crypt::Locked;
-use super::decoder::{Decoder, Place};
+use super::decoder::{Decoder, Place, method};
 use super::member::Member;
 use super::sozip;
 use lru::LruCache;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Content unpacked and kept at once.
-pub(super) const BLOCK_BYTES: usize = 128 * 1024;
+pub(crate) const BLOCK_BYTES: usize = 128 * 1024;
 /// Most bytes of unpacked blocks.
 const CACHE_BYTES: usize = 48 * 1024 * 1024;
 /// Most bytes of noted places; when they are more, every second one of a member goes.
@@ -31,7 +31,7 @@ const KEPT_ON_THE_WAY: u64 = 32;
 
 /// Why content cannot be had.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unreadable {
+pub(crate) enum Unreadable {
     #[error(transparent)]
     Locked(#[from] Locked),
     #[error(transparent)]
@@ -41,16 +41,22 @@ pub(super) enum Unreadable {
 type Block = Arc<Vec<u8>>;
 
 struct Cache {
-    blocks: LruCache<(u32, u64), Block>,
+    blocks: LruCache<(u64, u64), Block>,
     bytes: usize,
 }
 
 /// What is known of members being read.
-pub(super) struct Contents {
+pub(crate) struct Contents {
     passphrase: Option<Vec<u8>>,
     cache: Mutex<Cache>,
-    members: Mutex<LruCache<u32, Arc<Mutex<InUse>>>>,
+    members: Mutex<LruCache<u64, Arc<Mutex<InUse>>>>,
     places_bytes: Arc<AtomicUsize>,
+}
+
+impl std::fmt::Debug for Contents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Contents").finish_non_exhaustive()
+    }
 }
 
 /// A decoder, and whether its CRC covers the content from the beginning.
@@ -80,7 +86,7 @@ impl Drop for InUse {
 }
 
 impl Contents {
-    pub(super) fn new(passphrase: Option<Vec<u8>>) -> Self {
+    pub(crate) fn new(passphrase: Option<Vec<u8>>) -> Self {
         Self {
             passphrase,
             cache: Mutex::new(Cache { blocks: LruCache::unbounded(), bytes: 0 }),
@@ -89,7 +95,7 @@ impl Contents {
         }
     }
 
-    pub(super) fn passphrase(&self) -> Option<&[u8]> {
+    pub(crate) fn passphrase(&self) -> Option<&[u8]> {
         self.passphrase.as_deref()
     }
 
@@ -97,7 +103,7 @@ impl Contents {
     ///
     /// # Errors
     /// [`Unreadable`].
-    pub(super) fn decoder(&self, member: &Member) -> Result<Decoder, Unreadable> {
+    pub(crate) fn decoder(&self, member: &Member) -> Result<Decoder, Unreadable> {
         Ok(Decoder::start(member, member.input(self.passphrase())?)?)
     }
 
@@ -105,7 +111,7 @@ impl Contents {
     ///
     /// # Errors
     /// [`Unreadable`].
-    pub(super) fn read(&self, member: &Member, offset: u64, out: &mut [u8]) -> Result<(), Unreadable> {
+    pub(crate) fn read(&self, member: &Member, offset: u64, out: &mut [u8]) -> Result<(), Unreadable> {
         let mut filled = 0;
         while filled < out.len() {
             let at = offset + filled as u64;
@@ -121,11 +127,21 @@ impl Contents {
         Ok(())
     }
 
-    fn cached(&self, key: (u32, u64)) -> Option<Block> {
+    /// Decoders and places of a content that is not where it was, or is gone.
+    pub(crate) fn forget(&self, key: u64) {
+        self.members.lock().pop(&key);
+    }
+
+    /// Decoders and places of all contents.
+    pub(crate) fn forget_places(&self) {
+        self.members.lock().clear();
+    }
+
+    fn cached(&self, key: (u64, u64)) -> Option<Block> {
         self.cache.lock().blocks.get(&key).cloned()
     }
 
-    fn keep(&self, key: (u32, u64), block: &Block) {
+    fn keep(&self, key: (u64, u64), block: &Block) {
         let mut cache = self.cache.lock();
         cache.bytes += block.capacity();
         if let Some((_, old)) = cache.blocks.push(key, block.clone()) {
@@ -139,7 +155,7 @@ impl Contents {
     }
 
     fn block(&self, member: &Member, number: u64) -> Result<Block, Unreadable> {
-        let key = (member.number, number);
+        let key = (member.key, number);
         if let Some(block) = self.cached(key) {
             return Ok(block);
         }
@@ -150,7 +166,7 @@ impl Contents {
             self.keep(key, &block);
             return Ok(block);
         }
-        let in_use = self.in_use(member.number);
+        let in_use = self.in_use(member.key);
         let mut in_use = in_use.lock();
         // Another reader may have come by while this one waited.
         if let Some(block) = self.cached(key) {
@@ -159,7 +175,7 @@ impl Contents {
         self.unpack(member, number, &mut in_use)
     }
 
-    fn in_use(&self, number: u32) -> Arc<Mutex<InUse>> {
+    fn in_use(&self, key: u64) -> Arc<Mutex<InUse>> {
         let mut members = self.members.lock();
         let bytes = &self.places_bytes;
         let fresh = || {
@@ -172,14 +188,14 @@ impl Contents {
                 asked: false,
             }))
         };
-        members.get_or_insert(number, fresh).clone()
+        members.get_or_insert(key, fresh).clone()
     }
 
     /// Unpack up to and with block `number`, from the nearest place before it.
     fn unpack(&self, member: &Member, number: u64, in_use: &mut InUse) -> Result<Block, Unreadable> {
         if number > 0 && !in_use.asked {
             in_use.asked = true;
-            in_use.places = sozip::places(member).unwrap_or_default();
+            in_use.places = own_places(member).or_else(|| sozip::places(member)).unwrap_or_default();
             let held = in_use.places.iter().map(Place::memory).sum();
             self.places_bytes.fetch_add(held, Ordering::Relaxed);
         }
@@ -195,13 +211,13 @@ impl Contents {
                 let Standing { decoder, whole } = standing;
                 decoder.finish(member, whole)?;
                 let block_number = at / BLOCK_BYTES as u64;
-                self.keep((member.number, block_number), &block);
+                self.keep((member.key, block_number), &block);
                 return Ok(block);
             }
             let reached = at / BLOCK_BYTES as u64;
             let aligned = at.is_multiple_of(BLOCK_BYTES as u64);
             if aligned && reached + KEPT_ON_THE_WAY >= number {
-                self.keep((member.number, reached), &block);
+                self.keep((member.key, reached), &block);
             }
             if aligned && reached == number {
                 in_use.standing.push(standing);
@@ -212,6 +228,13 @@ impl Contents {
             }
         }
     }
+}
+
+/// The places that the archive itself has of `member`.
+fn own_places(member: &Member) -> Option<Vec<Place>> {
+    let steps = member.steps.as_ref().filter(|_| member.method == method::DEFLATE)?;
+    let places = (1_u64..).zip(&steps.offsets);
+    places.map(|(number, &offset)| Some(Place::named(number << steps.log2, member.input_at(offset)?))).collect()
 }
 
 impl Standing {

@@ -25,7 +25,7 @@ const OLD_HEADER_BYTES: u64 = 12;
 
 /// How a member is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Encryption {
+pub(crate) enum Encryption {
     /// The old encryption of PKZIP; `check` is the last byte of its header.
     ZipCrypto { check: u8 },
     /// AE-1 or AE-2 with a key of 16, 24 or 32 bytes.
@@ -34,7 +34,7 @@ pub(super) enum Encryption {
 
 /// Why a member cannot be deciphered.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Locked {
+pub(crate) enum Locked {
     #[error("it is encrypted")]
     NoPassphrase,
     #[error("it is encrypted with another passphrase")]
@@ -45,10 +45,10 @@ pub(super) enum Locked {
 
 /// A part of the archive, read in order. Readers do not disturb each other.
 #[derive(Debug, Clone)]
-pub(super) struct Section {
-    pub(super) file: Arc<File>,
-    pub(super) at: u64,
-    pub(super) end: u64,
+pub(crate) struct Section {
+    pub(crate) file: Arc<File>,
+    pub(crate) at: u64,
+    pub(crate) end: u64,
 }
 
 impl Read for Section {
@@ -65,7 +65,7 @@ impl Read for Section {
 }
 
 /// A member's compressed bytes in order.
-pub(super) enum Input {
+pub(crate) enum Input {
     Plain(Section),
     ZipCrypto(Box<Decryptor<Section>>),
     Aes(Box<Aes>),
@@ -76,7 +76,7 @@ impl Input {
     ///
     /// # Errors
     /// [`Locked`].
-    pub(super) fn open(
+    pub(crate) fn open(
         section: Section,
         encryption: Option<Encryption>,
         passphrase: Option<&[u8]>,
@@ -99,7 +99,7 @@ impl Input {
     }
 
     /// Another reader at the same place; the old encryption cannot be taken up in the middle.
-    pub(super) fn fork(&self) -> Option<Self> {
+    pub(crate) fn fork(&self) -> Option<Self> {
         match self {
             Self::Plain(section) => Some(Self::Plain(section.clone())),
             Self::Aes(aes) => aes.fork().map(|aes| Self::Aes(Box::new(aes))),
@@ -153,7 +153,7 @@ impl Stream {
 }
 
 /// A member under AE-1 or AE-2. Its last read fails when the bytes are not those that were authenticated.
-pub(super) struct Aes {
+pub(crate) struct Aes {
     section: Section,
     /// Where the ciphertext begins.
     begin: u64,

@@ -14,20 +14,20 @@ const INPUT_BYTES: usize = 64 * 1024;
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 /// Compression methods as APPNOTE 4.4.5 numbers them.
-pub(super) mod method {
-    pub(in crate::zip) const STORED: u16 = 0;
-    pub(in crate::zip) const DEFLATE: u16 = 8;
-    pub(in crate::zip) const DEFLATE64: u16 = 9;
-    pub(in crate::zip) const BZIP2: u16 = 12;
+pub(crate) mod method {
+    pub(crate) const STORED: u16 = 0;
+    pub(crate) const DEFLATE: u16 = 8;
+    pub(crate) const DEFLATE64: u16 = 9;
+    pub(crate) const BZIP2: u16 = 12;
     /// Zstandard before it had a number of its own.
-    pub(in crate::zip) const ZSTD_OLD: u16 = 20;
-    pub(in crate::zip) const ZSTD: u16 = 93;
+    pub(crate) const ZSTD_OLD: u16 = 20;
+    pub(crate) const ZSTD: u16 = 93;
     /// Not a method: an extra field tells the real one.
-    pub(in crate::zip) const AES: u16 = 99;
+    pub(crate) const AES: u16 = 99;
 }
 
 /// Whether content of this method can be read.
-pub(super) fn is_known(number: u16) -> bool {
+pub(crate) fn is_known(number: u16) -> bool {
     use method::{BZIP2, DEFLATE, DEFLATE64, STORED, ZSTD, ZSTD_OLD};
     matches!(number, STORED | DEFLATE | DEFLATE64 | BZIP2 | ZSTD_OLD | ZSTD)
 }
@@ -43,17 +43,17 @@ enum Body {
 }
 
 /// Content being read in order.
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
     body: Body,
     /// Bytes of content handed out.
-    pub(super) at: u64,
+    pub(crate) at: u64,
     crc: Hasher,
 }
 
 /// A place in a member at which a decoder can begin.
-pub(super) struct Place {
+pub(crate) struct Place {
     /// Bytes of content before it.
-    pub(super) at: u64,
+    pub(crate) at: u64,
     /// Of what comes before; none when only the index of the archive knows the place.
     crc: Option<Hasher>,
     resume: Resume,
@@ -61,11 +61,11 @@ pub(super) struct Place {
 
 impl Place {
     /// A place that the archive itself names: from there on nothing refers back.
-    pub(super) fn named(at: u64, input: Input) -> Self {
+    pub(crate) fn named(at: u64, input: Input) -> Self {
         Self { at, crc: None, resume: Resume::fresh(input) }
     }
 
-    pub(super) fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         size_of::<Self>() - size_of::<Resume>() + self.resume.memory()
     }
 }
@@ -79,7 +79,7 @@ impl Decoder {
     ///
     /// # Errors
     /// `Unsupported` for an unknown method; what reading answers.
-    pub(super) fn start(member: &Member, input: Input) -> io::Result<Self> {
+    pub(crate) fn start(member: &Member, input: Input) -> io::Result<Self> {
         let packed = |input| BufReader::with_capacity(INPUT_BYTES, input);
         let body = match member.method {
             method::STORED => Body::Stored(input),
@@ -100,7 +100,7 @@ impl Decoder {
     ///
     /// # Errors
     /// What reading answers.
-    pub(super) fn resume(place: &Place) -> io::Result<(Self, bool)> {
+    pub(crate) fn resume(place: &Place) -> io::Result<(Self, bool)> {
         let body = Body::Deflate(Box::new(Inflate::resume(&place.resume)?));
         let crc = place.crc.clone();
         let whole = crc.is_some();
@@ -108,7 +108,7 @@ impl Decoder {
     }
 
     /// Whether the present place can be noted, cheaply or at all.
-    pub(super) fn can_note(&self, cheaply: bool) -> bool {
+    pub(crate) fn can_note(&self, cheaply: bool) -> bool {
         match &self.body {
             Body::Deflate(inflate) if cheaply => inflate.is_between(),
             Body::Deflate(inflate) => inflate.is_caught_up(),
@@ -117,7 +117,7 @@ impl Decoder {
     }
 
     /// Note the present place.
-    pub(super) fn note(&self) -> Option<Place> {
+    pub(crate) fn note(&self) -> Option<Place> {
         let Body::Deflate(inflate) = &self.body else { return None };
         let resume = inflate.place(self.at)?;
         Some(Place { at: self.at, crc: Some(self.crc.clone()), resume })
@@ -127,7 +127,7 @@ impl Decoder {
     ///
     /// # Errors
     /// The content is damaged, or shorter than the archive says.
-    pub(super) fn read(&mut self, out: &mut [u8], stop: bool) -> io::Result<usize> {
+    pub(crate) fn read(&mut self, out: &mut [u8], stop: bool) -> io::Result<usize> {
         let read = match &mut self.body {
             Body::Stored(input) => input.read(out),
             Body::Deflate(inflate) => inflate.read(out, stop),
@@ -148,7 +148,7 @@ impl Decoder {
     ///
     /// # Errors
     /// The content is not what the archive says.
-    pub(super) fn finish(mut self, member: &Member, whole: bool) -> io::Result<()> {
+    pub(crate) fn finish(mut self, member: &Member, whole: bool) -> io::Result<()> {
         let mut more = [0];
         let follows = match &mut self.body {
             Body::Stored(input) => input.read(&mut more),

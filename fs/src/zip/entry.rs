@@ -21,20 +21,20 @@ const DOS_DIRECTORY: u32 = 0x10;
 
 /// What a record says, apart from sizes.
 #[derive(Debug, PartialEq)]
-pub(super) struct Facts<'a> {
+pub(crate) struct Facts<'a> {
     /// `None` for what is not shown: devices, pipes, sockets.
-    pub(super) kind: Option<RowKind>,
+    pub(crate) kind: Option<RowKind>,
     /// Permission bits.
-    pub(super) mode: u16,
+    pub(crate) mode: u16,
     /// Nanoseconds since 1970.
-    pub(super) mtime_ns: i64,
+    pub(crate) mtime_ns: i64,
     /// Backslashes separate.
-    pub(super) windows: bool,
+    pub(crate) windows: bool,
     /// Content of an extra field 0x7075.
-    pub(super) unicode_path: Option<&'a [u8]>,
+    pub(crate) unicode_path: Option<&'a [u8]>,
 }
 
-pub(super) fn facts<'a>(record: &'a ZipFileHeaderRecord<'_>) -> Facts<'a> {
+pub(crate) fn facts<'a>(record: &'a ZipFileHeaderRecord<'_>) -> Facts<'a> {
     let mut found = Facts {
         kind: Some(RowKind::File),
         mode: 0o644,

@@ -6,60 +6,60 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 
 /// Number of the root's row.
-pub(super) const ROOT: u32 = 0;
+pub(crate) const ROOT: u32 = 0;
 
 /// Facts about a row, as bits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Marks(u8);
+pub(crate) struct Marks(u8);
 
 impl Marks {
     /// The content is encrypted.
-    pub(super) const ENCRYPTED: Self = Self(1);
+    pub(crate) const ENCRYPTED: Self = Self(1);
     /// A directory with a member of its own, not only implied by what is in it.
-    pub(super) const EXPLICIT: Self = Self(2);
+    pub(crate) const EXPLICIT: Self = Self(2);
     /// Shown under another name than its own, because that was taken.
-    pub(super) const RENAMED: Self = Self(4);
+    pub(crate) const RENAMED: Self = Self(4);
     /// Its bytes are another member's too, or it claims more content than its bytes can hold.
-    pub(super) const BOMB: Self = Self(8);
+    pub(crate) const BOMB: Self = Self(8);
 
-    pub(super) fn has(self, mark: Self) -> bool {
+    pub(crate) fn has(self, mark: Self) -> bool {
         self.0 & mark.0 != 0
     }
 
-    pub(super) fn add(&mut self, mark: Self) {
+    pub(crate) fn add(&mut self, mark: Self) {
         self.0 |= mark.0;
     }
 }
 
 /// A member, or a directory that members imply.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Row {
+pub(crate) struct Row {
     /// Of a file: where its local header is. Of a directory: its first position in the order of children.
-    pub(super) place: u64,
+    pub(crate) place: u64,
     /// Of a file: its bytes in the archive. Of a directory: how many children it has.
-    pub(super) packed: u64,
+    pub(crate) packed: u64,
     /// Bytes of content.
-    pub(super) size: u64,
+    pub(crate) size: u64,
     /// Last modification, nanoseconds since 1970.
-    pub(super) mtime_ns: i64,
+    pub(crate) mtime_ns: i64,
     /// CRC-32 of the content.
-    pub(super) crc: u32,
+    pub(crate) crc: u32,
     /// The directory it is in.
-    pub(super) parent: u32,
-    pub(super) name_at: u32,
-    pub(super) name_len: u8,
-    pub(super) marks: Marks,
+    pub(crate) parent: u32,
+    pub(crate) name_at: u32,
+    pub(crate) name_len: u8,
+    pub(crate) marks: Marks,
     /// Compression method as the specification numbers them.
-    pub(super) method: u16,
+    pub(crate) method: u16,
     /// Permission bits.
-    pub(super) mode: u16,
-    pub(super) kind: RowKind,
+    pub(crate) mode: u16,
+    pub(crate) kind: RowKind,
 }
 
 /// The kinds of members that are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum RowKind {
+pub(crate) enum RowKind {
     File,
     Directory,
     Symlink,
@@ -77,33 +77,33 @@ impl From<RowKind> for Kind {
 
 /// All members of an archive as a tree.
 #[derive(Debug, Default)]
-pub(super) struct Index {
-    pub(super) rows: Vec<Row>,
-    pub(super) names: Vec<u8>,
+pub(crate) struct Index {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) names: Vec<u8>,
     /// Rows, grouped by directory, in each sorted by name.
-    pub(super) order: Vec<u32>,
+    pub(crate) order: Vec<u32>,
     /// Where the central directory begins: no content reaches beyond.
-    pub(super) end_of_content: u64,
+    pub(crate) end_of_content: u64,
     /// Members that are not shown: without a usable path, or neither file, directory nor symbolic link.
-    pub(super) hidden: u64,
+    pub(crate) hidden: u64,
     /// Bytes of content of all members.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
     /// Encoding of the names that do not tell theirs.
-    pub(super) charset: super::name::Charset,
+    pub(crate) charset: super::name::Charset,
 }
 
 impl Index {
-    pub(super) fn row(&self, number: u32) -> Option<&Row> {
+    pub(crate) fn row(&self, number: u32) -> Option<&Row> {
         self.rows.get(number as usize)
     }
 
-    pub(super) fn name(&self, row: &Row) -> &[u8] {
+    pub(crate) fn name(&self, row: &Row) -> &[u8] {
         let at = row.name_at as usize;
         &self.names[at..at + usize::from(row.name_len)]
     }
 
     /// Positions of a directory's children in [`Index::order`].
-    pub(super) fn children(&self, dir: &Row) -> Range<usize> {
+    pub(crate) fn children(&self, dir: &Row) -> Range<usize> {
         if dir.kind != RowKind::Directory {
             return 0..0;
         }
@@ -111,14 +111,14 @@ impl Index {
     }
 
     /// The row of `name` in the directory `dir`.
-    pub(super) fn find(&self, dir: &Row, name: &[u8]) -> Option<u32> {
+    pub(crate) fn find(&self, dir: &Row, name: &[u8]) -> Option<u32> {
         let children = self.order.get(self.children(dir))?;
         let found = children.binary_search_by(|&child| self.name(&self.rows[child as usize]).cmp(name));
         found.ok().map(|at| children[at])
     }
 
     /// The components of a row's path, joined by `/`.
-    pub(super) fn path(&self, number: u32) -> Vec<u8> {
+    pub(crate) fn path(&self, number: u32) -> Vec<u8> {
         let mut parts = Vec::new();
         let mut at = number;
         while at != ROOT {
@@ -131,7 +131,7 @@ impl Index {
     }
 
     /// The row at `path`, which has the form of a bucket path.
-    pub(super) fn at<'a>(&self, path: impl Iterator<Item = &'a OsStr>) -> Option<u32> {
+    pub(crate) fn at<'a>(&self, path: impl Iterator<Item = &'a OsStr>) -> Option<u32> {
         let mut at = ROOT;
         for name in path {
             at = self.find(self.row(at)?, name.as_bytes())?;
@@ -140,7 +140,7 @@ impl Index {
     }
 
     /// Bytes of memory held.
-    pub(super) fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         self.rows.capacity() * size_of::<Row>() + self.names.capacity() + self.order.capacity() * size_of::<u32>()
     }
 }

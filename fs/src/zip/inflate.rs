@@ -25,7 +25,7 @@ enum State {
 }
 
 /// A place in a member at which inflating can begin.
-pub(super) struct Resume {
+pub(crate) struct Resume {
     input: Input,
     /// Bytes of the input from there that belong to what came before.
     skip: usize,
@@ -36,12 +36,12 @@ pub(super) struct Resume {
 
 impl Resume {
     /// The beginning of a piece that refers to nothing before it.
-    pub(super) fn fresh(input: Input) -> Self {
+    pub(crate) fn fresh(input: Input) -> Self {
         Self { input, skip: 0, state: State::Between(BlockBoundaryState::default()), window: Vec::new() }
     }
 
     /// Bytes of memory held.
-    pub(super) fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         let state = match &self.state {
             State::Between(_) => 0,
             State::Within(_) => size_of::<DecompressorOxide>(),
@@ -51,7 +51,7 @@ impl Resume {
 }
 
 /// A deflate stream being read.
-pub(super) struct Inflate {
+pub(crate) struct Inflate {
     input: Input,
     /// The reader as it was before the buffer was filled.
     before: Option<Input>,
@@ -71,7 +71,7 @@ fn invalid(what: &str) -> io::Error {
 }
 
 impl Inflate {
-    pub(super) fn new(input: Input) -> Self {
+    pub(crate) fn new(input: Input) -> Self {
         Self {
             input,
             before: None,
@@ -89,7 +89,7 @@ impl Inflate {
     ///
     /// # Errors
     /// What reading the archive answers.
-    pub(super) fn resume(place: &Resume) -> io::Result<Self> {
+    pub(crate) fn resume(place: &Resume) -> io::Result<Self> {
         let input = place.input.fork().ok_or_else(|| invalid("it cannot be read from the middle"))?;
         let mut inflate = Self::new(input);
         inflate.fill()?;
@@ -110,17 +110,17 @@ impl Inflate {
     }
 
     /// Whether the place just after what was handed out can be noted cheaply.
-    pub(super) fn is_between(&self) -> bool {
+    pub(crate) fn is_between(&self) -> bool {
         self.between && self.ready.is_empty()
     }
 
     /// Whether it can be noted at all.
-    pub(super) fn is_caught_up(&self) -> bool {
+    pub(crate) fn is_caught_up(&self) -> bool {
         self.ready.is_empty() && !self.done
     }
 
     /// Note this place, `at` bytes into the content. `None` where a member cannot be read from the middle.
-    pub(super) fn place(&self, at: u64) -> Option<Resume> {
+    pub(crate) fn place(&self, at: u64) -> Option<Resume> {
         let input = self.before.as_ref()?.fork()?;
         let state = match self.decoder.block_boundary_state().filter(|_| self.between) {
             Some(state) => State::Between(state),
@@ -156,7 +156,7 @@ impl Inflate {
     ///
     /// # Errors
     /// The stream is damaged or ends early.
-    pub(super) fn read(&mut self, out: &mut [u8], stop: bool) -> io::Result<usize> {
+    pub(crate) fn read(&mut self, out: &mut [u8], stop: bool) -> io::Result<usize> {
         while self.ready.is_empty() {
             if self.done {
                 return Ok(0);
@@ -195,7 +195,7 @@ impl Inflate {
     ///
     /// # Errors
     /// What reading answers.
-    pub(super) fn drain(&mut self) -> io::Result<()> {
+    pub(crate) fn drain(&mut self) -> io::Result<()> {
         io::copy(&mut self.input, &mut io::sink()).map(drop)
     }
 }

@@ -21,32 +21,64 @@ const UTF_8: u16 = 1 << 11;
 
 /// A member whose content can be read.
 #[derive(Debug)]
-pub(super) struct Member {
-    /// Its row.
-    pub(super) number: u32,
+pub(crate) struct Member {
+    /// Its row, or its id in an archive that changes.
+    pub(crate) key: u64,
     /// Bytes of content.
-    pub(super) size: u64,
+    pub(crate) size: u64,
     /// Compression method, never [`method::AES`].
-    pub(super) method: u16,
+    pub(crate) method: u16,
     /// Of the content; none under AE-2.
-    pub(super) crc: Option<u32>,
+    pub(crate) crc: Option<u32>,
     encryption: Option<Encryption>,
     section: Section,
+    /// Places in it, where the archive has them.
+    pub(crate) steps: Option<Arc<Steps>>,
+}
+
+/// Places in a member's bytes at which nothing refers back: every `2^log2` bytes of content but the first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Steps {
+    pub(crate) log2: u8,
+    /// Bytes of the member before each.
+    pub(crate) offsets: Vec<u64>,
+}
+
+/// What the directory says of a member.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Claim {
+    pub(crate) place: u64,
+    pub(crate) packed: u64,
+    pub(crate) size: u64,
+    pub(crate) crc: u32,
+    pub(crate) method: u16,
+    pub(crate) encrypted: bool,
+    /// Where the directory begins: no content reaches beyond.
+    pub(crate) end_of_content: u64,
+}
+
+/// Why a member cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Flaw {
+    #[error("{0}")]
+    Damaged(String),
+    #[error("{0}")]
+    Unsupported(String),
 }
 
 impl Member {
     /// The bytes as they are in the archive, when they are the content.
-    pub(super) fn verbatim(&self) -> Option<&Section> {
+    pub(crate) fn verbatim(&self) -> Option<&Section> {
         (self.method == method::STORED && self.encryption.is_none()).then_some(&self.section)
     }
 
     /// The archive.
-    pub(super) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.section.file
     }
 
     /// Where the bytes begin and end in the archive.
-    pub(super) fn extent(&self) -> (u64, u64) {
+    pub(crate) fn extent(&self) -> (u64, u64) {
         (self.section.at, self.section.end)
     }
 
@@ -54,19 +86,20 @@ impl Member {
     ///
     /// # Errors
     /// [`Locked`].
-    pub(super) fn input(&self, passphrase: Option<&[u8]>) -> Result<Input, Locked> {
+    pub(crate) fn input(&self, passphrase: Option<&[u8]>) -> Result<Input, Locked> {
         Input::open(self.section.clone(), self.encryption, passphrase)
     }
 
     /// The bytes from `skip` on of a member that is not encrypted.
-    pub(super) fn input_at(&self, skip: u64) -> Option<Input> {
+    pub(crate) fn input_at(&self, skip: u64) -> Option<Input> {
         let at = self.section.at.checked_add(skip).filter(|at| *at <= self.section.end)?;
         self.encryption.is_none().then(|| Input::Plain(Section { at, ..self.section.clone() }))
     }
 }
 
 /// A local header.
-struct Local {
+#[derive(Debug)]
+pub(crate) struct Local {
     flags: u16,
     method: u16,
     time: u16,
@@ -76,17 +109,6 @@ struct Local {
     extra: Vec<u8>,
     /// Where the bytes begin.
     end: u64,
-}
-
-fn damaged(index: &Index, number: u32, what: &str) -> FsError {
-    let path = String::from_utf8_lossy(&index.path(number)).into_owned();
-    tracing::warn!(member = %path, what, "a member cannot be read");
-    FsError::os(format!("{path}: {what}"), Errno::IO)
-}
-
-fn unsupported(index: &Index, number: u32, what: &str) -> FsError {
-    let path = String::from_utf8_lossy(&index.path(number)).into_owned();
-    FsError::os(format!("{path}: {what}"), Errno::OPNOTSUPP)
 }
 
 impl Local {
@@ -133,50 +155,96 @@ impl Local {
 ///
 /// # Errors
 /// `EIO` when its headers do not agree or its bytes are another's; `EOPNOTSUPP` for an unknown method.
-pub(super) fn locate(file: &Arc<File>, index: &Index, number: u32) -> FsResult<Member> {
+pub(crate) fn locate(file: &Arc<File>, index: &Index, number: u32) -> FsResult<Member> {
     let row = index.row(number).ok_or(Errno::NOENT)?;
-    if row.marks.has(Marks::BOMB) {
-        return Err(damaged(index, number, "its size or place in the archive cannot be true"));
+    let claim = Claim {
+        place: row.place,
+        packed: row.packed,
+        size: row.size,
+        crc: row.crc,
+        method: row.method,
+        encrypted: row.marks.has(Marks::ENCRYPTED),
+        end_of_content: index.end_of_content,
+    };
+    let found = if row.marks.has(Marks::BOMB) { Err(impossible()) } else { find(file, &claim, u64::from(number)) };
+    let found = found.and_then(|(member, local)| match names_agree(index, number, &local) {
+        true => Ok(member),
+        false => Err(disagree()),
+    });
+    found.map_err(|flaw| flaw.of(&index.path(number)))
+}
+
+impl Flaw {
+    /// The error of the member shown at `path`.
+    pub(crate) fn of(&self, path: &[u8]) -> FsError {
+        let path = String::from_utf8_lossy(path);
+        let errno = match self {
+            Self::Damaged(what) => {
+                tracing::warn!(member = %path, what, "a member cannot be read");
+                Errno::IO
+            }
+            Self::Unsupported(_) => Errno::OPNOTSUPP,
+        };
+        FsError::os(format!("{path}: {self}"), errno)
     }
-    let local = Local::read(file, row.place).map_err(|error| damaged(index, number, &error.to_string()))?;
-    let local = local.ok_or_else(|| damaged(index, number, "it has no local header"))?;
+}
+
+/// A member whose bytes are not its own, or too few.
+pub(crate) fn impossible() -> Flaw {
+    Flaw::Damaged("its size or place in the archive cannot be true".into())
+}
+
+fn disagree() -> Flaw {
+    Flaw::Damaged("its local header and the central directory disagree".into())
+}
+
+/// The member that the directory says is there, for everybody who names it `key`.
+///
+/// # Errors
+/// [`Flaw`].
+pub(crate) fn find(file: &Arc<File>, claim: &Claim, key: u64) -> Result<(Member, Local), Flaw> {
+    let damaged = |what: &str| Flaw::Damaged(what.into());
+    let local = Local::read(file, claim.place).map_err(|error| damaged(&error.to_string()))?;
+    let local = local.ok_or_else(|| damaged("it has no local header"))?;
     let known_sizes = local.flags & DESCRIPTOR == 0;
     let fits = |small: u32, real: u64| small == u32::MAX || u64::from(small) == real;
-    let agrees = local.method == row.method
-        && (local.flags & ENCRYPTED != 0) == row.marks.has(Marks::ENCRYPTED)
-        && (!known_sizes || (local.crc == row.crc && fits(local.sizes.0, row.packed) && fits(local.sizes.1, row.size)));
-    if !agrees || !names_agree(index, number, &local) {
-        return Err(damaged(index, number, "its local header and the central directory disagree"));
+    let sizes_fit = fits(local.sizes.0, claim.packed) && fits(local.sizes.1, claim.size);
+    let agrees = local.method == claim.method
+        && (local.flags & ENCRYPTED != 0) == claim.encrypted
+        && (!known_sizes || (local.crc == claim.crc && sizes_fit));
+    if !agrees {
+        return Err(disagree());
     }
     if local.flags & STRONG != 0 {
-        return Err(unsupported(index, number, "strong encryption is not supported"));
+        return Err(Flaw::Unsupported("strong encryption is not supported".into()));
     }
-    let end = local.end.saturating_add(row.packed);
-    if end > index.end_of_content {
-        return Err(damaged(index, number, "its bytes reach into the central directory"));
+    let end = local.end.saturating_add(claim.packed);
+    if end > claim.end_of_content {
+        return Err(damaged("its bytes reach into the central directory"));
     }
     let mut member = Member {
-        number,
-        size: row.size,
-        method: row.method,
-        crc: Some(row.crc),
+        key,
+        size: claim.size,
+        method: claim.method,
+        crc: Some(claim.crc),
         encryption: None,
         section: Section { file: file.clone(), at: local.end, end },
+        steps: None,
     };
-    if row.method == method::AES {
-        let aes = local.aes().ok_or_else(|| damaged(index, number, "its AES field is damaged"))?;
+    if claim.method == method::AES {
+        let aes = local.aes().ok_or_else(|| damaged("its AES field is damaged"))?;
         member.encryption = Some(Encryption::Aes { key: aes.0 });
         member.method = aes.1;
-        member.crc = aes.2.then_some(row.crc);
-    } else if row.marks.has(Marks::ENCRYPTED) {
+        member.crc = aes.2.then_some(claim.crc);
+    } else if claim.encrypted {
         // The check byte is of the time where the CRC was not known yet.
-        let check = if known_sizes { (row.crc >> 24) as u8 } else { (local.time >> 8) as u8 };
+        let check = if known_sizes { (claim.crc >> 24) as u8 } else { (local.time >> 8) as u8 };
         member.encryption = Some(Encryption::ZipCrypto { check });
     }
     if !decoder::is_known(member.method) {
-        return Err(unsupported(index, number, &format!("compression method {} is not supported", member.method)));
+        return Err(Flaw::Unsupported(format!("compression method {} is not supported", member.method)));
     }
-    Ok(member)
+    Ok((member, local))
 }
 
 /// Whether the local header has the name the member is shown with; one that was numbered is shown with another.

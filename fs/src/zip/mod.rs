@@ -4,15 +4,15 @@
 //! memory (`contents`). Nothing is ever written, and no name leads outside (`name`).
 
 mod bucket;
-mod build;
-mod contents;
-mod crypt;
-mod decoder;
-mod entry;
-mod index;
+pub(crate) mod build;
+pub(crate) mod contents;
+pub(crate) mod crypt;
+pub(crate) mod decoder;
+pub(crate) mod entry;
+pub(crate) mod index;
 mod inflate;
-mod member;
-mod name;
+pub(crate) mod member;
+pub(crate) mod name;
 mod sozip;
 
 pub use bucket::{ArchiveCheck, Unread, ZipBucket, ZipOptions};
@@ -176,7 +176,7 @@ impl ZipFs {
             return Ok(count);
         }
         let read = self.contents.read(member, offset, &mut out[..count]);
-        read.map_err(|problem| self.unreadable(member.number, problem))?;
+        read.map_err(|problem| self.unreadable(member.key as u32, problem))?;
         Ok(count)
     }
 

@@ -14,21 +14,21 @@ const DEPTH_MAX: usize = 255;
 
 /// How names that say nothing of their encoding are read.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Charset(Option<&'static Encoding>);
+pub(crate) struct Charset(Option<&'static Encoding>);
 
 /// Collects the names that need a guess.
-pub(super) struct Guess {
+pub(crate) struct Guess {
     detector: EncodingDetector,
     needed: bool,
 }
 
 impl Guess {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { detector: EncodingDetector::new(Iso2022JpDetection::Deny), needed: false }
     }
 
     /// Look at the name of one member.
-    pub(super) fn see(&mut self, raw: &[u8], is_utf8: bool) {
+    pub(crate) fn see(&mut self, raw: &[u8], is_utf8: bool) {
         if !is_utf8 && !raw.is_ascii() && std::str::from_utf8(raw).is_err() {
             self.detector.feed(raw, false);
             self.detector.feed(b"\n", false);
@@ -36,7 +36,7 @@ impl Guess {
         }
     }
 
-    pub(super) fn charset(mut self) -> Charset {
+    pub(crate) fn charset(mut self) -> Charset {
         if !self.needed {
             return Charset::default();
         }
@@ -49,7 +49,7 @@ impl Guess {
 
 impl Charset {
     /// The name as UTF-8 where its encoding can be known; `unicode` is the content of an extra field 0x7075.
-    pub(super) fn decode<'a>(self, raw: &'a [u8], is_utf8: bool, unicode: Option<&'a [u8]>) -> Cow<'a, [u8]> {
+    pub(crate) fn decode<'a>(self, raw: &'a [u8], is_utf8: bool, unicode: Option<&'a [u8]>) -> Cow<'a, [u8]> {
         if let Some(name) = unicode.and_then(|field| unicode_path(field, raw)) {
             return Cow::Borrowed(name);
         }
@@ -75,7 +75,7 @@ fn unicode_path<'a>(field: &'a [u8], raw: &[u8]) -> Option<&'a [u8]> {
 
 /// A path that stays inside: without leading and doubled slashes, `.`, `..` and NUL, components at most 255 bytes. With
 /// `windows` a backslash separates too. `None` when nothing is left, or when it is longer or deeper than a path may be.
-pub(super) fn inside(name: Cow<'_, [u8]>, windows: bool) -> Option<Cow<'_, [u8]>> {
+pub(crate) fn inside(name: Cow<'_, [u8]>, windows: bool) -> Option<Cow<'_, [u8]>> {
     let separates = |byte: u8| byte == b'/' || (windows && byte == b'\\');
     if name.len() > PATH_MAX_BYTES {
         return None;
@@ -123,7 +123,7 @@ fn shortened(mut part: Vec<u8>) -> Vec<u8> {
 }
 
 /// `name` with a number before its extension, as programs number copies: `a (2).txt`.
-pub(super) fn numbered(name: &[u8], number: u32) -> Vec<u8> {
+pub(crate) fn numbered(name: &[u8], number: u32) -> Vec<u8> {
     let dot = name.iter().rposition(|&b| b == b'.').filter(|&at| at > 0).unwrap_or(name.len());
     let suffix = format!(" ({number})");
     let extension = &name[dot..];

@@ -19,7 +19,7 @@ const SPACING_MIN: u64 = 1024 * 1024;
 const OFFSETS_MAX: u64 = 1 << 25;
 
 /// The places an index behind `member` names; none without one, or when it is not sound.
-pub(super) fn places(member: &Member) -> Option<Vec<Place>> {
+pub(crate) fn places(member: &Member) -> Option<Vec<Place>> {
     if member.method != method::DEFLATE {
         return None;
     }

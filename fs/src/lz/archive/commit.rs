@@ -1,0 +1,357 @@
+//! A commit: in place, in a copy that shares its blocks, or as a whole new file.
+//!
+//! In place nothing is written over what the present directory speaks of. New members go into holes; the new directory
+//! goes below the present one, which is then cut off, or, where there is no room, behind it in one direct write. Both are
+//! single steps for the file system, so that the file ends with a directory at every moment.
+
+use super::assemble;
+use super::disk::Output;
+use super::plan::{self, Plan};
+use super::record::{self, Record};
+use super::table::{self, Fit, Table};
+use super::writer::{self, Writer};
+use super::{Archive, Committed, Edits, Kept, MemberId, Strategy};
+use crate::error::{FsError, FsResult};
+use crate::stat::Kind;
+use rustix::io::Errno;
+use std::collections::{BTreeSet, HashMap};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::sync::Arc;
+
+/// The name of a copy beside the archive.
+const COPY: &str = "rewrite";
+/// Room between directories, so that the next one finds it: this and an eighth of the directory.
+pub(super) const SLACK: u64 = 64 * 1024;
+/// Of an archive, more than one part in this is dead before it is rewritten, and at least that many bytes.
+const DEAD_PART: u64 = 4;
+const DEAD_MIN: u64 = 1024 * 1024;
+
+/// What a commit works on.
+pub(super) struct Job<'a> {
+    pub(super) archive: &'a Archive,
+    pub(super) output: Output,
+    pub(super) table: Arc<Table>,
+    /// Extents in the file that are kept for pins.
+    pub(super) pinned: Vec<(u64, u64)>,
+    written: u64,
+}
+
+impl Archive {
+    fn job(&self) -> FsResult<Job<'_>> {
+        self.drop_unpinned()?;
+        let state = self.state.read();
+        let (output, table) = (state.output.clone(), Arc::clone(&state.table));
+        let here = state.kept.values().filter(|kept| Arc::ptr_eq(&kept.output.file, &output.file));
+        let pinned = here.map(|kept| kept.extent).collect();
+        drop(state);
+        let (open, named) = (output.file.metadata()?, std::fs::metadata(&self.path));
+        let same = named.is_ok_and(|named| (named.dev(), named.ino()) == (open.dev(), open.ino()));
+        if !same || open.len() != table.length {
+            return Err(FsError::Archive(format!("{}: changed by another program", self.path.display())));
+        }
+        Ok(Job { archive: self, output, table, pinned, written: self.disk.written() })
+    }
+
+    pub(super) fn commit_edits(&self, edits: &Edits) -> FsResult<Committed> {
+        let _writing = self.writing.lock();
+        let job = self.job()?;
+        let table = Arc::clone(&job.table);
+        let plan = plan::plan(edits, &table)?;
+        if plan.is_empty() {
+            let ids = assemble::ids(&plan, &[]);
+            return job.committed(Strategy::Nothing, ids);
+        }
+        if let Fit::Never(why) = table.fit {
+            return Err(FsError::Archive(format!("{}: {why}", self.path.display())));
+        }
+        if job.wants_rewrite(&plan)? {
+            return job.rewrite(&plan);
+        }
+        match job.reflink(&plan) {
+            Err(error) if is_without_reflink(&error) => job.in_place(&plan),
+            done => done,
+        }
+    }
+
+    pub(super) fn rewrite_all(&self) -> FsResult<Committed> {
+        let _writing = self.writing.lock();
+        let job = self.job()?;
+        if let Fit::Never(why) = job.table.fit {
+            return Err(FsError::Archive(format!("{}: {why}", self.path.display())));
+        }
+        job.rewrite(&Plan::default())
+    }
+
+    /// Zero what was kept for pins that are gone.
+    fn drop_unpinned(&self) -> FsResult<()> {
+        let mut state = self.state.write();
+        let gone: Vec<MemberId> = state.kept.keys().copied().filter(|id| !self.pins.is_held(*id)).collect();
+        let gone: Vec<Kept> = gone.into_iter().filter_map(|id| state.kept.remove(&id)).collect();
+        let output = state.output.clone();
+        let nothing_kept = state.kept.is_empty();
+        drop(state);
+        for kept in &gone {
+            if Arc::ptr_eq(&kept.output.file, &output.file) {
+                self.disk.zero(&output, kept.extent.0, kept.extent.1 - kept.extent.0)?;
+            }
+        }
+        if !gone.is_empty() && nothing_kept {
+            self.disk.sync(&output)?;
+            Record::remove(&self.disk, &record::folder(&self.path))?;
+        }
+        Ok(())
+    }
+}
+
+fn is_without_reflink(error: &FsError) -> bool {
+    matches!(error.errno(), Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY | Errno::NOSYS)
+}
+
+/// What is between extents, from the beginning of the file to `end`.
+pub(super) fn gaps(live: &[(u64, u64)], end: u64) -> Vec<(u64, u64)> {
+    let mut gaps = Vec::new();
+    let mut at = 0;
+    for &(from, to) in live {
+        if from > at {
+            gaps.push((at, from.min(end)));
+        }
+        at = at.max(to);
+    }
+    if at < end {
+        gaps.push((at, end));
+    }
+    gaps
+}
+
+impl Job<'_> {
+    pub(super) fn committed(&self, strategy: Strategy, ids: Vec<Option<MemberId>>) -> FsResult<Committed> {
+        let state = self.archive.state.read();
+        let live = state.table.live(&state.output.file, &[])?;
+        let live: u64 = live.iter().map(|(from, to)| to - from).sum();
+        Ok(Committed {
+            bytes_written: self.archive.disk.written() - self.written,
+            strategy,
+            length: state.table.length,
+            dead: state.table.dir.0.saturating_sub(live),
+            ids,
+        })
+    }
+
+    /// Whether a whole new file is better than changes in place, or the only way.
+    fn wants_rewrite(&self, plan: &Plan<'_>) -> FsResult<bool> {
+        let table = &self.table;
+        if table.fit != Fit::InPlace || table.length < self.archive.policy.rewrite_below {
+            return Ok(true);
+        }
+        // The file must begin with a member after the commit too.
+        let first = table.entries.iter().position(|entry| entry.place == 0);
+        if first.is_none_or(|first| plan.leaving.contains(&(first as u32))) {
+            return Ok(true);
+        }
+        let live: u64 = table.live(&self.output.file, &self.pinned)?.iter().map(|(from, to)| to - from).sum();
+        let dead = table.dir.0.saturating_sub(live);
+        // What directories take turns in is not dead for long.
+        let directory = 3 * (table.length - table.dir.0) + SLACK;
+        Ok(dead.saturating_sub(directory) > (table.length / DEAD_PART).max(DEAD_MIN))
+    }
+
+    pub(super) fn bound(&self, plan: &Plan<'_>) -> FsResult<u64> {
+        let mut bound = 0;
+        for made in &plan.made {
+            bound += writer::made_bound(made)?;
+        }
+        for changed in plan.changed.iter().filter(|changed| changed.moves) {
+            let entry = &self.table.entries[changed.old as usize];
+            bound += writer::moved_bound(entry, changed.path.as_ref().map_or(usize::from(entry.path.1), Vec::len));
+        }
+        Ok(bound)
+    }
+
+    pub(super) fn put(&self, writer: &mut Writer<'_>, plan: &Plan<'_>) -> FsResult<()> {
+        for changed in plan.changed.iter().filter(|changed| changed.moves) {
+            let path = changed.path.as_deref().unwrap_or_else(|| self.table.path(changed.old));
+            writer.put_moved(&self.table, &self.output.file, changed.old, path, changed.attributes)?;
+        }
+        writer.put_all(&plan.made)
+    }
+
+    /// A whole new file in place of the old one.
+    fn rewrite(&self, plan: &Plan<'_>) -> FsResult<Committed> {
+        let archive = self.archive;
+        let (copy, guard) = self.new_copy()?;
+        let mut writer = Writer::new(archive, copy.clone(), vec![(0, u64::MAX)], None)?;
+        let stays = plan.changed.iter().filter(|changed| !changed.moves);
+        let attributes: HashMap<u32, (u32, i64)> =
+            stays.filter_map(|changed| Some((changed.old, changed.attributes?))).collect();
+        for number in self.in_file_order(plan) {
+            let changed = attributes.get(&number).copied();
+            let path = self.table.path(number);
+            writer.put_moved(&self.table, &self.output.file, number, path, changed)?;
+        }
+        self.put(&mut writer, plan)?;
+        writer.flush()?;
+        let at = writer.filled.last().map_or(0, |(_, to)| *to);
+        let placed = std::mem::take(&mut writer.placed);
+        let ids = assemble::ids(plan, &placed);
+        let mut directory = assemble::whole(self.table.comment.clone(), placed)?;
+        let (bytes, len) = directory.take_bytes(at);
+        archive.disk.write(&copy, at, &bytes)?;
+        let table = directory.lay(at, len, at + bytes.len() as u64);
+        self.replace(copy, table, plan)?;
+        guard.done();
+        self.committed(Strategy::Rewrite, ids)
+    }
+
+    /// Entries that stay, a directory first, or else the oldest: what the file begins with should not leave soon.
+    fn in_file_order(&self, plan: &Plan<'_>) -> Vec<u32> {
+        let table = &self.table;
+        let moves: BTreeSet<u32> =
+            plan.changed.iter().filter(|changed| changed.moves).map(|changed| changed.old).collect();
+        let stays = |number: &u32| {
+            let hidden_twin =
+                table.entries[*number as usize].kind.is_none() && table.find(table.path(*number)).is_some();
+            !plan.leaving.contains(number) && !moves.contains(number) && !hidden_twin
+        };
+        let mut order: Vec<u32> = (0..table.entries.len() as u32).filter(stays).collect();
+        let entry = |number: u32| &table.entries[number as usize];
+        let directory = order.iter().position(|&number| entry(number).kind == Some(Kind::Directory));
+        let oldest = || (0..order.len()).min_by_key(|&at| entry(order[at]).mtime_ns);
+        if let Some(anchor) = directory.or_else(oldest) {
+            order[..=anchor].rotate_right(1);
+        }
+        order
+    }
+
+    fn new_copy(&self) -> FsResult<(Output, CopyGuard<'_>)> {
+        let folder = record::folder(&self.archive.path);
+        match std::fs::create_dir(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(FsError::os(folder.display().to_string(), error));
+            }
+            _ => {}
+        }
+        let path = folder.join(COPY);
+        let copy = self.archive.disk.create(&path, 0o600, true)?;
+        let before = self.output.file.metadata()?;
+        // One who may not give files away keeps its copy.
+        let owner = (rustix::fs::Uid::from_raw(before.uid()), rustix::fs::Gid::from_raw(before.gid()));
+        if let Err(error) = rustix::fs::fchown(&*copy.file, Some(owner.0), Some(owner.1)) {
+            tracing::debug!(%error, "the archive gets another owner");
+        }
+        copy.file.set_permissions(std::fs::Permissions::from_mode(before.mode() & 0o7777))?;
+        Ok((copy.clone(), CopyGuard { archive: self.archive, path, armed: std::cell::Cell::new(true) }))
+    }
+
+    /// Put `copy` in the place of the archive.
+    fn replace(&self, copy: Output, table: Table, plan: &Plan<'_>) -> FsResult<()> {
+        let archive = self.archive;
+        archive.disk.sync(&copy)?;
+        archive.disk.rename(&copy.path, &archive.path)?;
+        let parent = archive.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        archive.disk.sync_folder(parent.unwrap_or(std::path::Path::new(".")))?;
+        let renamed = Output { path: archive.path.clone(), ..copy };
+        self.publish(renamed, table, plan)?;
+        Record::remove(&archive.disk, &record::folder(&archive.path))
+    }
+
+    /// From here on readers see the new archive.
+    pub(super) fn publish(&self, output: Output, table: Table, plan: &Plan<'_>) -> FsResult<()> {
+        let archive = self.archive;
+        let mut state = archive.state.write();
+        for &number in &plan.leaving {
+            let entry = &self.table.entries[number as usize];
+            if table.find_id(entry.id).is_none() && archive.pins.is_held(entry.id) {
+                let extent = entry.extent(&self.output.file)?;
+                let kept = Kept {
+                    entry: entry.clone(),
+                    path: self.table.path(number).to_vec(),
+                    output: self.output.clone(),
+                    extent,
+                };
+                state.kept.insert(entry.id, kept);
+            }
+        }
+        let moved = !Arc::ptr_eq(&state.output.file, &output.file);
+        for &number in &plan.leaving {
+            archive.forget(self.table.entries[number as usize].id);
+        }
+        if moved {
+            archive.located.lock().clear();
+            archive.contents.forget_places();
+        }
+        state.output = output;
+        state.table = Arc::new(table);
+        Ok(())
+    }
+
+    /// A copy that shares its blocks, changed and put in the place of the archive.
+    fn reflink(&self, plan: &Plan<'_>) -> FsResult<Committed> {
+        let archive = self.archive;
+        if !archive.policy.reflink {
+            return Err(Errno::OPNOTSUPP.into());
+        }
+        let (copy, guard) = self.new_copy()?;
+        archive.disk.clone_file(&self.output, &copy)?;
+        let live = self.remaining(plan)?;
+        let top = live.last().map_or(0, |(_, to)| *to);
+        archive.disk.truncate(&copy, top)?;
+        let mut free = gaps(&live, top);
+        free.push((top, u64::MAX));
+        let mut writer = Writer::new(archive, copy.clone(), free, None)?;
+        // Nobody reads the copy yet, so what leaves can be zeroed first.
+        for (from, to) in self.leaving_extents(plan)? {
+            archive.disk.zero(&copy, from, to.min(top).saturating_sub(from))?;
+        }
+        self.put(&mut writer, plan)?;
+        writer.flush()?;
+        let at = writer.filled.iter().map(|(_, to)| *to).fold(top, u64::max);
+        let placed = std::mem::take(&mut writer.placed);
+        let ids = assemble::ids(plan, &placed);
+        let mut directory = assemble::in_place(&self.table, &self.output.file, plan, placed)?;
+        let (bytes, len) = directory.take_bytes(at);
+        archive.disk.write(&copy, at, &bytes)?;
+        let table = directory.lay(at, len, at + bytes.len() as u64);
+        self.replace(copy, table, plan)?;
+        guard.done();
+        self.committed(Strategy::Reflink, ids)
+    }
+
+    /// The extents of what stays where it is.
+    fn remaining(&self, plan: &Plan<'_>) -> FsResult<Vec<(u64, u64)>> {
+        let all = self.table.entries.iter().enumerate();
+        let stays = all.filter(|(number, _)| !plan.leaving.contains(&(*number as u32))).map(|(_, entry)| entry);
+        Ok(table::live(stays.collect(), self.table.dir.0, &self.output.file, &[])?)
+    }
+
+    pub(super) fn leaving_extents(&self, plan: &Plan<'_>) -> FsResult<Vec<(u64, u64)>> {
+        let mut extents = Vec::new();
+        for &number in &plan.leaving {
+            let entry = &self.table.entries[number as usize];
+            extents.push(entry.extent(&self.output.file)?);
+        }
+        Ok(extents)
+    }
+}
+
+/// Takes an unfinished copy away.
+struct CopyGuard<'a> {
+    archive: &'a Archive,
+    path: std::path::PathBuf,
+    armed: std::cell::Cell<bool>,
+}
+
+impl CopyGuard<'_> {
+    fn done(self) {
+        self.armed.set(false);
+    }
+}
+
+impl Drop for CopyGuard<'_> {
+    fn drop(&mut self) {
+        if self.armed.get()
+            && let Err(error) = self.archive.disk.remove(&self.path)
+        {
+            tracing::warn!(%error, "an unfinished copy stays");
+        }
+    }
+}

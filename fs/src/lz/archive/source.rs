@@ -1,0 +1,92 @@
+//! Where the content of new members is read from.
+
+use super::pack::{self, Input, Packed};
+use super::patch::Patch;
+use super::{Archive, MemberId, NewMember, Source};
+use crate::error::{FsError, FsResult};
+use rustix::io::Errno;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+/// How much `source` holds.
+pub(super) fn size(source: &Source) -> FsResult<u64> {
+    match source {
+        Source::Bytes(bytes) => Ok(bytes.len() as u64),
+        Source::Patched { size, .. } => Ok(*size),
+        Source::File(path) => {
+            let found = std::fs::metadata(path).map_err(|e| FsError::os(path.display().to_string(), e))?;
+            Ok(found.len())
+        }
+    }
+}
+
+/// The content of a source.
+pub(super) fn input<'a>(archive: &'a Archive, source: &'a Source) -> FsResult<Input<'a>> {
+    match source {
+        Source::File(path) => {
+            let file = File::open(path).map_err(|e| FsError::os(path.display().to_string(), e))?;
+            Ok(Input::File(file))
+        }
+        Source::Bytes(bytes) => Ok(Input::Bytes(bytes)),
+        Source::Patched { base, file, dirty, size: _ } => {
+            let patch = File::open(file).map_err(|e| FsError::os(file.display().to_string(), e))?;
+            let before = archive.member(*base).ok_or(Errno::NOENT)?.size;
+            Ok(Input::Parts(Box::new(move |at, out| patched(archive, *base, before, &patch, dirty, at, out))))
+        }
+    }
+}
+
+/// Pack `size` bytes of the source of `new` in pieces, handing what comes out to `take`.
+///
+/// # Errors
+/// What reading, packing and `take` answer.
+pub(super) fn pack(
+    archive: &Archive,
+    new: &NewMember,
+    size: u64,
+    take: &mut dyn FnMut(&[u8]) -> FsResult<()>,
+) -> FsResult<Packed> {
+    let input = input(archive, &new.source)?;
+    // Without a hash all content must be read anyhow.
+    if let (Source::Patched { base, dirty, .. }, Some(blake3)) = (&new.source, new.blake3)
+        && let Some(patch) = Patch::of(archive, *base, dirty, size)?
+    {
+        return patch.pack(&input, blake3, take);
+    }
+    pack::stream(&input, size, take)
+}
+
+/// A part of a member with parts replaced.
+fn patched(
+    archive: &Archive,
+    base: MemberId,
+    before: u64,
+    patch: &File,
+    dirty: &[std::ops::Range<u64>],
+    at: u64,
+    out: &mut [u8],
+) -> FsResult<()> {
+    let end = at + out.len() as u64;
+    let mut here = at;
+    let mut next = dirty.partition_point(|range| range.end <= at);
+    while here < end {
+        let range = dirty.get(next).filter(|range| range.start < end);
+        let until = range.map_or(end, |range| if here < range.start { range.start } else { range.end.min(end) });
+        let part = &mut out[(here - at) as usize..(until - at) as usize];
+        if range.is_some_and(|range| range.start <= here) {
+            patch.read_exact_at(part, here)?;
+            next += 1;
+        } else {
+            let mut filled = 0;
+            part.fill(0);
+            while filled < part.len() && here + (filled as u64) < before {
+                match archive.read(base, here + filled as u64, &mut part[filled..])? {
+                    0 => break,
+                    read => filled += read,
+                }
+            }
+        }
+        here = until;
+    }
+    Ok(())
+}

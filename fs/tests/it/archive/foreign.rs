@@ -1,0 +1,131 @@
+//! Archives that other programs made, and odd ones: changed without loss, or refused and left as they are.
+
+use super::{IN_PLACE, WHOLE, assert_sound, in_memory, path, put, tools_accept};
+use crate::zip::data;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use wizefs_fs::lz::{Archive, Edit, Edits, Strategy as Way};
+use zip::write::SimpleFileOptions;
+
+/// Contents by path, or why they cannot be read.
+fn contents(archive: &Archive) -> BTreeMap<Vec<u8>, Result<Vec<u8>, String>> {
+    let mut found = BTreeMap::new();
+    let mut infos = Vec::new();
+    archive
+        .members(&mut |info| {
+            infos.push(info);
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+    for info in infos {
+        let mut content = Vec::new();
+        let read = archive.read_whole(info.id, &mut |bytes| {
+            content.extend_from_slice(bytes);
+            Ok(())
+        });
+        found.insert(info.path.as_bytes().to_vec(), read.map(|()| content).map_err(|e| format!("{:?}", e.errno())));
+    }
+    found
+}
+
+#[test]
+fn archives_of_others_are_changed_without_loss_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut changed = 0;
+    for entry in std::fs::read_dir(data("")).unwrap() {
+        let source = entry.unwrap().path();
+        if source.extension().is_none_or(|extension| extension != "zip") {
+            continue;
+        }
+        for policy in [IN_PLACE, WHOLE] {
+            let place = dir.path().join("a.zip");
+            std::fs::copy(&source, &place).unwrap();
+            let name = source.display();
+            let Ok(archive) = Archive::open_with(&place, policy, None) else { continue };
+            let mut before = contents(&archive);
+            let Ok(_) = archive.commit(&Edits(vec![put("added", b"here")])) else {
+                assert_eq!(std::fs::read(&source).unwrap(), std::fs::read(&place).unwrap(), "{name}");
+                continue;
+            };
+            changed += 1;
+            before.insert(b"added".to_vec(), Ok(b"here".to_vec()));
+            assert_eq!(contents(&archive), before, "{name}");
+            drop(archive);
+            let archive = Archive::open_with(&place, policy, None).unwrap();
+            assert_eq!(contents(&archive), before, "{name}");
+            let ours: Vec<_> = archive.check().unwrap().into_iter().filter(|p| p.path == Some(path("added"))).collect();
+            assert_eq!(ours, [], "{name}");
+        }
+    }
+    assert!(changed >= 30, "only {changed} archives could be changed");
+}
+
+/// An archive as programs write it that cannot go back: with sizes behind the members.
+fn streamed(place: &Path) {
+    let mut writer = zip::ZipWriter::new_stream(std::fs::File::create(place).unwrap());
+    for number in 0..20 {
+        writer.start_file(format!("dir/{number}"), SimpleFileOptions::default()).unwrap();
+        writer.write_all(&super::text(number * 1000)).unwrap();
+    }
+    writer.set_comment("a comment that stays").unwrap();
+    writer.finish().unwrap();
+}
+
+#[test]
+fn members_with_sizes_behind_them_are_moved_without() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("a.zip");
+    streamed(&place);
+    let archive = Archive::open_with(&place, IN_PLACE, None).unwrap();
+    let before = contents(&archive);
+    let id = archive.find(&path("dir/3")).unwrap().id;
+    let rename = Edit::Rename { from: path("dir/3"), to: path("moved") };
+    let committed = archive.commit(&Edits(vec![rename, Edit::Remove(path("dir/7"))])).unwrap();
+    assert_eq!(committed.strategy, Way::Extend);
+    assert_eq!(archive.find(&path("moved")).unwrap().id, id);
+    tools_accept(&place);
+    let bytes = std::fs::read(&place).unwrap();
+    assert!(bytes.ends_with(b"a comment that stays"));
+    archive.compact().unwrap();
+    assert_sound(&archive);
+    tools_accept(&place);
+    let after = contents(&archive);
+    assert_eq!(after.len(), before.len() - 1);
+    assert_eq!(after[b"moved".as_slice()], before[b"dir/3".as_slice()]);
+    assert!(std::fs::read(&place).unwrap().ends_with(b"a comment that stays"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn damaged_archives_lose_nothing_more(
+        which in prop::sample::select(vec!["infozip.zip", "zip64.zip", "stream.zip", "comment.zip", "names.zip", "unicode-path.zip"]),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        whole: bool,
+    ) {
+        let dir = in_memory();
+        let place = dir.path().join("a.zip");
+        let mut bytes = std::fs::read(data(which)).unwrap();
+        for (at, byte) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        std::fs::write(&place, &bytes).unwrap();
+        let Ok(archive) = Archive::open_with(&place, if whole { WHOLE } else { IN_PLACE }, None) else { return Ok(()) };
+        let mut before = contents(&archive);
+        match archive.commit(&Edits(vec![put("added by a test", b"here")])) {
+            Ok(_) => {
+                before.insert(b"added by a test".to_vec(), Ok(b"here".to_vec()));
+                let after = contents(&archive);
+                for (path, content) in &before {
+                    // What could be read before can be read afterwards.
+                    prop_assert!(content.is_err() || after.get(path) == Some(content), "{path:?}");
+                }
+            }
+            Err(_) => prop_assert_eq!(std::fs::read(&place).unwrap(), bytes),
+        }
+    }
+}
