@@ -187,7 +187,7 @@ impl ZipFs {
         }
         let mut target = vec![0; member.size as usize];
         self.read_member(&member, 0, &mut target)?;
-        if target.contains(&0) {
+        if target.is_empty() || target.contains(&0) {
             return Err(FsError::os("target of a symbolic link", Errno::IO));
         }
         Ok(target)

@@ -70,6 +70,18 @@ fn a_member_that_claims_more_than_it_can_hold_is_not_unpacked() {
 }
 
 #[test]
+fn a_link_that_points_nowhere_is_shown_and_cannot_be_followed() {
+    let mut writer = zip::ZipWriter::new(tempfile::tempfile().unwrap());
+    let options = zip::write::SimpleFileOptions::default();
+    writer.add_symlink("nowhere", "", options).unwrap();
+    writer.add_symlink("somewhere", "there", options).unwrap();
+    let fs = ZipFs::open(writer.finish().unwrap(), None).unwrap();
+    let shown = walk(&fs);
+    assert_eq!(content(&fs, &shown["nowhere"]).unwrap_err().errno(), rustix::io::Errno::IO);
+    assert_eq!(content(&fs, &shown["somewhere"]).unwrap(), b"there");
+}
+
+#[test]
 fn damage_is_an_error_where_it_is() {
     let fs = open(&bytes("damaged.zip")).unwrap();
     assert_eq!(content(&fs, &walk(&fs)["text"]).unwrap_err().errno(), rustix::io::Errno::IO);
