@@ -33,6 +33,10 @@ missing_packages() {
     has git || echo git
     has python3 || echo python3
     python3 -c 'import cryptography' 2>/dev/null || /usr/bin/python3 -c 'import cryptography' 2>/dev/null || echo python3-cryptography
+    python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv
+    has cadaver || echo cadaver
+    has curl || echo curl
+    has openssl || echo openssl
     has rsync || echo rsync
     has bindfs || echo bindfs
     has zip || echo zip
@@ -155,6 +159,17 @@ install_suites() {
             cargo install --quiet --locked --root "$CARGO_TARGET_DIR/tools" --target-dir "$CARGO_TARGET_DIR/tools/build" "$suite" ||
             return 1
     done
+    install_schemathesis
+}
+
+# What asks the node everything its OpenAPI document offers.
+install_schemathesis() {
+    local folder="$CARGO_TARGET_DIR/tools/schemathesis"
+    [ ! -x "$folder/bin/schemathesis" ] || return 0
+    if ! python3 -m venv "$folder" || ! "$folder/bin/pip" install -q schemathesis==4.32.5; then
+        say "SKIPPED: schemathesis cannot be installed: python3-venv or the package registry is missing"
+        rm -rf "$folder"
+    fi
 }
 
 check_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps; }

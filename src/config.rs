@@ -1,11 +1,12 @@
 //! Flags, environment and `<root>/node.conf` become one checked [`Config`].
 //!
 //! A flag beats its `WIZEFS_*` variable, which beats the file. The file is optional JSON:
-//! `{"listen": "127.0.0.1:13000", "grpc-listen": "off", "chain-listen": "off", "stamp-bits": 16}`; the stamp is for a chain that is
-//! yet to be made.
+//! `{"listen": "127.0.0.1:13000", "grpc-listen": "off", "chain-listen": "off", "stamp-bits": 16, "token-file": "/path", "tls": true,
+//! "names": ["node.example"], "insecure": false}`; the stamp is for a chain that is yet to be made.
 
 use crate::error::{Error, Kind, Result};
 use serde::Deserialize;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -39,11 +40,6 @@ impl FromStr for Listen {
                     .map_err(|_| format!("{text:?} is neither ADDRESS:PORT nor off"))?
             }
         };
-        if !address.ip().is_loopback() {
-            return Err(format!(
-                "{address} is not a loopback address, and this version has neither tokens nor TLS to protect another"
-            ));
-        }
         Ok(Listen::On(address))
     }
 }
@@ -70,13 +66,34 @@ pub struct ListenArgs {
     /// Where the chain routes listen of their own too: ADDRESS:PORT, or off [default: off]
     #[arg(long, value_name = "ADDR", env = "WIZEFS_CHAIN_LISTEN", hide_env = true)]
     pub chain_listen: Option<Listen>,
+    /// Ask clients on TCP for the token in this file; made when it is missing
+    #[arg(long, value_name = "FILE", env = "WIZEFS_TOKEN_FILE", hide_env = true)]
+    pub token_file: Option<PathBuf>,
+    /// Speak TLS on TCP, with the certificate in ROOT/tls; made when it is missing
+    #[arg(long, env = "WIZEFS_TLS", hide_env = true)]
+    pub tls: bool,
+    /// A name by which clients on TCP may call this node, besides localhost and addresses
+    #[arg(long = "name", value_name = "HOST", env = "WIZEFS_NAMES", hide_env = true, value_delimiter = ',')]
+    pub names: Vec<String>,
+    /// Listen on an address that is not loopback without token and TLS: whoever reaches it is the owner
+    #[arg(long, env = "WIZEFS_INSECURE", hide_env = true)]
+    pub insecure: bool,
 }
 
 impl ListenArgs {
     /// The flags that say the same.
-    pub fn to_args(&self) -> Vec<String> {
+    pub fn to_args(&self) -> Vec<OsString> {
         let flags = [("listen", self.listen), ("grpc-listen", self.grpc_listen), ("chain-listen", self.chain_listen)];
-        flags.iter().filter_map(|(name, value)| Some(format!("--{name}={}", (*value)?))).collect()
+        let mut args: Vec<OsString> =
+            flags.iter().filter_map(|(name, value)| Some(format!("--{name}={}", (*value)?).into())).collect();
+        if let Some(file) = &self.token_file {
+            args.extend(["--token-file".into(), file.clone().into()]);
+        }
+        args.extend(self.names.iter().map(|name| format!("--name={name}").into()));
+        args.extend(
+            [("--tls", self.tls), ("--insecure", self.insecure)].iter().filter(|(_, on)| *on).map(|(f, _)| f.into()),
+        );
+        args
     }
 }
 
@@ -88,6 +105,13 @@ struct File {
     grpc_listen: Option<String>,
     chain_listen: Option<String>,
     stamp_bits: Option<u8>,
+    token_file: Option<PathBuf>,
+    #[serde(default)]
+    tls: bool,
+    #[serde(default)]
+    names: Vec<String>,
+    #[serde(default)]
+    insecure: bool,
 }
 
 /// Everything a node needs to know before it starts; all paths absolute.
@@ -101,6 +125,12 @@ pub struct Config {
     pub chain_listen: Listen,
     /// Leading zero bits of every block's hash, for a chain that is yet to be made.
     pub stamp_bits: u8,
+    /// The file with the token that clients on TCP must know.
+    pub token_file: Option<PathBuf>,
+    /// Speak TLS on TCP.
+    pub tls: bool,
+    /// Names by which clients may call this node.
+    pub names: Vec<String>,
 }
 
 impl Config {
@@ -135,8 +165,28 @@ impl Config {
             let text = format!("{}: stamp-bits is at most {MAX_STAMP_BITS}", root.join("node.conf").display());
             return Err(Error::new(Kind::ConfigParse, text));
         }
-        Ok(Config { root, listen, chain_listen: chain, stamp_bits })
+        let token_file = flags.token_file.clone().or(file.token_file).map(std::path::absolute).transpose();
+        let token_file = token_file.map_err(|e| Error::io(Kind::Usage, "cannot resolve the token file", &e))?;
+        let (tls, insecure) = (flags.tls || file.tls, flags.insecure || file.insecure);
+        for listen in [listen, grpc, chain] {
+            permit(listen, token_file.is_some(), tls, insecure)?;
+        }
+        let names = flags.names.iter().chain(&file.names).cloned().collect();
+        Ok(Config { root, listen, chain_listen: chain, stamp_bits, token_file, tls, names })
     }
+}
+
+/// Whoever can reach an address that is not loopback could read and change everything: that needs a token, and TLS so that
+/// nobody on the way reads it.
+fn permit(listen: Listen, token: bool, tls: bool, insecure: bool) -> Result<()> {
+    let Listen::On(address) = listen else { return Ok(()) };
+    // An IPv4 address in IPv6 clothes is judged by what it is.
+    if address.ip().to_canonical().is_loopback() || insecure || (token && tls) {
+        return Ok(());
+    }
+    let text = format!("{address} is not a loopback address: others could read and change every bucket there");
+    let hint = "--token-file FILE --tls protects it; --insecure says that the network is trusted";
+    Err(Error::new(Kind::Usage, text).hint(hint))
 }
 
 /// `--root` or `WIZEFS_ROOT`, else `$HOME/.local/share/wize/fs`; absolute, because the background node changes folder.
@@ -190,9 +240,27 @@ mod tests {
         check("localhost:13001", Some("127.0.0.1:13001"));
         check("0", Some("127.0.0.1:0"));
         check("[::1]:80", Some("[::1]:80"));
-        check("0.0.0.0:13000", None);
+        check("0.0.0.0:13000", Some("0.0.0.0:13000"));
         check("example.org:80", None);
         check("", None);
+    }
+
+    #[test]
+    fn an_address_that_others_reach_needs_token_and_tls() {
+        fn check(address: &str, token: bool, tls: bool, insecure: bool, expect: bool) {
+            let permitted = permit(address.parse().unwrap(), token, tls, insecure).is_ok();
+            assert_eq!(permitted, expect, "{address} {token} {tls} {insecure}");
+        }
+        for loopback in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "off"] {
+            check(loopback, false, false, false, true);
+        }
+        for reachable in ["0.0.0.0:1", "[::]:1", "192.168.1.1:1", "[fe80::1]:1", "[::ffff:10.0.0.1]:1"] {
+            check(reachable, false, false, false, false);
+            check(reachable, true, false, false, false);
+            check(reachable, false, true, false, false);
+            check(reachable, true, true, false, true);
+            check(reachable, false, false, true, true);
+        }
     }
 
     #[test]

@@ -14,6 +14,16 @@ pub enum Kind {
     NoSpace,
     /// The command line or request makes no sense.
     Usage,
+    /// There is no such block, transaction or route.
+    NotFound,
+    /// The ledger refuses it.
+    Refused,
+    /// More bytes than are taken.
+    TooLarge,
+    /// A client that takes too long to say what it wants.
+    TooSlow,
+    /// More at once than are served.
+    Overloaded,
     /// No bucket of that name.
     BucketUnknown,
     /// The bucket exists already.
@@ -103,6 +113,11 @@ const TABLE: &[Row] = &[
     row(Kind::Failed, "failed", 1, 500, 2, ""),
     row(Kind::NoSpace, "no-space", 1, 507, 8, "free some space (removing files from a bucket works on a full disk) and try again"),
     row(Kind::Usage, "usage", 2, 400, 3, "wizefs --help"),
+    row(Kind::NotFound, "not-found", 1, 404, 5, ""),
+    row(Kind::Refused, "refused", 1, 409, 9, ""),
+    row(Kind::TooLarge, "too-large", 1, 413, 8, "send it as a stream: PUT /v1/buckets/ORIGIN/files/PATH"),
+    row(Kind::TooSlow, "too-slow", 1, 408, 4, "try again"),
+    row(Kind::Overloaded, "overloaded", 13, 503, 8, "try again in a moment"),
     row(Kind::BucketUnknown, "bucket-unknown", 6, 404, 5, "wizefs list shows the buckets there are"),
     row(Kind::BucketExists, "bucket-exists", 6, 409, 6, "choose another name, or delete it first: wizefs delete ORIGIN"),
     row(Kind::BucketName, "bucket-name", 6, 400, 3, "a name is 1 to 255 of A-Z a-z 0-9 . _ - and starts with none of . and -"),

@@ -25,5 +25,6 @@ pub mod server;
 pub mod slice;
 pub mod socket;
 pub mod terminal;
+pub mod tls;
 pub mod verify;
 pub mod wallets;

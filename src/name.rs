@@ -9,8 +9,9 @@ use std::os::unix::ffi::OsStrExt;
 use wizefs_fs::BucketPath;
 
 /// A checked bucket name: 1 to 255 bytes of `A-Z a-z 0-9 . _ -`, not starting with `.` or `-`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, pattern = "^[A-Za-z0-9_][A-Za-z0-9._-]{0,254}$")]
 pub struct BucketName(String);
 
 impl BucketName {
@@ -63,7 +64,7 @@ impl From<BucketName> for String {
 }
 
 /// What stands behind a bucket. The numbers in `wizefs.conf` are the predecessor's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BucketKind {
     /// A directory.

@@ -4,7 +4,9 @@
 mod backing;
 mod buckets;
 mod coins;
+mod events;
 mod files;
+mod folders;
 mod history;
 mod keys;
 mod mountpoint;
@@ -13,11 +15,12 @@ mod proofs;
 mod sealer;
 pub(crate) mod trouble;
 
-pub use files::Fetched;
+pub use events::Cursor;
+pub use files::Recorded;
 pub use history::{LogQuery, integrity_of_folder, rebuild_folder};
 
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::name::BucketName;
 use crate::registry::Registry;
 use crate::rest::wire;
@@ -27,7 +30,7 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use wizefs_fs::AnyBucket;
 use wizefs_ledger::{BucketId, Ledger, Space, Wallet};
@@ -59,10 +62,12 @@ pub struct Node {
     /// Lazily unmounted, and still served to those who use them.
     detached: Mutex<Vec<(BucketName, wizefs_fs::Mount)>>,
     sealer: sealer::Sealer,
+    events: events::Events,
     /// Transfers that wait for a signature.
     prepared: coins::Prepared,
     rest: Mutex<Option<SocketAddr>>,
     chain: Mutex<Option<SocketAddr>>,
+    fingerprint: Mutex<Option<String>>,
     since: SystemTime,
     stop: watch::Sender<bool>,
     /// Declared last: everything above is closed before the next node may open it.
@@ -97,6 +102,7 @@ impl Node {
         let (ledger, wallet) = keys::open_ledger(&root, config.stamp_bits)?;
         let node = Arc::new_cyclic(|node| Node {
             sealer: sealer::Sealer::new(node.clone()),
+            events: events::Events::new(),
             root,
             role,
             ledger: Arc::new(ledger),
@@ -109,6 +115,7 @@ impl Node {
             prepared: coins::Prepared::default(),
             rest: Mutex::new(None),
             chain: Mutex::new(None),
+            fingerprint: Mutex::new(None),
             since: SystemTime::now(),
             stop: watch::Sender::new(false),
             _lock: lock,
@@ -141,6 +148,22 @@ impl Node {
     /// Tell where the chain routes listen of their own.
     pub fn set_chain(&self, address: SocketAddr) {
         *self.chain.lock() = Some(address);
+    }
+
+    /// Tell the fingerprint of the certificate that clients on TCP find.
+    pub fn set_fingerprint(&self, fingerprint: String) {
+        *self.fingerprint.lock() = Some(fingerprint);
+    }
+
+    /// Bytes free where the root is, and how long the node has been there.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn free_space(&self) -> Result<(u64, Duration)> {
+        let space = rustix::fs::statvfs(self.root.path())
+            .map_err(|e| Error::io(Kind::Root, "cannot see how much space is free", &e.into()))?;
+        let uptime = self.since.elapsed().unwrap_or_default();
+        Ok((space.f_bavail.saturating_mul(space.f_frsize), uptime))
     }
 
     /// Ask the node to end; the server sees to it.
@@ -191,6 +214,7 @@ impl Node {
                 rest: self.rest_address(),
                 grpc: None,
                 chain: self.chain.lock().map(|address| address.to_string()),
+                tls: self.fingerprint.lock().clone(),
                 since: running.then(|| jiff::Timestamp::try_from(self.since).unwrap_or_default().to_string()),
                 problem: self.problem(),
             },

@@ -2,14 +2,21 @@
 //!
 //! Handlers only translate: wire types in, a blocking call of the node on a worker thread, wire types out.
 
+mod body;
 mod buckets;
 mod chain;
+mod content;
+mod dav;
+mod described;
+mod events;
 mod files;
 mod guard;
 mod history;
 mod legacy;
 pub(crate) mod logged;
+mod multipart;
 mod proofs;
+mod ranges;
 pub mod stream;
 pub mod wire;
 
@@ -21,42 +28,76 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use described::{Routes, about};
+pub use guard::Guard;
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-/// All routes, for callers that need no further check: the socket's owner and this process itself.
-pub fn router(node: Arc<Node>) -> Router {
-    Router::new()
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
+/// Most bytes of a body in JSON, unless its route says otherwise.
+const JSON_LIMIT: usize = 2 << 20;
+
+/// All routes, described.
+fn routes() -> Routes {
+    Routes::new()
+        .get("/healthz", healthz, about("Whether the process answers").media("text/plain"))
+        .get("/readyz", readyz, about("Whether it takes writes").media("text/plain"))
+        .get("/openapi.json", openapi, about("This document").reply::<serde_json::Value>())
+        .post("/v1/stop", stop, about("End the node").reply::<wire::Stopping>())
+        .merge(described::failures())
         .merge(buckets::routes())
+        .merge(events::routes())
         .merge(files::routes())
         .merge(history::routes())
         .merge(legacy::routes())
         .merge(proofs::routes())
         .merge(chain::routes())
-        .route("/v1/stop", post(stop))
-        .fallback(unknown_route)
+}
+
+/// All routes, for callers that need no further check: the socket's owner and this process itself.
+pub fn router(node: Arc<Node>) -> Router {
+    let dav = dav::Dav::new(Arc::clone(&node));
+    let others = move |request: Request| {
+        let dav = dav.clone();
+        async move {
+            match dav::is_dav(request.uri().path()) {
+                true => dav::serve(dav, request).await,
+                false => unknown_route(request.uri().clone()).await.into_response(),
+            }
+        }
+    };
+    routes()
+        .router()
+        .fallback(others)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&node), refuse_at_the_end))
         .with_state(node)
 }
 
-/// All routes for TCP: requests that a foreign web page caused are refused.
-pub fn public_router(node: Arc<Node>) -> Router {
-    router(node).layer(axum::middleware::from_fn(guard::check))
+/// All routes for TCP: requests that a foreign web page caused are refused, and slow ones cut off.
+pub fn public_router(node: Arc<Node>, guard: Arc<Guard>) -> Router {
+    guarded(router(node), guard)
 }
 
 /// The predecessor's chain routes alone, as its own service had them.
-pub fn chain_router(node: Arc<Node>) -> Router {
-    Router::new()
-        .merge(chain::routes())
-        .route("/", get(chain::home))
+pub fn chain_router(node: Arc<Node>, guard: Arc<Guard>) -> Router {
+    let routes = chain::routes()
+        .get("/", chain::home, about("A greeting with the chain's id").reply::<String>())
+        .router()
         .fallback(unknown_route)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&node), refuse_at_the_end))
-        .layer(axum::middleware::from_fn(guard::check))
-        .with_state(node)
+        .with_state(node);
+    guarded(routes, guard)
+}
+
+fn guarded(router: Router, guard: Arc<Guard>) -> Router {
+    let paced = axum::middleware::map_request(async |request: Request| body::paced(request));
+    router.layer(paced).layer(axum::middleware::from_fn_with_state(guard, guard::check))
+}
+
+/// The OpenAPI document of all routes, made once.
+async fn openapi() -> Response {
+    static DOCUMENT: LazyLock<String> = LazyLock::new(|| routes().document().to_json().unwrap_or_default());
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str()).into_response()
 }
 
 /// Whoever asks a node that ends is told to ask the next one.
@@ -80,12 +121,11 @@ async fn readyz(State(node): State<Arc<Node>>) -> Response {
 
 async fn stop(State(node): State<Arc<Node>>) -> Response {
     node.request_stop();
-    json(&serde_json::json!({"v": wire::V, "stopping": true}))
+    json(&wire::Stopping { v: wire::V, stopping: true })
 }
 
-async fn unknown_route(uri: Uri) -> Response {
-    let text = format!("there is nothing at {}", uri.path());
-    failure(&Error::new(Kind::Failed, text), StatusCode::NOT_FOUND)
+async fn unknown_route(uri: Uri) -> Error {
+    Error::new(Kind::NotFound, format!("there is nothing at {}", uri.path()))
 }
 
 /// Run a blocking call of the node on a worker thread and answer with its result as JSON.

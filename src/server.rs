@@ -9,25 +9,31 @@ use crate::config::{Config, Listen};
 use crate::error::{Error, Kind, Result};
 use crate::name::BucketName;
 use crate::node::{Node, Role};
-use crate::rest::{self, wire};
+use crate::rest::{self, Guard, wire};
 use crate::root::{Root, RootLock, locked};
-use crate::socket;
+use crate::{socket, tls};
 use axum::Router;
 use axum::serve::{Listener, ListenerExt};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 
 /// How long requests under way may take at the end.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A client that has not sent the head of its request after this is dropped.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+/// A head has at most this many bytes and fields; who sends more is answered 431.
+const HEAD_BYTES: usize = 128 * 1024;
+const HEAD_FIELDS: usize = 100;
+/// Connections of a listener at once, at most: they leave descriptors for files.
+const CONNECTIONS: u64 = 1024;
 
 /// How often the node looks whether somebody else has unmounted a bucket.
 const LOOK: Duration = Duration::from_secs(1);
@@ -92,6 +98,7 @@ async fn serve(
     if let Some(address) = tcp.as_ref().and_then(|listener| listener.local_addr().ok()) {
         node.set_rest(address);
     }
+    let protection = Protection::of(config, node)?;
     let chain = match config.chain_listen {
         Listen::Off => None,
         Listen::On(address) => Some(TcpListener::bind(address).await.map_err(|e| taken(address, &e))?),
@@ -105,11 +112,15 @@ async fn serve(
 
     let stopping = node.stopping();
     let (ended, end) = watch::channel(false);
-    let own = tokio::spawn(accept(unix, rest::router(Arc::clone(node)), end.clone()));
-    let public = tcp
-        .map(|tcp| tokio::spawn(accept(tcp.tap_io(send_at_once), rest::public_router(Arc::clone(node)), end.clone())));
-    let chain =
-        chain.map(|tcp| tokio::spawn(accept(tcp.tap_io(send_at_once), rest::chain_router(Arc::clone(node)), end)));
+    let own = tokio::spawn(accept(unix, rest::router(Arc::clone(node)), None, end.clone()));
+    let public = tcp.map(|tcp| {
+        let router = rest::public_router(Arc::clone(node), protection.guard(config.listen));
+        tokio::spawn(accept(tcp.tap_io(send_at_once), router, protection.tls.clone(), end.clone()))
+    });
+    let chain = chain.map(|tcp| {
+        let router = rest::chain_router(Arc::clone(node), protection.guard(config.chain_listen));
+        tokio::spawn(accept(tcp.tap_io(send_at_once), router, protection.tls.clone(), end))
+    });
 
     let result = match begin(node, first, reporter).await {
         Ok(ready) => {
@@ -206,13 +217,57 @@ async fn wait_for_end(node: &Arc<Node>, signals: &mut Signals, mut stopping: wat
     }
 }
 
-async fn accept(mut listener: impl Listener, router: Router, mut end: watch::Receiver<bool>) {
+/// What clients on TCP must bring, and what they find.
+struct Protection {
+    token: Option<String>,
+    names: Vec<String>,
+    tls: Option<TlsAcceptor>,
+}
+
+impl Protection {
+    fn of(config: &Config, node: &Node) -> Result<Protection> {
+        let token = config.token_file.as_deref().map(tls::token).transpose()?;
+        let tls = match config.tls {
+            false => None,
+            true => {
+                let (acceptor, fingerprint) = tls::acceptor(node.root(), &config.names)?;
+                tracing::info!(%fingerprint, "certificate");
+                node.set_fingerprint(fingerprint);
+                Some(acceptor)
+            }
+        };
+        Ok(Protection { token, names: config.names.clone(), tls })
+    }
+
+    fn guard(&self, listen: Listen) -> Arc<Guard> {
+        let reachable = matches!(listen, Listen::On(address) if !address.ip().to_canonical().is_loopback());
+        Arc::new(Guard::new(self.token.as_deref(), self.names.clone(), reachable))
+    }
+}
+
+async fn accept(mut listener: impl Listener, router: Router, tls: Option<TlsAcceptor>, mut end: watch::Receiver<bool>) {
     let graceful = GracefulShutdown::new();
+    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let places = descriptors.map_or(CONNECTIONS, |most| (most / 4).clamp(1, CONNECTIONS));
+    let places = Arc::new(Semaphore::new(places as usize));
     loop {
         tokio::select! {
             // Who connected before the socket was removed is accepted first, and told that the node ends.
             biased;
-            (stream, _) = listener.accept() => connection(stream, router.clone(), &graceful),
+            ((stream, _), place) = next(&mut listener, &places) => {
+                let (router, watcher, tls) = (router.clone(), graceful.watcher(), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => connection(stream, router, watcher).await,
+                        Some(tls) => match tokio::time::timeout(HEAD_PATIENCE, tls.accept(stream)).await {
+                            Ok(Ok(stream)) => connection(stream, router, watcher).await,
+                            Ok(Err(e)) => tracing::debug!(error = %e, "no TLS"),
+                            Err(_) => tracing::debug!("no TLS in time"),
+                        },
+                    }
+                    drop(place);
+                });
+            }
             () = reached(&mut end) => break,
         }
     }
@@ -220,6 +275,15 @@ async fn accept(mut listener: impl Listener, router: Router, mut end: watch::Rec
     if tokio::time::timeout(PATIENCE, graceful.shutdown()).await.is_err() {
         tracing::warn!("requests were still under way at the end");
     }
+}
+
+/// The next connection, once there is a place for it: those beyond wait in the kernel's queue.
+async fn next<L: Listener>(
+    listener: &mut L,
+    places: &Arc<Semaphore>,
+) -> ((L::Io, L::Addr), Option<OwnedSemaphorePermit>) {
+    let place = Arc::clone(places).acquire_owned().await.ok();
+    (listener.accept().await, place)
 }
 
 /// Wait until it is true. A sender that is gone is as good.
@@ -233,19 +297,13 @@ fn send_at_once(stream: &mut TcpStream) {
     }
 }
 
-fn connection(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    router: Router,
-    graceful: &GracefulShutdown,
-) {
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router, watcher: Watcher) {
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE);
-    let served = graceful.watch(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
-    tokio::spawn(async move {
-        if let Err(e) = served.await {
-            tracing::debug!(error = %e, "a connection ended early");
-        }
-    });
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_buf_size(HEAD_BYTES).max_headers(HEAD_FIELDS);
+    let served = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    if let Err(e) = watcher.watch(served).await {
+        tracing::debug!(error = %e, "a connection ended early");
+    }
 }
 
 /// The failure of a `wizefs node` when another one serves the root.

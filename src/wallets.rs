@@ -71,7 +71,7 @@ pub fn find(root: &Root, name_or_address: &str) -> Result<Kept> {
     let address = name_or_address.parse::<AddressHash>().ok();
     let found = list(root)?.into_iter().find(|wallet| Some(wallet.address) == address);
     found.ok_or_else(|| {
-        Error::new(Kind::Failed, format!("no wallet here has the name or address {name_or_address}"))
+        Error::new(Kind::NotFound, format!("no wallet here has the name or address {name_or_address}"))
             .hint("wizefs wallet list shows those there are")
     })
 }

@@ -4,6 +4,7 @@ use crate::bucket::{Bucket, ContentCheck, Found, Stored, SyncReport};
 use crate::error::{FsError, FsResult};
 use crate::import::{ImportProgress, Watch};
 use crate::path::BucketPath;
+use crate::verified::Verified;
 use crate::vfs::{Kernel, Trust, Vfs};
 use crate::zip::{ArchiveCheck, Unread, ZipBucket};
 use rustix::io::Errno;
@@ -106,6 +107,39 @@ impl AnyBucket {
         }
     }
 
+    /// As [`Bucket::make_dir`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn make_dir(&self, path: &BucketPath, mode: u32) -> FsResult<()> {
+        match self {
+            Self::Loopback(bucket) => bucket.make_dir(path, mode),
+            Self::Zip(_) => read_only(),
+        }
+    }
+
+    /// As [`Bucket::remove_dir`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn remove_dir(&self, path: &BucketPath) -> FsResult<()> {
+        match self {
+            Self::Loopback(bucket) => bucket.remove_dir(path),
+            Self::Zip(_) => read_only(),
+        }
+    }
+
+    /// As [`Bucket::rename`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn rename(&self, from: &BucketPath, to: &BucketPath) -> FsResult<()> {
+        match self {
+            Self::Loopback(bucket) => bucket.rename(from, to),
+            Self::Zip(_) => read_only(),
+        }
+    }
+
     /// As [`Bucket::list`].
     ///
     /// # Errors
@@ -136,6 +170,17 @@ impl AnyBucket {
         match self {
             Self::Loopback(bucket) => bucket.open_file(path),
             Self::Zip(bucket) => bucket.open_file(path),
+        }
+    }
+
+    /// As [`Bucket::open_verified`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_verified(&self, path: &BucketPath, size: u64, expected: &[u8; 32]) -> FsResult<Verified> {
+        match self {
+            Self::Loopback(bucket) => bucket.open_verified(path, size, expected),
+            Self::Zip(bucket) => bucket.open_verified(path, size, expected),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod doubt;
 mod files;
+mod folders;
 
 pub use files::{ContentCheck, Found, FoundKind, Stored};
 
@@ -237,6 +238,8 @@ impl Bucket {
     /// # Errors
     /// The problem that keeps the ledger from taking it.
     pub fn drain(&self) -> FsResult<()> {
+        // Whoever gives a name away has noted by then what came with it.
+        drop(self.recorder.lock_names());
         self.recorder.stream.drain()
     }
 

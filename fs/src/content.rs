@@ -4,7 +4,8 @@
 //! the bucket so that damage can be narrowed to byte ranges. The root equals plain BLAKE3 of the content.
 
 use crate::change::Hashes;
-use crate::error::FsResult;
+use crate::error::{FsError, FsResult};
+use crate::verified::{GROUP_BYTES, InnerHashes};
 use bao_tree::io::outboard::PostOrderOutboard;
 use bao_tree::io::sync::{outboard_post_order, valid_ranges};
 use bao_tree::{BaoTree, BlockSize, ChunkRanges};
@@ -16,8 +17,6 @@ use std::path::{Path, PathBuf};
 
 /// Groups of 2^4 chunks of 1 KiB.
 const GROUP: BlockSize = BlockSize::from_chunk_log(4);
-/// Files of at most one group have no outboard.
-const GROUP_BYTES: u64 = 16 * 1024;
 /// Bytes read at once; between two reads a hash job can be stopped.
 const CHUNK_BYTES: usize = 1024 * 1024;
 const MAGIC: &[u8; 8] = b"wizob\0\0\x01";
@@ -111,6 +110,7 @@ impl Outboards {
         keep_going: &mut dyn FnMut() -> bool,
     ) -> FsResult<Option<Hashes>> {
         let path = self.path(ino);
+        // Content of one group has none.
         if size <= GROUP_BYTES {
             let hashes = hash(file, size, keep_going, io::sink())?;
             return Ok(hashes);
@@ -125,6 +125,27 @@ impl Outboards {
             tracing::warn!(path = %path.display(), %error, "inner hashes not kept");
         }
         Ok(Some(hashes))
+    }
+
+    /// The inner hashes of `file`, whose content has the BLAKE3 `expected`. Lost ones are made anew, and kept, from content
+    /// that is as expected.
+    ///
+    /// # Errors
+    /// [`FsError::Damaged`] when they are lost and the content is not as expected; what reading answers.
+    pub fn inner_hashes(&self, ino: u64, file: &File, size: u64, expected: &[u8; 32]) -> FsResult<InnerHashes> {
+        let path = self.path(ino);
+        if let Some(kept) = kept_for(&path, size, expected) {
+            return Ok(InnerHashes { file: kept, start: HEADER_BYTES, path: Some(path) });
+        }
+        let temporary = self.dir.join(format!("{ino:016x}.{:?}.new", std::thread::current().id()));
+        let mut keep = Keep::create(&temporary);
+        let hashes = hash(file, size, &mut || true, &mut keep).inspect_err(|_| discard(&temporary))?;
+        if hashes.is_none_or(|hashes| hashes.blake3 != *expected) {
+            discard(&temporary);
+            return Err(FsError::Damaged("the content is not what was recorded".into()));
+        }
+        keep.finish(expected, size, &temporary, &path)?;
+        Ok(InnerHashes { file: File::open(&path)?, start: HEADER_BYTES, path: Some(path) })
     }
 
     /// Forget what is kept for `ino`.
@@ -172,6 +193,16 @@ impl Outboards {
         let matches = &header[..8] == MAGIC && header[8..40] == root[..] && data.len() as u64 == tree.outboard_size();
         matches.then(|| PostOrderOutboard { root: (*root).into(), tree, data: data.to_vec() })
     }
+}
+
+/// The open outboard at `path`, if it is of that content.
+fn kept_for(path: &Path, size: u64, root: &[u8; 32]) -> Option<File> {
+    let file = File::open(path).ok()?;
+    let mut header = [0; HEADER_BYTES as usize];
+    file.read_exact_at(&mut header, 0).ok()?;
+    let expected = HEADER_BYTES + BaoTree::new(size, GROUP).outboard_size();
+    let same = &header[..8] == MAGIC && header[8..40] == root[..] && header[40..] == size.to_le_bytes();
+    (same && file.metadata().ok()?.len() == expected).then_some(file)
 }
 
 /// A file being written whose failure is remembered instead of reported at once.

@@ -39,6 +39,9 @@ pub enum FsError {
     /// A passphrase is missing or wrong.
     #[error("{0}")]
     Passphrase(String),
+    /// The content is not what was recorded.
+    #[error("{0}")]
+    Damaged(String),
     /// Stopped on request.
     #[error("interrupted")]
     Interrupted,
@@ -56,7 +59,7 @@ impl FsError {
             Self::Path(_) => Errno::INVAL,
             Self::Sink(SinkError::NoSpace(_)) => Errno::NOSPC,
             Self::Sink(SinkError::Broken(_)) => Errno::ROFS,
-            Self::State { .. } | Self::Archive(_) => Errno::IO,
+            Self::State { .. } | Self::Archive(_) | Self::Damaged(_) => Errno::IO,
             Self::Passphrase(_) => Errno::ACCESS,
             Self::Busy(_) => Errno::BUSY,
             Self::Interrupted => Errno::INTR,

@@ -46,7 +46,8 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     let Some((_, name)) = path.split_last() else {
         return Err(Error::new(Kind::Usage, "name the file to get"));
     };
-    let uri = format!("/v1/buckets/{}/files/{}", segment(bucket.as_str().as_bytes()), segments(path.as_bytes()));
+    let (origin, file) = (segment(bucket.as_str().as_bytes()), segments(path.as_bytes()));
+    let uri = format!("/v1/buckets/{origin}/files/{file}?check_first=true");
     if args.dest.as_deref().is_some_and(|dest| dest.as_os_str() == "-") {
         let stored = context.with_node(|client| {
             let (stored, _) = fetch(client, &uri, |chunk| context.out.raw(chunk))?;

@@ -61,6 +61,9 @@ fn tell(context: &Context, ready: serde_json::Value) -> Result<()> {
     let pid = status.node.pid.unwrap_or_default();
     let rest = status.node.rest.as_deref().unwrap_or("off");
     context.out.done(&format!("the node runs (pid {pid}, REST {rest})"));
+    if let Some(fingerprint) = &status.node.tls {
+        context.out.done(&format!("its certificate has the SHA-256 fingerprint {fingerprint}"));
+    }
     context.out.hint("wizefs stop");
     Ok(())
 }

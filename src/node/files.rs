@@ -4,19 +4,18 @@ use super::{Node, OpenBucket, trouble};
 use crate::error::{Error, Kind, Result};
 use crate::name::BucketName;
 use crate::rest::wire::{self, TxStatus};
-use std::fs::File;
 use std::io::Read;
-use wizefs_fs::{AnyBucket, BucketPath, Found, FoundKind};
+use wizefs_fs::{AnyBucket, BucketPath, Found, FoundKind, FsError, Verified};
 use wizefs_ledger::{Content, Entry, EntryNode, Hash, History, Leaf, Logged, Order, TreePath};
 
-/// A file that was compared with the ledger and may be read.
-pub struct Fetched {
-    /// What the ledger says of it.
+/// What the ledger says of a file that is there.
+pub struct Recorded {
+    /// As it is told.
     pub stored: wire::Stored,
     /// Permission bits.
     pub mode: u32,
-    /// Its content, from the start.
-    pub file: File,
+    /// Its BLAKE3.
+    blake3: [u8; 32],
 }
 
 impl Node {
@@ -51,12 +50,12 @@ impl Node {
         })
     }
 
-    /// The file at `path`, every byte compared with the ledger.
+    /// What the ledger says of the file at `path`.
     ///
     /// # Errors
-    /// [`Kind::FileMissing`], [`Kind::NotAFile`], [`Kind::Busy`] while it is being written, [`Kind::Damaged`] when it is
-    /// not what the ledger says.
-    pub fn get(&self, name: &BucketName, path: &BucketPath) -> Result<Fetched> {
+    /// [`Kind::FileMissing`], [`Kind::NotAFile`], [`Kind::Busy`] while it is being written, [`Kind::Damaged`] when it came
+    /// from outside wizefs.
+    pub fn recorded(&self, name: &BucketName, path: &BucketPath) -> Result<Recorded> {
         let bucket = self.bucket(name)?;
         let fs = bucket.fs.read();
         let found = existing(&fs, name, path)?;
@@ -74,15 +73,11 @@ impl Node {
         let Content::File { size, hashes: Some(hashes) } = leaf.content else {
             return Err(Error::new(Kind::Busy, format!("{name}/{path} is still being written")));
         };
-        let file = fs.open_file(path).map_err(|e| trouble::cannot("read", name, path, e))?;
-        let checked = fs.check_content(path, &hashes.blake3).map_err(|e| trouble::cannot("read", name, path, e))?;
-        if checked.hashes.blake3 != hashes.blake3 || checked.size != size {
-            let text = format!("{name}/{path} is not what the ledger says");
-            return Err(Error::new(Kind::Damaged, text).hint(format!("wizefs verify {name}/{path}")));
-        }
-        // A transaction that a power cut could take back is shown to nobody.
-        self.ledger.sync().map_err(trouble::ledger)?;
         let logged = self.logged(&entry.content_txid())?;
+        if status_of(logged.as_ref()) == TxStatus::Pending {
+            // A transaction that a power cut could take back is shown to nobody. A final one is on the disk.
+            self.ledger.sync().map_err(trouble::ledger)?;
+        }
         let stored = wire::Stored {
             v: wire::V,
             txid: Some(entry.content_txid().to_string()),
@@ -95,7 +90,61 @@ impl Node {
             sha256: wire::hex(&hashes.sha256),
             verified: Some(true),
         };
-        Ok(Fetched { stored, mode: leaf.mode, file })
+        Ok(Recorded { stored, mode: leaf.mode, blake3: hashes.blake3 })
+    }
+
+    /// The content of a file that [`Node::recorded`] told of, compared with the ledger while it is read; with `check_first`
+    /// all of it here already. Should somebody have replaced the file in between, it is the new one, and what the ledger says
+    /// of that.
+    ///
+    /// # Errors
+    /// As [`Node::recorded`]; [`Kind::Damaged`] when it is not what the ledger says.
+    pub fn open_recorded(
+        &self,
+        name: &BucketName,
+        path: &BucketPath,
+        mut recorded: Recorded,
+        check_first: bool,
+    ) -> Result<(Recorded, Verified)> {
+        let bucket = self.bucket(name)?;
+        loop {
+            let opened = bucket.fs.read().open_verified(path, recorded.stored.size, &recorded.blake3);
+            let checked = opened.and_then(|content| {
+                if check_first {
+                    content.check()?
+                } else {
+                    content.check_beginning()?
+                }
+                Ok(content)
+            });
+            match checked {
+                Ok(content) => return Ok((recorded, content)),
+                Err(FsError::Damaged(_)) => {}
+                Err(error) => return Err(trouble::cannot("read", name, path, error)),
+            }
+            // Is it a newer content that the ledger has not been told of? What is not established is, then all is handed over.
+            let fs = bucket.fs.read();
+            if fs.is_pending(path) {
+                fs.sync().map_err(trouble::fs)?;
+            }
+            fs.drain().map_err(trouble::fs)?;
+            drop(fs);
+            let now = self.recorded(name, path)?;
+            if now.stored.txid == recorded.stored.txid {
+                let text = format!("{name}/{path} is not what the ledger says");
+                return Err(Error::new(Kind::Damaged, text).hint(format!("wizefs verify {name}/{path}")));
+            }
+            recorded = now;
+        }
+    }
+
+    /// The file at `path`, every byte compared with the ledger before this returns, and again while it is read.
+    ///
+    /// # Errors
+    /// As [`Node::open_recorded`].
+    pub fn get(&self, name: &BucketName, path: &BucketPath) -> Result<(Recorded, Verified)> {
+        let recorded = self.recorded(name, path)?;
+        self.open_recorded(name, path, recorded, true)
     }
 
     /// Remove a file or symbolic link; final when this returns.
@@ -164,7 +213,7 @@ impl Node {
     }
 
     /// `recorded` is sorted by name bytes, as the ledger gives it.
-    fn entry(&self, found: &Found, recorded: &[(Vec<u8>, Entry)]) -> Result<wire::Entry> {
+    pub(super) fn entry(&self, found: &Found, recorded: &[(Vec<u8>, Entry)]) -> Result<wire::Entry> {
         let name = found.path.as_bytes().rsplit(|b| *b == b'/').next().unwrap_or_default();
         let known = recorded.binary_search_by(|(other, _)| other.as_slice().cmp(name)).ok();
         let known = known.map(|at| &recorded[at].1);
@@ -242,7 +291,7 @@ impl Node {
     }
 }
 
-fn existing(fs: &AnyBucket, name: &BucketName, path: &BucketPath) -> Result<Found> {
+pub(super) fn existing(fs: &AnyBucket, name: &BucketName, path: &BucketPath) -> Result<Found> {
     let found = fs.inspect(path).map_err(|e| trouble::cannot("look at", name, path, e))?;
     found.ok_or_else(|| {
         let error = Error::new(Kind::FileMissing, format!("there is no {path} in {name}"));

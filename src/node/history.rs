@@ -20,7 +20,7 @@ const PAGE: usize = 256;
 const FOLLOW_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What of the log is wanted.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Deserialize, utoipa::IntoParams)]
 #[serde(default)]
 pub struct LogQuery {
     /// At most so many, the newest.
@@ -98,7 +98,7 @@ impl Node {
     /// Erase what a transaction says.
     ///
     /// # Errors
-    /// [`Kind::Failed`] for one that is unknown, pending, current or not about a file.
+    /// [`Kind::Refused`] for one that is unknown, pending, current or not about a file.
     pub fn forget(&self, txid: &str) -> Result<wire::Forgotten> {
         let txid: wizefs_ledger::Hash = txid.parse().map_err(|_| {
             Error::new(Kind::Usage, "a transaction is named by 64 hexadecimal digits")
@@ -111,7 +111,7 @@ impl Node {
     /// A block, by height or hash; the newest without.
     ///
     /// # Errors
-    /// [`Kind::Failed`] when there is no such block; the ledger cannot be read.
+    /// [`Kind::NotFound`] when there is no such block; the ledger cannot be read.
     pub fn block(&self, which: Option<&str>) -> Result<wire::Block> {
         let found = match which.map(|text| (text.parse::<u64>(), text.parse::<wizefs_ledger::Hash>())) {
             None => Ok(Some(self.ledger.tip())),
@@ -121,7 +121,7 @@ impl Node {
         };
         let missing = || {
             let text = format!("there is no block {}", which.unwrap_or_default());
-            Error::new(Kind::Failed, text).hint("wizefs status tells the height of the newest")
+            Error::new(Kind::NotFound, text).hint("wizefs status tells the height of the newest")
         };
         let block = found.map_err(trouble::ledger)?.ok_or_else(missing)?;
         let (header, mut names) = (&block.header, Names::default());
@@ -210,10 +210,10 @@ fn problem_of(problem: wizefs_ledger::Problem) -> wire::Problem {
 
 /// Names of buckets, looked up once per reply.
 #[derive(Default)]
-struct Names(HashMap<BucketId, Option<String>>);
+pub(super) struct Names(HashMap<BucketId, Option<String>>);
 
 impl Names {
-    fn line(&mut self, node: &Node, logged: &Logged) -> Result<wire::LogLine> {
+    pub(super) fn line(&mut self, node: &Node, logged: &Logged) -> Result<wire::LogLine> {
         let bucket = match logged::bucket_id(logged) {
             Some(id) => self.name(node, id)?,
             None => None,

@@ -57,6 +57,7 @@ impl Node {
             remove_folder(&place.path, place.ours);
         })?;
         tracing::info!(bucket = %name, mountpoint = %place.path.display(), "mounted");
+        self.events.mounted(name, &place.path, bucket.fs.read().is_read_only() || request.read_only);
         Ok(wire::Mounted {
             v: wire::V,
             bucket: name.clone(),
@@ -157,6 +158,7 @@ impl Node {
         remove_folder(&path, ours);
         self.registry.lock().set_mountpoint(name, None)?;
         tracing::info!(bucket = %name, detached, "unmounted");
+        self.events.unmounted(name, &path, detached);
         Ok(detached)
     }
 

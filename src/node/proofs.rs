@@ -75,8 +75,8 @@ impl Node {
     /// # Errors
     /// As [`Node::get`]; [`Kind::Usage`] for a range that the file does not have or that is too long.
     pub fn slice(&self, name: &BucketName, path: &BucketPath, first: u64, last: u64) -> Result<Vec<u8>> {
-        let fetched = self.get(name, path)?;
-        let size = fetched.stored.size;
+        let (recorded, content) = self.get(name, path)?;
+        let size = recorded.stored.size;
         if first > last || last >= size {
             return Err(Error::new(Kind::Usage, format!("{name}/{path} has {size} bytes, so no range {first}-{last}")));
         }
@@ -84,8 +84,8 @@ impl Node {
             let text = format!("a proof of a range holds at most {} bytes", slice::MOST);
             return Err(Error::new(Kind::Usage, text).hint("prove the whole file, or several ranges"));
         }
-        let root = wire::unhex(&fetched.stored.blake3).ok_or_else(|| Error::new(Kind::Internal, "no hash"))?;
-        let made = slice::encode(&fetched.file, &root, size, first, last);
+        let root = wire::unhex(&recorded.stored.blake3).ok_or_else(|| Error::new(Kind::Internal, "no hash"))?;
+        let made = slice::encode(content.file(), &root, size, first, last);
         made.map_err(|e| Error::io(Kind::Failed, format!("cannot read {name}/{path}"), &e))
     }
 

@@ -121,6 +121,7 @@ impl Sealer {
         tracing::debug!(height = block.header.height, count = block.header.count, "sealed");
         *self.shared.blocks.lock() += 1;
         self.shared.sealed.notify_all();
+        node.events.ring();
         Ok(())
     }
 

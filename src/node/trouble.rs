@@ -17,6 +17,7 @@ pub(crate) fn fs(error: FsError) -> Error {
         FsError::Sink(SinkError::Broken(_)) => Kind::LedgerDamaged,
         FsError::State { .. } => Kind::Failed,
         FsError::Archive(_) => Kind::Archive,
+        FsError::Damaged(_) => Kind::Damaged,
         FsError::Passphrase(_) => Kind::Passphrase,
         FsError::Busy(_) => Kind::Busy,
         FsError::Interrupted => Kind::Failed,
@@ -51,7 +52,8 @@ fn of_errno(errno: Errno) -> Kind {
 /// A failure of the ledger at work.
 pub(crate) fn ledger(error: LedgerError) -> Error {
     let kind = match &error {
-        LedgerError::Refused(_) | LedgerError::Store(_) => Kind::Failed,
+        LedgerError::Refused(_) => Kind::Refused,
+        LedgerError::Store(_) => Kind::Failed,
         LedgerError::Full => Kind::NoSpace,
         LedgerError::Poisoned(_) => Kind::LedgerDamaged,
     };

@@ -2,26 +2,50 @@
 
 use crate::error::{Error, Kind};
 use crate::node::Node;
-use crate::rest::{answer, blocking, bucket_at, json, parse, stream, wire};
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{Query, State};
+use crate::rest::body::{Asked, Sent};
+use crate::rest::described::{Routes, about};
+use crate::rest::{answer, blocking, bucket_at, json, stream, wire};
+use axum::extract::State;
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
 use serde::Deserialize;
 use std::sync::Arc;
+use utoipa::IntoParams;
 
-pub(super) fn routes() -> Router<Arc<Node>> {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/buckets", get(list).post(create))
-        .route("/v1/buckets/{bucket}", delete(remove))
-        .route("/v1/buckets/{bucket}/check", get(check))
-        .route("/v1/buckets/{bucket}/mount", post(mount))
-        .route("/v1/buckets/{bucket}/unmount", post(unmount))
-        .route("/v1/buckets/{bucket}/sync", post(sync_one))
-        .route("/v1/sync", post(sync_all))
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .get("/v1/status", status, about("The node at a glance").reply::<wire::Status>())
+        .get("/v1/buckets", list, about("All buckets").reply::<wire::Buckets>())
+        .post(
+            "/v1/buckets",
+            create,
+            about("Make a bucket; with `from`, progress comes as lines before it")
+                .body::<wire::Create>()
+                .reply::<wire::Created>()
+                .lines::<wire::CreateLine>(),
+        )
+        .delete(
+            "/v1/buckets/{bucket}",
+            remove,
+            about("Delete a bucket").query::<DeleteQuery>().reply::<wire::Deleted>(),
+        )
+        .get("/v1/buckets/{bucket}/check", check, about("Structure and mount state").reply::<wire::Checked>())
+        .post(
+            "/v1/buckets/{bucket}/mount",
+            mount,
+            about("Mount a bucket").body::<wire::MountRequest>().reply::<wire::Mounted>(),
+        )
+        .post(
+            "/v1/buckets/{bucket}/unmount",
+            unmount,
+            about("Unmount, then settle and seal").query::<UnmountQuery>().reply::<wire::Unmounted>(),
+        )
+        .post("/v1/buckets/{bucket}/sync", sync_one, synced())
+        .post("/v1/sync", sync_all, synced())
+}
+
+fn synced() -> crate::rest::described::About {
+    about("The barrier: everything done so far is final").query::<SyncQuery>().reply::<wire::Synced>()
 }
 
 async fn status(State(node): State<Arc<Node>>) -> Response {
@@ -33,8 +57,8 @@ async fn list(State(node): State<Arc<Node>>) -> Response {
 }
 
 /// JSON lines: progress while a directory is adopted, then the bucket. A client that goes away interrupts the import.
-async fn create(State(node): State<Arc<Node>>, body: Bytes) -> Response {
-    let request: wire::Create = match parse(&body) {
+async fn create(State(node): State<Arc<Node>>, sent: Sent) -> Response {
+    let request: wire::Create = match sent.json() {
         Ok(request) => request,
         Err(error) => return error.into_response(),
     };
@@ -49,13 +73,14 @@ async fn create(State(node): State<Arc<Node>>, body: Bytes) -> Response {
     })
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default)]
 struct DeleteQuery {
+    /// Unmount it first.
     unmount: bool,
 }
 
-async fn remove(State(node): State<Arc<Node>>, uri: Uri, Query(query): Query<DeleteQuery>) -> Response {
+async fn remove(State(node): State<Arc<Node>>, uri: Uri, Asked(query): Asked<DeleteQuery>) -> Response {
     match bucket_at(&uri, 2) {
         Ok(name) => answer(move || node.delete(&name, query.unmount)).await,
         Err(error) => error.into_response(),
@@ -69,8 +94,8 @@ async fn check(State(node): State<Arc<Node>>, uri: Uri) -> Response {
     }
 }
 
-async fn mount(State(node): State<Arc<Node>>, uri: Uri, body: Bytes) -> Response {
-    let request: wire::MountRequest = match parse(&body) {
+async fn mount(State(node): State<Arc<Node>>, uri: Uri, sent: Sent) -> Response {
+    let request: wire::MountRequest = match sent.json() {
         Ok(request) => request,
         Err(error) => return error.into_response(),
     };
@@ -83,13 +108,14 @@ async fn mount(State(node): State<Arc<Node>>, uri: Uri, body: Bytes) -> Response
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default)]
 struct UnmountQuery {
+    /// Detach it when programs use it.
     lazy: bool,
 }
 
-async fn unmount(State(node): State<Arc<Node>>, uri: Uri, Query(query): Query<UnmountQuery>) -> Response {
+async fn unmount(State(node): State<Arc<Node>>, uri: Uri, Asked(query): Asked<UnmountQuery>) -> Response {
     let name = match bucket_at(&uri, 2) {
         Ok(name) => name,
         Err(error) => return error.into_response(),
@@ -100,19 +126,20 @@ async fn unmount(State(node): State<Arc<Node>>, uri: Uri, Query(query): Query<Un
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default)]
 struct SyncQuery {
+    /// Fail when files are still being written.
     strict: bool,
 }
 
-async fn sync_one(State(node): State<Arc<Node>>, uri: Uri, Query(query): Query<SyncQuery>) -> Response {
+async fn sync_one(State(node): State<Arc<Node>>, uri: Uri, Asked(query): Asked<SyncQuery>) -> Response {
     match bucket_at(&uri, 2) {
         Ok(name) => answer(move || node.sync(Some(&name), query.strict)).await,
         Err(error) => error.into_response(),
     }
 }
 
-async fn sync_all(State(node): State<Arc<Node>>, Query(query): Query<SyncQuery>) -> Response {
+async fn sync_all(State(node): State<Arc<Node>>, Asked(query): Asked<SyncQuery>) -> Response {
     answer(move || node.sync(None, query.strict)).await
 }

@@ -4,13 +4,13 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::node::Node;
-use crate::rest::{answer, blocking, json, parse, segment, wire};
-use axum::Router;
+use crate::rest::body::Sent;
+use crate::rest::described::{Routes, about};
+use crate::rest::{answer, blocking, json, segment, wire};
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde::Deserialize;
@@ -19,23 +19,31 @@ use serde_json::{Map, Value, json as value};
 use std::sync::Arc;
 use wizefs_ledger::{AddressHash, Block, Envelope, Hash, PublicKey, Signature, Transaction, Wallet};
 
-pub(super) fn routes() -> Router<Arc<Node>> {
-    Router::new()
-        .route("/wallet/{address}", get(balance))
-        .route("/wallet/new", post(new_wallet))
-        .route("/wallets/list", get(list_wallets))
-        .route("/send", post(send))
-        .route("/prepare", post(prepare))
-        .route("/sign", post(sign))
-        .route("/blockchain/print", get(print))
-        .route("/block/{*hash}", get(block))
-        .route("/v1/wallets", get(wallets))
-        .route("/v1/wallets/{name}", get(wallet))
-        .route("/v1/transfers/draft", post(draft))
-        .route("/v1/transfers", post(transfer))
-        .route("/v1/blocks", get(tip))
-        .route("/v1/blocks/{which}", get(one_block))
-        .route("/v1/mine", post(mine))
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .get("/wallet/{address}", balance, about("Coins of an address").reply::<Value>())
+        .post("/wallet/new", new_wallet, about("A new key, which is not kept").reply::<Value>())
+        .get("/wallets/list", list_wallets, about("Addresses of the node's wallets").reply::<Value>())
+        .post("/send", send, about("Send coins of the node's wallet").body::<SendRequest>().reply::<Value>())
+        .post("/prepare", prepare, about("Draft a transfer to be signed elsewhere").body::<Prepare>().reply::<Value>())
+        .post("/sign", sign, about("Submit the signature of a draft").body::<Sign>().reply::<Value>())
+        .get("/blockchain/print", print, about("Every block, newest first").reply::<Value>())
+        .get("/block/{*hash}", block, about("One block").reply::<Value>())
+        .get("/v1/wallets", wallets, about("The node's wallets").reply::<wire::Wallets>())
+        .get("/v1/wallets/{name}", wallet, about("One wallet").reply::<wire::Wallet>())
+        .post(
+            "/v1/transfers/draft",
+            draft,
+            about("A transfer to be signed").body::<wire::TransferRequest>().reply::<wire::TransferBytes>(),
+        )
+        .post(
+            "/v1/transfers",
+            transfer,
+            about("Submit a signed transfer").body::<wire::TransferBytes>().reply::<wire::Sent>(),
+        )
+        .get("/v1/blocks", tip, about("The newest block").reply::<wire::Block>())
+        .get("/v1/blocks/{which}", one_block, about("One block, by height or hash").reply::<wire::Block>())
+        .post("/v1/mine", mine, about("Seal now").reply::<wire::Block>())
 }
 
 /// A failure as the predecessor told it: a status and a sentence.
@@ -45,7 +53,7 @@ impl From<Error> for Plain {
     fn from(error: Error) -> Plain {
         let status = match error.kind {
             // What the ledger refuses is the request's fault.
-            Kind::Failed => StatusCode::BAD_REQUEST,
+            Kind::Failed | Kind::Refused | Kind::NotFound => StatusCode::BAD_REQUEST,
             kind => StatusCode::from_u16(kind.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
         };
         Plain(status, error.message)
@@ -73,9 +81,11 @@ async fn reply(work: impl FnOnce() -> std::result::Result<Value, Plain> + Send +
 }
 
 /// A JSON object whose keys may be in any letter case.
-fn body<T: DeserializeOwned>(bytes: &Bytes, complaint: &str) -> std::result::Result<T, Plain> {
-    let object: Map<String, Value> =
-        serde_json::from_slice(bytes).map_err(|_| bad("Could not decode the request body as JSON"))?;
+fn body<T: DeserializeOwned>(sent: &Sent, complaint: &str) -> std::result::Result<T, Plain> {
+    let object: Map<String, Value> = sent.json().map_err(|error| match error.kind {
+        Kind::Usage => bad("Could not decode the request body as JSON"),
+        _ => Plain::from(error),
+    })?;
     let lower = object.into_iter().map(|(key, value)| (key.to_ascii_lowercase(), value)).collect();
     serde_json::from_value(Value::Object(lower)).map_err(|_| bad(complaint))
 }
@@ -119,7 +129,7 @@ fn parties(from: &str, to: &str) -> std::result::Result<AddressHash, Plain> {
     to.parse().map_err(|_| bad("Recipient address is not valid"))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 struct SendRequest {
     from: String,
     to: String,
@@ -128,9 +138,9 @@ struct SendRequest {
     minenow: bool,
 }
 
-async fn send(State(node): State<Arc<Node>>, bytes: Bytes) -> Response {
+async fn send(State(node): State<Arc<Node>>, sent: Sent) -> Response {
     reply(move || {
-        let SendRequest { from, to, amount, minenow } = body(&bytes, "Please check your send request")?;
+        let SendRequest { from, to, amount, minenow } = body(&sent, "Please check your send request")?;
         let to = parties(&from, &to)?;
         node.send(&from, to, amount, minenow)?;
         Ok(value!({"success": true}))
@@ -138,7 +148,7 @@ async fn send(State(node): State<Arc<Node>>, bytes: Bytes) -> Response {
     .await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 struct Prepare {
     from: String,
     to: String,
@@ -146,9 +156,9 @@ struct Prepare {
     pubkey: String,
 }
 
-async fn prepare(State(node): State<Arc<Node>>, bytes: Bytes) -> Response {
+async fn prepare(State(node): State<Arc<Node>>, sent: Sent) -> Response {
     reply(move || {
-        let Prepare { from, to, amount, pubkey } = body(&bytes, "Please check your prepare request")?;
+        let Prepare { from, to, amount, pubkey } = body(&sent, "Please check your prepare request")?;
         let to = parties(&from, &to)?;
         let key: PublicKey = pubkey.parse().map_err(|_| bad("Please check your prepare request"))?;
         if key.address().to_string() != from {
@@ -161,7 +171,7 @@ async fn prepare(State(node): State<Arc<Node>>, bytes: Bytes) -> Response {
     .await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 struct Sign {
     txid: String,
     signatures: Vec<String>,
@@ -169,9 +179,9 @@ struct Sign {
     minenow: bool,
 }
 
-async fn sign(State(node): State<Arc<Node>>, bytes: Bytes) -> Response {
+async fn sign(State(node): State<Arc<Node>>, sent: Sent) -> Response {
     reply(move || {
-        let Sign { txid, signatures, minenow } = body(&bytes, "Please check your sign request")?;
+        let Sign { txid, signatures, minenow } = body(&sent, "Please check your sign request")?;
         let [signature] = signatures.as_slice() else { return Err(bad("Please check your sign request")) };
         let signature: Signature = signature.parse().map_err(|_| bad("Please check your sign request"))?;
         let handle: Hash = txid.parse().map_err(|_| bad("Could not get transaction by txid"))?;
@@ -285,9 +295,9 @@ async fn wallet(State(node): State<Arc<Node>>, uri: Uri) -> Response {
     answer(move || node.wallet_named(&name)).await
 }
 
-async fn draft(State(node): State<Arc<Node>>, bytes: Bytes) -> Response {
+async fn draft(State(node): State<Arc<Node>>, sent: Sent) -> Response {
     answer(move || {
-        let wire::TransferRequest { from, to, amount } = parse(&bytes)?;
+        let wire::TransferRequest { from, to, amount } = sent.json()?;
         let usage = |what: &str| Error::new(Kind::Usage, format!("{what} is not valid"));
         let from: PublicKey = from.parse().map_err(|_| usage("the public key"))?;
         let to: AddressHash = to.parse().map_err(|_| usage("the address"))?;
@@ -297,9 +307,9 @@ async fn draft(State(node): State<Arc<Node>>, bytes: Bytes) -> Response {
     .await
 }
 
-async fn transfer(State(node): State<Arc<Node>>, bytes: Bytes) -> Response {
+async fn transfer(State(node): State<Arc<Node>>, sent: Sent) -> Response {
     answer(move || {
-        let wire::TransferBytes { bytes, minenow } = parse(&bytes)?;
+        let wire::TransferBytes { bytes, minenow } = sent.json()?;
         let bytes = STANDARD.decode(bytes).map_err(|_| Error::new(Kind::Usage, "the transfer is not base64"))?;
         node.transfer(bytes, minenow)
     })
@@ -310,7 +320,8 @@ async fn tip(State(node): State<Arc<Node>>) -> Response {
     answer(move || node.block(None)).await
 }
 
-async fn one_block(State(node): State<Arc<Node>>, Path(which): Path<String>) -> Response {
+async fn one_block(State(node): State<Arc<Node>>, uri: Uri) -> Response {
+    let which = String::from_utf8_lossy(&segment(&uri, 2)).into_owned();
     answer(move || node.block(Some(&which))).await
 }
 

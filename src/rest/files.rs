@@ -2,32 +2,55 @@
 
 use crate::error::Result;
 use crate::name::{BucketName, bucket_path};
-use crate::node::{Fetched, Node};
-use crate::rest::{answer, blocking, bucket_at, rest_of};
-use axum::Router;
+use crate::node::Node;
+use crate::rest::body::{Asked, Upload};
+use crate::rest::described::{About, Routes, about};
+use crate::rest::{answer, body, bucket_at, content, rest_of, wire};
 use axum::body::Body;
-use axum::extract::{Query, State};
-use axum::http::{HeaderValue, Uri, header};
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use futures_util::TryStreamExt;
 use serde::Deserialize;
 use std::sync::Arc;
-use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
+use utoipa::IntoParams;
 use wizefs_fs::BucketPath;
 
-/// Bytes read from a file at a time.
-const CHUNK: usize = 256 * 1024;
 /// Permission bits of a file that came without.
 const DEFAULT_MODE: u32 = 0o644;
 
-pub(super) fn routes() -> Router<Arc<Node>> {
-    Router::new()
-        .route("/v1/buckets/{bucket}/entries", get(list))
-        .route("/v1/buckets/{bucket}/entries/", get(list))
-        .route("/v1/buckets/{bucket}/entries/{*path}", get(list))
-        .route("/v1/buckets/{bucket}/files/{*path}", get(fetch).put(store).delete(remove))
-        .route("/v1/buckets/{bucket}/accept/{*path}", post(accept))
+pub(super) fn routes() -> Routes {
+    let listed = || about("What is in a folder, or at a path").reply::<wire::Entries>();
+    Routes::new()
+        .get("/v1/buckets/{bucket}/entries", list, listed())
+        .get("/v1/buckets/{bucket}/entries/", list, listed())
+        .get("/v1/buckets/{bucket}/entries/{*path}", list, listed())
+        .get(
+            "/v1/buckets/{bucket}/files/{*path}",
+            fetch,
+            about_content("A file, checked against the ledger").query::<FetchQuery>(),
+        )
+        .put(
+            "/v1/buckets/{bucket}/files/{*path}",
+            store,
+            about("Store a file, replacing what is there").query::<StoreQuery>().upload(BYTES).reply::<wire::Stored>(),
+        )
+        .delete("/v1/buckets/{bucket}/files/{*path}", remove, about("Remove a file").reply::<wire::Changed>())
+        .post(
+            "/v1/buckets/{bucket}/accept/{*path}",
+            accept,
+            about("Sign a foreign state as one's own").reply::<wire::Changed>(),
+        )
+}
+
+const BYTES: &str = "application/octet-stream";
+
+/// What is said of a route that gives content.
+pub(super) fn about_content(summary: &str) -> About {
+    about(summary)
+        .field("Range", "parts of it, in bytes")
+        .field("If-None-Match", "entity tags that are at hand: the BLAKE3 in quotes")
+        .field("If-Range", "an entity tag: the parts are wanted only of that content")
+        .media(BYTES)
 }
 
 /// The bucket and the path of `/v1/buckets/BUCKET/WHAT/PATH`.
@@ -42,70 +65,51 @@ async fn list(State(node): State<Arc<Node>>, uri: Uri) -> Response {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default)]
 struct StoreQuery {
+    /// Permission bits, a decimal number.
     mode: Option<u32>,
 }
 
-async fn store(State(node): State<Arc<Node>>, uri: Uri, Query(query): Query<StoreQuery>, body: Body) -> Response {
-    match target(&uri) {
-        Ok((name, path)) => store_body(node, name, path, query.mode, body).await,
-        Err(error) => error.into_response(),
-    }
-}
-
-async fn store_body(node: Arc<Node>, name: BucketName, path: BucketPath, mode: Option<u32>, body: Body) -> Response {
-    let mut content = blocking_reader(body);
+async fn store(State(node): State<Arc<Node>>, uri: Uri, Asked(query): Asked<StoreQuery>, content: Body) -> Response {
+    let _place = match body::place().await {
+        Ok(place) => place,
+        Err(error) => return error.into_response(),
+    };
+    let mut upload = Upload::of_body(content);
+    let (name, path) = match target(&uri) {
+        Ok(target) => target,
+        Err(error) => return answer(move || upload.settle(Err::<(), _>(error))).await,
+    };
+    let mode = query.mode.unwrap_or(DEFAULT_MODE) & 0o777;
     answer(move || {
-        let stored = node.put(&name, &path, mode.unwrap_or(DEFAULT_MODE) & 0o777, &mut content);
-        if stored.is_err() {
-            // A client that is still sending would take the end of the connection for the answer.
-            if let Err(e) = std::io::copy(&mut content, &mut std::io::sink()) {
-                tracing::debug!(error = %e, "the rest of a refused upload");
-            }
-        }
-        stored
+        let stored = node.put(&name, &path, mode, &mut upload);
+        upload.settle(stored)
     })
     .await
 }
 
-/// A request body as worker threads read it.
-pub(super) fn blocking_reader(body: Body) -> impl std::io::Read + Send {
-    SyncIoBridge::new(StreamReader::new(body.into_data_stream().map_err(std::io::Error::other)))
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default)]
+struct FetchQuery {
+    /// Read and compare all of it before the reply begins: damage is told as a failure then, and breaks no connection.
+    check_first: bool,
 }
 
-async fn fetch(State(node): State<Arc<Node>>, uri: Uri) -> Response {
-    let fetched = match target(&uri) {
-        Ok((name, path)) => blocking(move || node.get(&name, &path)).await,
-        Err(error) => Err(error),
-    };
-    match fetched {
-        Ok(fetched) => content(fetched),
+async fn fetch(
+    State(node): State<Arc<Node>>,
+    uri: Uri,
+    Asked(query): Asked<FetchQuery>,
+    headers: HeaderMap,
+) -> Response {
+    match target(&uri) {
+        Ok((name, path)) => {
+            let reply = content::reply(node, name, path, &headers, query.check_first).await;
+            reply.unwrap_or_else(IntoResponse::into_response)
+        }
         Err(error) => error.into_response(),
     }
-}
-
-/// The content, and what the ledger says of it in the head: `wizefs-stored` is the JSON of [`crate::rest::wire::Stored`].
-pub(super) fn content(fetched: Fetched) -> Response {
-    let Fetched { stored, mode, file } = fetched;
-    let file = tokio::fs::File::from_std(file);
-    let body = Body::from_stream(ReaderStream::with_capacity(file, CHUNK));
-    let described = serde_json::to_string(&stored).unwrap_or_default();
-    let mut reply = body.into_response();
-    let head = reply.headers_mut();
-    let mut set = |name: &'static str, value: &str| {
-        // Non-ASCII text is carried as UTF-8 bytes; control characters are escaped by JSON.
-        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
-            head.insert(name, value);
-        }
-    };
-    set(header::CONTENT_TYPE.as_str(), "application/octet-stream");
-    set(header::CONTENT_LENGTH.as_str(), &stored.size.to_string());
-    set(header::ETAG.as_str(), &format!("\"{}\"", stored.blake3));
-    set("wizefs-stored", &described);
-    set("wizefs-mode", &mode.to_string());
-    reply
 }
 
 async fn remove(State(node): State<Arc<Node>>, uri: Uri) -> Response {

@@ -3,27 +3,40 @@
 use crate::error::Result;
 use crate::name::{BucketName, bucket_path};
 use crate::node::{LogQuery, Node};
-use crate::rest::{answer, bucket_at, rest_of, stream};
+use crate::rest::body::Asked;
+use crate::rest::described::{About, Routes, about};
+use crate::rest::{answer, bucket_at, rest_of, segment, stream, wire};
 use crate::verify;
-use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use serde::Deserialize;
 use std::sync::Arc;
+use utoipa::IntoParams;
 use wizefs_fs::BucketPath;
 
-pub(super) fn routes() -> Router<Arc<Node>> {
-    Router::new()
-        .route("/v1/log", get(log))
-        .route("/v1/buckets/{bucket}/log", get(log))
-        .route("/v1/buckets/{bucket}/log/{*path}", get(log))
-        .route("/v1/verify", get(verify_bytes))
-        .route("/v1/buckets/{bucket}/verify", get(verify_bytes))
-        .route("/v1/buckets/{bucket}/verify/{*path}", get(verify_bytes))
-        .route("/v1/integrity", get(integrity))
-        .route("/v1/transactions/{txid}/forget", post(forget))
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .get("/v1/log", log, logged())
+        .get("/v1/buckets/{bucket}/log", log, logged())
+        .get("/v1/buckets/{bucket}/log/{*path}", log, logged())
+        .get("/v1/verify", verify_bytes, verified())
+        .get("/v1/buckets/{bucket}/verify", verify_bytes, verified())
+        .get("/v1/buckets/{bucket}/verify/{*path}", verify_bytes, verified())
+        .get("/v1/integrity", integrity, about("The chain itself, from genesis").reply::<wire::Integrity>())
+        .post(
+            "/v1/transactions/{txid}/forget",
+            forget,
+            about("Erase what a transaction says").reply::<wire::Forgotten>(),
+        )
+}
+
+fn logged() -> About {
+    about("Transactions, newest first").query::<LogQuery>().lines::<wire::LogLine>()
+}
+
+fn verified() -> About {
+    about("Bytes against the ledger").query::<VerifyQuery>().lines::<wire::VerifyLine>()
 }
 
 /// The bucket and path of `/v1/buckets/BUCKET/WHAT[/PATH]`; none of `/v1/WHAT`. The bucket exists.
@@ -36,7 +49,7 @@ fn scope(node: &Node, uri: &Uri) -> Result<Option<(BucketName, BucketPath)>> {
     Ok(Some((name, bucket_path(&rest_of(uri, 4))?)))
 }
 
-async fn log(State(node): State<Arc<Node>>, uri: Uri, Query(query): Query<LogQuery>) -> Response {
+async fn log(State(node): State<Arc<Node>>, uri: Uri, Asked(query): Asked<LogQuery>) -> Response {
     match scope(&node, &uri) {
         Ok(scope) => stream::lines(move |lines| {
             let scope = scope.as_ref().map(|(name, path)| (name, path));
@@ -46,13 +59,14 @@ async fn log(State(node): State<Arc<Node>>, uri: Uri, Query(query): Query<LogQue
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default)]
 struct VerifyQuery {
+    /// Name what is as it should be, too.
     verbose: bool,
 }
 
-async fn verify_bytes(State(node): State<Arc<Node>>, uri: Uri, Query(query): Query<VerifyQuery>) -> Response {
+async fn verify_bytes(State(node): State<Arc<Node>>, uri: Uri, Asked(query): Asked<VerifyQuery>) -> Response {
     match scope(&node, &uri) {
         Ok(scope) => stream::lines(move |lines| {
             let scope = scope.as_ref().map(|(name, path)| (name, path));
@@ -62,7 +76,8 @@ async fn verify_bytes(State(node): State<Arc<Node>>, uri: Uri, Query(query): Que
     }
 }
 
-async fn forget(State(node): State<Arc<Node>>, Path(txid): Path<String>) -> Response {
+async fn forget(State(node): State<Arc<Node>>, uri: Uri) -> Response {
+    let txid = String::from_utf8_lossy(&segment(&uri, 2)).into_owned();
     answer(move || node.forget(&txid)).await
 }
 

@@ -6,56 +6,114 @@
 use crate::error::{Error, Result};
 use crate::name::{BucketName, bucket_path};
 use crate::node::Node;
-use crate::rest::{blocking, bucket_at, files, json, parse, rest_of, wire};
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State as Extract};
-use axum::http::{StatusCode, Uri, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use crate::rest::body::{Sent, Upload};
+use crate::rest::described::{Routes, about};
+use crate::rest::multipart::Form;
+use crate::rest::{blocking, body, bucket_at, content, files, json, rest_of, wire};
+use axum::body::Body;
+use axum::extract::State as Extract;
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{Html, IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
+use utoipa::ToSchema;
 
 /// Bytes of a JSON `put`, which is held in memory: what the predecessor's desktop sends at most, and some.
 const PUT_LIMIT: usize = 160 << 20;
+/// One of at most this size is not counted among them.
+const SMALL_PUT: usize = 1 << 20;
+/// So many of those are held at once.
+static PUTS: Semaphore = Semaphore::const_new(4);
+/// Permission bits of what is stored.
+const MODE: u32 = 0o644;
 
-pub(super) fn routes() -> Router<Arc<Node>> {
-    Router::new()
-        .route("/", get(home))
-        .route("/buckets", post(create))
-        .route("/buckets/{bucket}", delete(remove))
-        .route("/buckets/{bucket}/mount", post(mount))
-        .route("/buckets/{bucket}/unmount", post(unmount))
-        .route("/buckets/{bucket}/state", get(state))
-        .route("/buckets/{bucket}/put", post(put).layer(DefaultBodyLimit::max(PUT_LIMIT)))
-        .route("/buckets/{bucket}/files/{*path}", get(fetch).delete(remove_file))
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .get("/", home, about("\"HOME\", or a page for people").reply::<String>())
+        .post("/", home, about("\"HOME\"").reply::<String>())
+        .post("/state", ping, about("Free storage in MiB and uptime in seconds").body::<Ping>().reply::<Pong>())
+        .post("/buckets", create, about("Make a bucket").body::<Data<Origin>>().status(201).reply::<Success>())
+        .delete("/buckets/{bucket}", remove, about("Delete an unmounted bucket").reply::<Success>())
+        .post("/buckets/{bucket}/mount", mount, about("Mount a bucket").reply::<Success>())
+        .post("/buckets/{bucket}/unmount", unmount, about("Unmount a bucket").reply::<Success>())
+        .get("/buckets/{bucket}/state", state, about("Whether it exists and is mounted").reply::<State>())
+        .post(
+            "/buckets/{bucket}/putfile",
+            put_file,
+            about("Store the file in a form").upload("multipart/form-data").reply::<Success>(),
+        )
+        .post(
+            "/buckets/{bucket}/put",
+            put,
+            about("Store a text").limit(PUT_LIMIT).body::<Data<TextFile>>().reply::<Success>(),
+        )
+        .get("/buckets/{bucket}/files/{*path}", fetch, files::about_content("A file, checked against the ledger"))
+        .delete("/buckets/{bucket}/files/{*path}", remove_file, about("Remove a file").reply::<Success>())
 }
 
-async fn home() -> Response {
-    json(&"HOME")
+/// What people see who came with a browser.
+const PAGE: &str = "<!doctype html><title>wizefs</title><p>This is a <b>wizefs</b> node.\
+    <p><a href=\"/v1/status\">status</a> <a href=\"/v1/buckets\">buckets</a> <a href=\"/v1/log?n=100\">log</a>\
+    <a href=\"/openapi.json\">all routes</a>\n";
+
+async fn home(headers: HeaderMap) -> Response {
+    let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if accepts.contains("text/html") { Html(PAGE).into_response() } else { json(&"HOME") }
+}
+
+/// Whoever asks for the state knows the word.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+struct Ping {
+    /// SHA-256 of `pingstorage`, in hex.
+    #[serde(alias = "ping")]
+    ping: String,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+struct Pong {
+    /// MiB.
+    free_storage: u64,
+    /// Seconds.
+    uptime: u64,
+}
+
+async fn ping(Extract(node): Extract<Arc<Node>>, sent: Sent) -> Response {
+    let plain = |status: StatusCode, text: &'static str| (status, json(&text)).into_response();
+    let Ok(Ping { ping }) = sent.json() else { return plain(StatusCode::BAD_REQUEST, "Bad request") };
+    if !ping.eq_ignore_ascii_case(&wire::hex(&Sha256::digest(b"pingstorage"))) {
+        return plain(StatusCode::FORBIDDEN, "auth required");
+    }
+    match blocking(move || node.free_space()).await {
+        Ok((free, uptime)) => json(&Pong { free_storage: free >> 20, uptime: uptime.as_secs() }),
+        Err(error) => failure(&error),
+    }
 }
 
 /// `{"data": ...}`, the predecessor's envelope.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 struct Data<T> {
     data: T,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 struct Origin {
     origin: String,
 }
 
 /// The answer to what succeeded; the order of the fields is the predecessor's.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Success {
     success: bool,
     message: String,
     bucket: Data<Origin>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct State {
     success: bool,
     created: bool,
@@ -63,7 +121,13 @@ struct State {
 }
 
 /// The answer to what failed.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+pub(super) struct Failed {
+    data: Failure,
+}
+
+/// Why it failed.
+#[derive(Serialize, ToSchema)]
 struct Failure {
     error: String,
     message: String,
@@ -71,19 +135,16 @@ struct Failure {
     exitcode: u8,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct TextFile {
     name: String,
     content: String,
 }
 
-fn unwrap<T: for<'a> Deserialize<'a>>(body: &Bytes) -> Result<T> {
-    parse::<Data<T>>(body).map(|envelope| envelope.data)
-}
-
-async fn create(Extract(node): Extract<Arc<Node>>, body: Bytes) -> Response {
+async fn create(Extract(node): Extract<Arc<Node>>, sent: Sent) -> Response {
     let made = blocking(move || {
-        let origin = BucketName::new(&unwrap::<Origin>(&body)?.origin)?;
+        let Data { data: Origin { origin } } = sent.json()?;
+        let origin = BucketName::new(&origin)?;
         let request = wire::Create { origin: origin.clone(), kind: None, from: None, passfile: None };
         node.create(&request, &mut |_| ControlFlow::Continue(()))?;
         Ok(origin)
@@ -108,30 +169,58 @@ async fn state(Extract(node): Extract<Arc<Node>>, uri: Uri) -> Response {
     json(&State { success: true, created, mounted })
 }
 
-async fn put(Extract(node): Extract<Arc<Node>>, uri: Uri, body: Bytes) -> Response {
+async fn put(Extract(node): Extract<Arc<Node>>, uri: Uri, request: axum::extract::Request) -> Response {
+    let length =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let _held = match length {
+        Some(length) if length <= SMALL_PUT => None,
+        _ => PUTS.acquire().await.ok(),
+    };
+    let sent = Sent::of(request).await;
     let put = blocking(move || {
         let name = bucket_at(&uri, 1)?;
-        let TextFile { name: file, content } = unwrap(&body)?;
-        node.put(&name, &bucket_path(file.as_bytes())?, 0o644, &mut content.as_bytes())?;
+        let Data { data: TextFile { name: file, content } } = sent.json()?;
+        node.put(&name, &bucket_path(file.as_bytes())?, MODE, &mut content.as_bytes())?;
         Ok((name, file))
     });
-    reply(put.await.map(|(name, file)| (StatusCode::OK, success(&format!("File {file} was upload to Bucket!"), &name))))
+    reply(put.await.map(|(name, file)| (StatusCode::OK, uploaded(&name, &file))))
 }
 
-async fn fetch(Extract(node): Extract<Arc<Node>>, uri: Uri) -> Response {
-    let fetched = blocking(move || {
-        let path = bucket_path(&rest_of(&uri, 3))?;
-        Ok((node.get(&bucket_at(&uri, 1)?, &path)?, path))
+async fn put_file(Extract(node): Extract<Arc<Node>>, uri: Uri, headers: HeaderMap, content: Body) -> Response {
+    let _place = match body::place().await {
+        Ok(place) => place,
+        Err(error) => return failure(&error),
+    };
+    let form = match bucket_at(&uri, 1) {
+        Ok(name) => Form::open(&headers, content).await.map(|form| (name, form)),
+        Err(error) => Upload::of_body(content).refuse(error).await,
+    };
+    let (name, form) = match form {
+        Ok(form) => form,
+        Err(error) => return failure(&error),
+    };
+    let file = form.name.clone();
+    let (mut upload, rest) = form.content();
+    let put = blocking(move || {
+        let stored = bucket_path(file.as_bytes()).and_then(|path| node.put(&name, &path, MODE, &mut upload));
+        upload.settle(stored)?;
+        Ok((name, file))
     });
-    match fetched.await {
-        Ok((fetched, path)) => {
-            let mut reply = files::content(fetched);
-            let last = path.split_last().map(|(_, name)| name.to_string_lossy().into_owned()).unwrap_or_default();
-            let plain: String = last.chars().map(|c| if c.is_ascii_graphic() && c != '"' { c } else { '_' }).collect();
-            if let Ok(value) = format!("attachment; filename=\"{plain}\"").parse() {
-                reply.headers_mut().insert(header::CONTENT_DISPOSITION, value);
-            }
-            reply
+    let put = put.await;
+    rest.drain().await;
+    reply(put.map(|(name, file)| (StatusCode::OK, uploaded(&name, &file))))
+}
+
+fn uploaded(name: &BucketName, file: &str) -> Success {
+    success(&format!("File {file} was upload to Bucket!"), name)
+}
+
+async fn fetch(Extract(node): Extract<Arc<Node>>, uri: Uri, headers: HeaderMap) -> Response {
+    let target = bucket_at(&uri, 1).and_then(|name| Ok((name, bucket_path(&rest_of(&uri, 3))?)));
+    match target {
+        Ok((name, path)) => {
+            let reply = content::reply(node, name, path, &headers, false).await;
+            reply.unwrap_or_else(|error| failure(&error))
         }
         Err(error) => failure(&error),
     }
@@ -173,5 +262,5 @@ fn failure(error: &Error) -> Response {
     let message = format!("Error: {error}. Exit code: {}", error.kind.exit());
     let (status_number, exitcode) = (status.as_u16(), error.kind.exit());
     let data = Failure { error: error.message.clone(), message, status: status_number, exitcode };
-    (status, json(&Data { data })).into_response()
+    (status, json(&Failed { data })).into_response()
 }

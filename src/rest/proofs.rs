@@ -3,36 +3,56 @@
 use crate::error::{Error, Kind, Result};
 use crate::name::bucket_path;
 use crate::node::{Node, trouble};
-use crate::rest::{answer, blocking, bucket_at, rest_of, wire};
-use axum::Router;
-use axum::extract::{Path, Query, State};
+use crate::rest::body::{Asked, Sent};
+use crate::rest::described::{Routes, about};
+use crate::rest::{answer, blocking, bucket_at, rest_of, segment, wire};
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use serde::Deserialize;
 use std::sync::Arc;
+use utoipa::IntoParams;
 use wizefs_ledger::{Bundle, Checkpoint};
 
 /// Hashes in a full tile.
 const FULL: usize = 256;
+/// What tiles and slices are.
+const BYTES: &str = "application/octet-stream";
 
-pub(super) fn routes() -> Router<Arc<Node>> {
-    Router::new()
-        .route("/v1/buckets/{bucket}/proof/{*path}", get(prove))
-        .route("/v1/buckets/{bucket}/slice/{*path}", get(slice))
-        .route("/v1/log/since/{size}", get(since))
-        .route("/v1/log/witnessed", post(witnessed))
-        .route("/log/checkpoint", get(checkpoint))
-        .route("/log/tile/{level}/{*number}", get(tile))
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .get(
+            "/v1/buckets/{bucket}/proof/{*path}",
+            prove,
+            about("A C2SP tlog-proof of what is there").query::<ProofQuery>().reply::<wire::Proof>(),
+        )
+        .get(
+            "/v1/buckets/{bucket}/slice/{*path}",
+            slice,
+            about("A bao slice of some bytes").query::<Range>().media(BYTES),
+        )
+        .get(
+            "/v1/log/since/{size}",
+            since,
+            about("That the log of this size is the beginning of today's").reply::<wire::Consistency>(),
+        )
+        .post(
+            "/v1/log/witnessed",
+            witnessed,
+            about("Remember that somebody took this checkpoint away").text().reply::<wire::Witnessed>(),
+        )
+        .get("/log/checkpoint", checkpoint, about("The signed head of the log").media("text/plain"))
+        .get("/log/tile/{level}/{*number}", tile, about("Hashes of the log, or its entries").media(BYTES))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default)]
 struct ProofQuery {
+    /// Prove, too, that it is the current one.
     state: bool,
 }
 
-async fn prove(State(node): State<Arc<Node>>, uri: Uri, Query(query): Query<ProofQuery>) -> Response {
+async fn prove(State(node): State<Arc<Node>>, uri: Uri, Asked(query): Asked<ProofQuery>) -> Response {
     let target = bucket_at(&uri, 2).and_then(|name| Ok((name, bucket_path(&rest_of(&uri, 4))?)));
     match target {
         Ok((name, path)) => answer(move || node.prove(&name, &path, query.state)).await,
@@ -40,13 +60,15 @@ async fn prove(State(node): State<Arc<Node>>, uri: Uri, Query(query): Query<Proo
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 struct Range {
+    /// The first byte.
     first: u64,
+    /// The last byte.
     last: u64,
 }
 
-async fn slice(State(node): State<Arc<Node>>, uri: Uri, Query(range): Query<Range>) -> Response {
+async fn slice(State(node): State<Arc<Node>>, uri: Uri, Asked(range): Asked<Range>) -> Response {
     let made = match bucket_at(&uri, 2).and_then(|name| Ok((name, bucket_path(&rest_of(&uri, 4))?))) {
         Ok((name, path)) => blocking(move || node.slice(&name, &path, range.first, range.last)).await,
         Err(error) => Err(error),
@@ -57,15 +79,18 @@ async fn slice(State(node): State<Arc<Node>>, uri: Uri, Query(range): Query<Rang
     }
 }
 
-async fn since(State(node): State<Arc<Node>>, Path(size): Path<u64>) -> Response {
-    answer(move || node.prove_since(size)).await
+async fn since(State(node): State<Arc<Node>>, uri: Uri) -> Response {
+    let size = String::from_utf8_lossy(&segment(&uri, 3)).parse();
+    answer(move || node.prove_since(size.map_err(|_| Error::new(Kind::Usage, "the size of a log is a number"))?)).await
 }
 
-async fn witnessed(State(node): State<Arc<Node>>, note: String) -> Response {
+async fn witnessed(State(node): State<Arc<Node>>, sent: Sent) -> Response {
     answer(move || {
-        let stated = Checkpoint::unchecked(&note).map_err(|e| Error::new(Kind::Usage, e.to_string()))?;
+        let note = sent.bytes()?;
+        let stated = Checkpoint::unchecked(&String::from_utf8_lossy(&note));
+        let stated = stated.map_err(|e| Error::new(Kind::Usage, e.to_string()))?;
         node.witnessed(stated.size, &stated.root)?;
-        Ok(serde_json::json!({"v": wire::V, "size": stated.size}))
+        Ok(wire::Witnessed { v: wire::V, size: stated.size })
     })
     .await
 }

@@ -1,6 +1,6 @@
 //! Replies of unknown length: JSON lines that a worker thread produces while the client reads.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::rest::wire::ErrorBody;
 use axum::body::{Body, Bytes};
 use axum::http::header;
@@ -8,12 +8,16 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 /// Lines are sent together once they fill this many bytes ...
 const BATCH_BYTES: usize = 16 * 1024;
 /// ... or the oldest has waited this long when the next one comes.
 const BATCH_TIME: Duration = Duration::from_millis(50);
+
+/// So many replies are streamed at once: each holds a worker thread for as long as its client reads.
+static STREAMS: Semaphore = Semaphore::const_new(128);
 
 /// Where a worker writes its lines. `Break` means the client went away and the work should stop.
 pub struct Lines {
@@ -51,8 +55,12 @@ impl Lines {
 
 /// Answer with the lines that `work` writes on a worker thread. A failure becomes the last line.
 pub(super) fn lines(work: impl FnOnce(&mut Lines) -> Result<()> + Send + 'static) -> Response {
+    let Ok(place) = STREAMS.try_acquire() else {
+        return Error::new(Kind::Overloaded, "too many streamed replies at once").into_response();
+    };
     let (sender, receiver) = channel(8);
     tokio::task::spawn_blocking(move || {
+        let _place = place;
         let mut lines = Lines { sender, batch: Vec::new(), sent: Instant::now() };
         let result = work(&mut lines);
         let mut flow = ControlFlow::Continue(());

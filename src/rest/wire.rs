@@ -5,12 +5,14 @@
 
 mod coins;
 mod create;
+mod events;
 mod history;
 mod proofs;
 mod status;
 
 pub use coins::*;
 pub use create::*;
+pub use events::*;
 pub use history::*;
 pub use proofs::*;
 pub use status::*;
@@ -26,14 +28,14 @@ use wizefs_fs::BucketPath;
 pub const V: u32 = 1;
 
 /// A failure: `{"error":{"exit":6,"kind":"bucket-unknown","message":"…","hint":"…"}}`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ErrorBody {
     /// The failure.
     pub error: ErrorFields,
 }
 
 /// The fields of a failure.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ErrorFields {
     /// Exit code of the command.
     pub exit: u8,
@@ -66,7 +68,7 @@ impl From<ErrorBody> for Error {
 }
 
 /// A path for people, and its bytes when they are not UTF-8. Flattened into the shapes below.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct WirePath {
     /// The path; invalid bytes are U+FFFD.
     pub path: Option<String>,
@@ -133,7 +135,7 @@ pub fn time(micros: i64) -> String {
 }
 
 /// Whether a bucket is mounted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MountState {
     /// By this node.
@@ -145,7 +147,7 @@ pub enum MountState {
 }
 
 /// A bucket in [`Status`] and [`Buckets`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BucketStatus {
     /// Its name.
     pub origin: BucketName,
@@ -154,6 +156,7 @@ pub struct BucketStatus {
     /// Whether it is mounted.
     pub state: MountState,
     /// Where.
+    #[schema(value_type = Option<String>)]
     pub mountpoint: Option<PathBuf>,
     /// Files on the ledger.
     pub files: u64,
@@ -162,7 +165,7 @@ pub struct BucketStatus {
 }
 
 /// `wizefs list`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Buckets {
     /// [`V`].
     pub v: u32,
@@ -171,7 +174,7 @@ pub struct Buckets {
 }
 
 /// How strong a bucket's promises are; docs/SEMANTICS.md.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// close(2) returns after the intent.
@@ -184,10 +187,11 @@ pub enum Durability {
 }
 
 /// `wizefs mount`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
 pub struct MountRequest {
     /// Absolute; the default is `<root>/mnt/ORIGIN`.
+    #[schema(value_type = Option<String>)]
     pub mountpoint: Option<PathBuf>,
     /// Refuse all writes.
     pub read_only: bool,
@@ -198,17 +202,19 @@ pub struct MountRequest {
     /// Other users may enter.
     pub allow_other: bool,
     /// File with the passphrase of encrypted members, absolute; remembered.
+    #[schema(value_type = Option<String>)]
     pub passfile: Option<PathBuf>,
 }
 
 /// The reply to [`MountRequest`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Mounted {
     /// [`V`].
     pub v: u32,
     /// The bucket.
     pub bucket: BucketName,
     /// Where.
+    #[schema(value_type = String)]
     pub mountpoint: PathBuf,
     /// Whether writes are refused.
     pub read_only: bool,
@@ -223,13 +229,14 @@ pub struct Mounted {
 }
 
 /// The reply to an unmount.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Unmounted {
     /// [`V`].
     pub v: u32,
     /// The bucket.
     pub bucket: BucketName,
     /// Where it was.
+    #[schema(value_type = String)]
     pub mountpoint: PathBuf,
     /// It was only detached: programs still hold it, and it ends with the last of them.
     pub detached: bool,
@@ -238,7 +245,7 @@ pub struct Unmounted {
 }
 
 /// `put`, and `get` with `verified`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Stored {
     /// [`V`].
     pub v: u32,
@@ -265,7 +272,7 @@ pub struct Stored {
 }
 
 /// Whether a transaction can still be lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TxStatus {
     /// In the mempool.
@@ -275,7 +282,7 @@ pub enum TxStatus {
 }
 
 /// A change of one path without content: `remove`, `accept`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Changed {
     /// [`V`].
     pub v: u32,
@@ -293,7 +300,7 @@ pub struct Changed {
 }
 
 /// The reply to a delete.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Deleted {
     /// [`V`].
     pub v: u32,
@@ -302,13 +309,14 @@ pub struct Deleted {
     /// The transaction.
     pub txid: String,
     /// The adopted directory that was left alone.
+    #[schema(value_type = Option<String>)]
     pub released: Option<PathBuf>,
     /// The node ends now, because this was its last mount.
     pub node_ends: bool,
 }
 
 /// `wizefs list ORIGIN`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Entries {
     /// [`V`].
     pub v: u32,
@@ -317,7 +325,7 @@ pub struct Entries {
 }
 
 /// What is at a path.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Entry {
     /// The path, from the bucket's root.
     #[serde(flatten)]
@@ -339,7 +347,7 @@ pub struct Entry {
 }
 
 /// `wizefs sync`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Synced {
     /// [`V`].
     pub v: u32,
@@ -352,7 +360,7 @@ pub struct Synced {
 }
 
 /// `wizefs check ORIGIN`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Checked {
     /// [`V`].
     pub v: u32,
@@ -361,6 +369,7 @@ pub struct Checked {
     /// The bucket.
     pub bucket: BucketStatus,
     /// Where its files are.
+    #[schema(value_type = String)]
     pub backing: PathBuf,
     /// What is not in order, one sentence each.
     pub problems: Vec<String>,

@@ -39,6 +39,25 @@ impl Service {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.trim_end().to_owned())
     }
 
+    /// Status, head in lower case, and body, which may be cut short. `head` holds further header lines, each ended by CRLF.
+    pub(crate) fn exchange(&self, method: &str, path: &str, head: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let (host, length) = (&self.address, body.len());
+        let start = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{head}Content-Length: {length}\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(start.as_bytes()).unwrap();
+        stream.write_all(body).unwrap();
+        let mut reply = Vec::new();
+        // A reply that is broken off may end with a reset.
+        if let Err(e) = stream.read_to_end(&mut reply) {
+            assert_eq!(e.kind(), std::io::ErrorKind::ConnectionReset, "{e}");
+        }
+        let end = reply.windows(4).position(|at| at == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8(reply[..end].to_vec()).unwrap().to_lowercase();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), head, reply[end + 4..].to_vec())
+    }
+
     /// Status, head and body of a GET.
     pub(crate) fn bytes(&self, path: &str) -> (u16, String, Vec<u8>) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
@@ -52,7 +71,7 @@ impl Service {
     }
 
     #[track_caller]
-    fn check(&self, method: &str, path: &str, body: &str, expect: (u16, &str)) {
+    pub(crate) fn check(&self, method: &str, path: &str, body: &str, expect: (u16, &str)) {
         let (status, reply) = self.ask(method, path, "", body);
         assert_eq!((status, reply.as_str()), expect, "{method} {path}");
     }

@@ -12,6 +12,7 @@ use crate::path::BucketPath;
 use crate::settle::Outcome;
 use crate::stat::{Kind, Stat};
 use crate::table::Settled;
+use crate::verified::Verified;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
@@ -116,14 +117,14 @@ impl Bucket {
         self.fs.replace(dir, &temporary, name, intents).inspect_err(|_| self.unstage(dir, &temporary, stage))
     }
 
-    fn admit_change(&self, frees: bool) -> FsResult<()> {
+    pub(super) fn admit_change(&self, frees: bool) -> FsResult<()> {
         if self.read_only {
             return Err(FsError::os("mounted read-only", Errno::ROFS));
         }
         self.recorder.stream.admit(frees)
     }
 
-    fn tell_kernel(&self, dir: &Node, name: &OsStr) {
+    pub(super) fn tell_kernel(&self, dir: &Node, name: &OsStr) {
         if let Some(kernel) = self.recorder.kernel() {
             kernel.name_changed(dir.ino, name);
         }
@@ -343,6 +344,17 @@ impl Bucket {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.dir_at(&parent)?, name, flags, Mode::empty());
         Ok(file.map_err(|errno| FsError::os(path.to_string(), errno))?.into())
+    }
+
+    /// The file at `path` as content of this size and BLAKE3, compared while it is read.
+    ///
+    /// # Errors
+    /// `ENOENT`; `ELOOP` for a symbolic link; damage that is seen at once; what reading answers.
+    pub fn open_verified(&self, path: &BucketPath, size: u64, expected: &[u8; 32]) -> FsResult<Verified> {
+        Verified::open(self.open_file(path)?, size, *expected, |file| {
+            let id = self.recorder.inodes.id_of(&Stat::of_fd(file)?);
+            self.recorder.outboards.inner_hashes(id.0, file, size, expected)
+        })
     }
 
     /// Read the whole file at `path` and compare it with the content of this BLAKE3.

@@ -7,12 +7,14 @@ use super::member::Member;
 use super::{ZipFs, ino_of};
 use crate::bucket::{ContentCheck, Found, FoundKind, SyncReport};
 use crate::change::{Cause, ChangeSink, Content, Evidence, Hashes, Op, Put, Row as SinkRow};
+use crate::content::Outboards;
 use crate::error::{FsError, FsResult};
 use crate::import::{ImportProgress, Watch};
 use crate::path::BucketPath;
 use crate::read_only::ReadOnly;
 use crate::stat::Stat;
 use crate::stream::Stream;
+use crate::verified::Verified;
 use crate::vfs::{Trust, Vfs};
 use borsh::{BorshDeserialize, BorshSerialize};
 use rustix::fs::{Mode, OFlags};
@@ -329,6 +331,18 @@ impl ZipBucket {
         self.read_whole(&member, &mut |bytes| Ok(file.write_all(bytes)?))?;
         file.seek(SeekFrom::Start(0))?;
         Ok(file)
+    }
+
+    /// As [`crate::Bucket::open_verified`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_verified(&self, path: &BucketPath, size: u64, expected: &[u8; 32]) -> FsResult<Verified> {
+        let number = self.existing(path)?;
+        Verified::open(self.open_file(path)?, size, *expected, |file| {
+            // An archive's members are numbered the same every time, and what is kept names the content it is of.
+            Outboards::new(self.state.join("outboards"))?.inner_hashes(u64::from(number), file, size, expected)
+        })
     }
 
     /// As [`crate::Bucket::check_content`]; content that differs is named as a whole.

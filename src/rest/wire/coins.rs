@@ -4,7 +4,7 @@ use super::{LogLine, TxStatus};
 use serde::{Deserialize, Serialize};
 
 /// A wallet: `wizefs wallet`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Wallet {
     /// [`super::V`].
     pub v: u32,
@@ -21,7 +21,7 @@ pub struct Wallet {
 }
 
 /// `wizefs wallet list`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Wallets {
     /// [`super::V`].
     pub v: u32,
@@ -30,7 +30,7 @@ pub struct Wallets {
 }
 
 /// What is to be sent.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TransferRequest {
     /// Public key of the sender, 128 hex digits.
     pub from: String,
@@ -41,7 +41,7 @@ pub struct TransferRequest {
 }
 
 /// A transfer's canonical bytes, signed or not.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TransferBytes {
     /// Base64.
     pub bytes: String,
@@ -51,7 +51,7 @@ pub struct TransferBytes {
 }
 
 /// `wizefs send`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Sent {
     /// [`super::V`].
     pub v: u32,
@@ -64,7 +64,7 @@ pub struct Sent {
 }
 
 /// `wizefs block`, `wizefs mine`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Block {
     /// [`super::V`].
     pub v: u32,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// `wizefs create`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Create {
     /// The bucket's name.
     pub origin: BucketName,
@@ -15,14 +15,16 @@ pub struct Create {
     pub kind: Option<BucketKind>,
     /// The directory or archive to adopt.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     pub from: Option<PathBuf>,
     /// File with the passphrase of encrypted members, absolute; remembered.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     pub passfile: Option<PathBuf>,
 }
 
 /// A line of the reply to [`Create`]: progress while files are adopted, then the bucket or the failure.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(untagged)]
 pub enum CreateLine {
     /// So far.
@@ -37,7 +39,7 @@ pub enum CreateLine {
 }
 
 /// How far an import is.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Progress {
     /// Files recorded.
     pub files: u64,
@@ -46,7 +48,7 @@ pub struct Progress {
 }
 
 /// The reply to [`Create`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Created {
     /// [`V`].
     pub v: u32,
@@ -59,6 +61,7 @@ pub struct Created {
     /// The block of it.
     pub block: Option<u64>,
     /// Where the files are.
+    #[schema(value_type = String)]
     pub backing: PathBuf,
     /// Files recorded when a directory or archive was adopted.
     pub imported: Option<Progress>,
@@ -67,7 +70,7 @@ pub struct Created {
 }
 
 /// A member that cannot be read.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Unread {
     /// Where it is.
     #[serde(flatten)]

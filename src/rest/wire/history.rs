@@ -5,7 +5,7 @@ use crate::name::BucketName;
 use serde::{Deserialize, Serialize};
 
 /// A transaction: `wizefs log`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct LogLine {
     /// [`super::V`].
     pub v: u32,
@@ -56,7 +56,7 @@ pub struct LogLine {
 }
 
 /// A line of `wizefs verify`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum VerifyLine {
     /// Matches its entry.
@@ -74,7 +74,7 @@ pub enum VerifyLine {
 }
 
 /// A path in [`VerifyLine`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct VerifyPath {
     /// [`super::V`].
     pub v: u32,
@@ -98,7 +98,7 @@ pub struct VerifyPath {
 }
 
 /// The last line of `wizefs verify`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct VerifySummary {
     /// [`super::V`].
     pub v: u32,
@@ -123,7 +123,7 @@ pub struct VerifySummary {
 }
 
 /// `wizefs integrity`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Integrity {
     /// [`super::V`].
     pub v: u32,
@@ -142,7 +142,7 @@ pub struct Integrity {
 }
 
 /// A problem of the chain.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Problem {
     /// Where.
     pub block: Option<u64>,
@@ -155,7 +155,7 @@ pub struct Problem {
 }
 
 /// `wizefs forget`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Forgotten {
     /// [`super::V`].
     pub v: u32,

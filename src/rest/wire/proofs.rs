@@ -4,7 +4,7 @@ use super::{BucketName, WirePath};
 use serde::{Deserialize, Serialize};
 
 /// `wizefs proof`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Proof {
     /// [`super::V`].
     pub v: u32,
@@ -33,7 +33,7 @@ pub struct Proof {
 }
 
 /// `wizefs proof --since`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Consistency {
     /// [`super::V`].
     pub v: u32,
@@ -43,8 +43,17 @@ pub struct Consistency {
     pub proof: String,
 }
 
+/// The reply to a checkpoint that was taken away.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Witnessed {
+    /// [`super::V`].
+    pub v: u32,
+    /// Size of the log in it.
+    pub size: u64,
+}
+
 /// `wizefs verify FILE --proof P`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Verified {
     /// [`super::V`].
     pub v: u32,
@@ -90,7 +99,7 @@ pub struct Verified {
 }
 
 /// What was true after a block.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Standing {
     /// The block.
     pub block: u64,

@@ -4,7 +4,7 @@ use super::BucketStatus;
 use serde::{Deserialize, Serialize};
 
 /// `wizefs status`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Status {
     /// [`super::V`].
     pub v: u32,
@@ -17,7 +17,7 @@ pub struct Status {
 }
 
 /// The process in [`Status`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct NodeStatus {
     /// Whether a node runs; a command on its own is none.
     pub running: bool,
@@ -31,6 +31,9 @@ pub struct NodeStatus {
     pub grpc: Option<String>,
     /// Where the chain routes listen of their own.
     pub chain: Option<String>,
+    /// SHA-256 of the certificate, when TCP speaks TLS.
+    #[serde(default)]
+    pub tls: Option<String>,
     /// When it started.
     pub since: Option<String>,
     /// Why it takes no writes, when it does not.
@@ -38,7 +41,7 @@ pub struct NodeStatus {
 }
 
 /// The chain in [`Status`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct LedgerStatus {
     /// Chain id.
     pub chain: String,
@@ -58,4 +61,13 @@ pub struct LedgerStatus {
     pub pending: u64,
     /// Changes not settled yet.
     pub unsettled: u64,
+}
+
+/// `wizefs stop`.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Stopping {
+    /// [`super::V`].
+    pub v: u32,
+    /// The node is about to end.
+    pub stopping: bool,
 }

@@ -1,0 +1,157 @@
+//! Uploads: streamed, atomic, many at once, and none lost to a kill.
+
+use crate::rest::Service;
+use crate::root::TestRoot;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Files that a thousand clients store at once.
+const FILES: usize = 1000;
+/// Clients.
+const CLIENTS: usize = 64;
+
+fn content(number: usize) -> Vec<u8> {
+    format!("file {number} ").repeat(number % 50 + 1).into_bytes()
+}
+
+/// Status of a PUT, or nothing when the node went away over it.
+fn put(address: &str, path: &str, body: &[u8]) -> Option<u16> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    let head = format!(
+        "PUT /v1/buckets/docs/files/{path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).ok()?;
+    stream.write_all(body).ok()?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).ok()?;
+    reply.split(' ').nth(1)?.parse().ok()
+}
+
+/// All files from many clients; the numbers of those that were confirmed. `each` hears of every confirmation.
+fn store_all(rest: &Service, each: impl Fn(usize) + Sync) -> Vec<usize> {
+    let (next, confirmed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= FILES {
+                        return;
+                    }
+                    if put(&rest.address, &format!("d{}/f{number}", number % 7), &content(number)) == Some(200) {
+                        let mut confirmed = confirmed.lock().unwrap();
+                        confirmed.push(number);
+                        each(confirmed.len());
+                    }
+                }
+            });
+        }
+    });
+    confirmed.into_inner().unwrap()
+}
+
+/// Every confirmed file is there as it was sent, and on the ledger.
+fn expect_all(root: &TestRoot, confirmed: &[usize]) {
+    let log = root.run_long("log docs --json").expect(0).json_lines();
+    let put =
+        |path: &str| log.iter().any(|line| line["op"] == "put" && line["path"] == path && line["status"] == "final");
+    for number in confirmed {
+        let path = format!("d{}/f{number}", number % 7);
+        assert!(put(&path), "{path} is not on the ledger");
+        let there = std::fs::read(root.path("buckets/docs/data").join(&path)).unwrap();
+        assert!(there == content(*number), "{path} is not what was sent");
+    }
+    let verified = root.run_long("verify docs --json").expect(0).json_lines();
+    let summary = verified.last().unwrap();
+    assert!(summary["ok"].as_u64().unwrap() as usize >= confirmed.len(), "{summary}");
+}
+
+#[test]
+fn a_thousand_puts_at_once_are_all_on_the_ledger() {
+    let rest = Service::start(TestRoot::new());
+    rest.root.run("create docs").expect(0);
+    let confirmed = store_all(&rest, |_| ());
+    assert_eq!(confirmed.len(), FILES);
+    expect_all(&rest.root, &confirmed);
+}
+
+#[test]
+fn what_was_confirmed_before_a_kill_is_on_the_ledger_after_it() {
+    let rest = Service::start(TestRoot::new());
+    rest.root.run("create docs").expect(0);
+    let confirmed = store_all(&rest, |count| {
+        if count == FILES / 3 {
+            rest.root.signal(rustix::process::Signal::KILL);
+        }
+    });
+    assert!(confirmed.len() >= FILES / 3 && confirmed.len() < FILES, "{}", confirmed.len());
+    rest.root.expect_no_node();
+    rest.root.run_long("sync").expect(0);
+    expect_all(&rest.root, &confirmed);
+    let left = walk(&rest.root.path("buckets/docs/data"));
+    let strange: Vec<_> = left.iter().filter(|name| name.starts_with(".wizefs-")).collect();
+    assert!(strange.is_empty(), "left behind: {strange:?}");
+}
+
+/// Names of all files below a folder.
+pub(crate) fn walk(folder: &std::path::Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            names.extend(walk(&entry.path()));
+        } else {
+            names.push(entry.file_name().into_string().unwrap());
+        }
+    }
+    names
+}
+
+#[test]
+fn an_upload_that_breaks_off_changes_nothing() {
+    let rest = Service::start(TestRoot::new());
+    rest.root.run("create docs").expect(0);
+    rest.store("f", b"before");
+    let forms = [
+        "PUT /v1/buckets/docs/files/f HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nafter",
+        "PUT /v1/buckets/docs/files/f HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nafter\r\n",
+        "POST /buckets/docs/putfile HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n\
+         Content-Length: 1000\r\n\r\n--b\r\nContent-Disposition: form-data; name=\"filename\"; filename=\"f\"\r\n\r\nafter",
+    ];
+    for form in forms {
+        let mut stream = TcpStream::connect(&rest.address).unwrap();
+        stream.write_all(form.as_bytes()).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut reply = Vec::new();
+        // The node may answer or hang up.
+        drop(stream.read_to_end(&mut reply));
+        assert!(!reply.starts_with(b"HTTP/1.1 200"), "{form}");
+        assert_eq!(rest.bytes("/v1/buckets/docs/files/f").2, b"before");
+    }
+    rest.root.wait_for("the end of the uploads", || walk(&rest.root.path("buckets/docs/data")) == ["f"]);
+    rest.root.run("verify docs").expect(0);
+}
+
+#[test]
+fn clients_at_the_same_time_create_and_mount_once() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let rest = Service::start(root);
+    let all = |path: &str, body: &str| {
+        let mut statuses: Vec<(u16, String)> = std::thread::scope(|scope| {
+            let asking: Vec<_> = (0..16).map(|_| scope.spawn(|| rest.ask("POST", path, "", body))).collect();
+            asking.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        statuses.sort();
+        statuses
+    };
+    let made = all("/buckets", r#"{"data":{"origin":"O"}}"#);
+    assert_eq!(made.iter().filter(|(status, _)| *status == 201).count(), 1, "{made:?}");
+    assert!(made[1..].iter().all(|(status, body)| *status == 409 && body.contains("\"exitcode\":6")), "{made:?}");
+    let mounted = all("/buckets/O/mount", "");
+    assert_eq!(mounted.iter().filter(|(status, _)| *status == 200).count(), 1, "{mounted:?}");
+    assert!(mounted[1..].iter().all(|(status, body)| *status == 409 && body.contains("\"exitcode\":7")), "{mounted:?}");
+    assert_eq!(rest.root.mounts().len(), 1);
+}

@@ -1,0 +1,103 @@
+//! WebDAV with a client of others: cadaver, from Debian. What it does is recorded, mounted or not, and what it reads is checked.
+
+use crate::rest::Service;
+use crate::root::{TestRoot, finish};
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+/// What cadaver says to these commands; none, loudly, where it is missing.
+fn cadaver(rest: &Service, folder: &str, commands: &str) -> Option<String> {
+    let run = Command::new("cadaver")
+        .arg(format!("http://{}/dav/{folder}", rest.address))
+        .current_dir(rest.root.outside())
+        .env("HOME", rest.root.outside())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut run = match run {
+        Ok(run) => run,
+        Err(e) => {
+            eprintln!("SKIPPED, this test needs cadaver: {e}");
+            return None;
+        }
+    };
+    run.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
+    let ran = finish(run).expect(0);
+    Some(ran.stdout + &ran.stderr)
+}
+
+fn ops(rest: &Service) -> Vec<String> {
+    let lines = rest.root.run("log docs --json").expect(0).json_lines();
+    let told = lines
+        .iter()
+        .rev()
+        .map(|line| format!("{} {}", line["op"].as_str().unwrap(), line["path"].as_str().unwrap_or("-")));
+    told.collect()
+}
+
+#[test]
+fn a_stock_client_works_in_an_unmounted_and_in_a_mounted_bucket() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let rest = Service::start(root);
+    rest.root.run("create docs").expect(0);
+    let content: Vec<u8> = (0..700_000_u32).map(|i| (i % 251) as u8).collect();
+    std::fs::write(rest.root.outside().join("big"), &content).unwrap();
+    std::fs::write(rest.root.outside().join("small"), "small").unwrap();
+    let script = "mkcol a\nput big a/big\nput small\ncopy small a/copy\nmove small a/moved\nls a\nget a/big back\ndelete a/copy\nmkcol b\nrmcol b\nquit\n";
+    let Some(said) = cadaver(&rest, "docs/", script) else { return };
+    assert!(!said.contains("failed"), "{said}");
+    assert!(said.contains("moved") && said.contains("700000"), "{said}");
+    assert!(std::fs::read(rest.root.outside().join("back")).unwrap() == content);
+    assert!(std::fs::read(rest.root.path("buckets/docs/data/a/big")).unwrap() == content);
+    let expect = [
+        "create -",
+        "mkdir a",
+        "put a/big",
+        "put small",
+        "put a/copy",
+        "rename a/moved",
+        "remove a/copy",
+        "mkdir b",
+        "rmdir b",
+    ];
+    assert_eq!(ops(&rest), expect);
+
+    rest.root.run("mount docs").expect(0);
+    assert_eq!(std::fs::read_to_string(rest.root.mnt("docs", "a/moved")).unwrap(), "small");
+    let said = cadaver(&rest, "docs/a/", "mkcol deep\nput small deep/new\nmove moved deep/last\nls\nquit\n").unwrap();
+    assert!(!said.contains("failed"), "{said}");
+    assert_eq!(std::fs::read_to_string(rest.root.mnt("docs", "a/deep/new")).unwrap(), "small");
+    assert_eq!(std::fs::read_to_string(rest.root.mnt("docs", "a/deep/last")).unwrap(), "small");
+    assert!(std::fs::metadata(rest.root.mnt("docs", "a/moved")).is_err());
+    rest.root.run("sync").expect(0);
+    rest.root.run("verify docs").expect(0);
+
+    std::fs::write(rest.root.path("buckets/docs/data/a/deep/new"), "SMALL").unwrap();
+    let said = cadaver(&rest, "docs/a/deep/", "get new wrong\nquit\n").unwrap();
+    assert!(said.contains("failed"), "{said}");
+    assert_ne!(std::fs::read_to_string(rest.root.outside().join("wrong")).unwrap_or_default(), "SMALL");
+}
+
+#[test]
+fn folders_of_buckets_are_told_and_foreign_requests_refused() {
+    let rest = Service::start(TestRoot::new());
+    rest.root.run("create docs").expect(0);
+    rest.store("a/b.txt", b"x");
+    let (status, body) = rest.ask("PROPFIND", "/dav/", "Depth: 1\r\n", "");
+    assert_eq!((status, body.contains("<D:href>/dav/docs/</D:href>")), (207, true), "{body}");
+    let (status, body) = rest.ask("PROPFIND", "/dav/docs/a/", "Depth: 1\r\n", "");
+    let tag = blake3::hash(b"x").to_hex();
+    assert_eq!((status, body.contains(tag.as_str())), (207, true), "{body}");
+    assert_eq!(rest.ask("MKCOL", "/dav/new", "", "").0, 403, "a bucket is not made by the way");
+    rest.root.run("create other").expect(0);
+    for method in ["DELETE", "MOVE"] {
+        assert_eq!(rest.ask(method, "/dav/docs/", "Destination: /dav/other/x\r\n", "").0, 403, "{method}");
+    }
+    let onto = format!("Destination: http://{}/dav/docs/\r\n", rest.address);
+    assert_eq!(rest.ask("COPY", "/dav/other/x", &onto, "").0, 403);
+    assert_eq!(rest.bytes("/dav/docs/a/b.txt").2, b"x");
+    assert_eq!(rest.ask("PUT", "/dav/docs/none/f", "", "x").0, 409);
+    assert_eq!(rest.ask("PROPFIND", "/dav/docs/%2e%2e/%2e%2e/", "", "").0 / 100, 4);
+    assert_eq!(rest.ask("PROPFIND", "/dav/", "Origin: http://evil.example\r\n", "").0, 403);
+}
