@@ -4,6 +4,7 @@
 //! `GROUPS`; a test fails when the line is missing.
 
 use crate::cmd;
+use crate::error::{EXIT_BY_SIGNAL, EXIT_CODES};
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand};
 use std::ffi::OsString;
@@ -12,13 +13,16 @@ use std::path::PathBuf;
 /// What the predecessor's users know, and what came since, in the order of a first visit.
 const GROUPS: &str = "\
 Buckets:  create (c)   delete (d)   mount (m)   unmount (u)   list (ls)   check
-Files:    put (p)      get (g)      remove (r)
+          bucket
+Files:    put (p)      get (g)      remove (r)  search        export
 Ledger:   log          verify       accept      sync          integrity
           proof        witness      block       mine          forget
 Coins:    wallet       send
-Node:     node         stop         status";
+Node:     node         stop         status      doctor
+Help:     completions  man";
 
-const EXAMPLES: &str = "\
+/// What a first visit looks like, and where to go on.
+pub(crate) const EXAMPLES: &str = "\
 Examples:
   wizefs create docs && wizefs mount docs     a bucket as an ordinary folder
   wizefs create work --from ~/work            adopt a folder where it is
@@ -27,10 +31,35 @@ Examples:
   wizefs sync && wizefs verify docs           every byte against the ledger
   wizefs proof docs/a.txt -o a.tlog-proof     what anybody can check with: wizefs verify a.txt --proof a.tlog-proof
 
-Every flag has a variable: --root is WIZEFS_ROOT, --listen WIZEFS_LISTEN, and so on.
-Exit codes: 0 ok, 1 failed, 2 usage, 6 bucket, 7 mountpoint, 8 start-up, 11 file, 13 busy,
-  20-23 configuration, 26 damage found, 27 signer not trusted, 31 background start, 40 FUSE, 60 no node, 128+n signal n.
-More about a command: wizefs COMMAND --help";
+The global options and those of the node have variables: --root is WIZEFS_ROOT, --listen WIZEFS_LISTEN, and so on.
+More about a command: wizefs COMMAND --help. What is wrong here: wizefs doctor.";
+
+/// Files and folders, for the manual.
+pub(crate) const FILES: [(&str, &str); 6] = [
+    ("~/.local/share/wize/fs", "The root: buckets, ledger and wallets. --root or WIZEFS_ROOT name another one."),
+    (
+        "ROOT/node.conf",
+        "Optional JSON: where the node listens, and the stamp of a new chain. Flags and variables beat it.",
+    ),
+    ("ROOT/wizedb.conf, ROOT/buckets/ORIGIN/wizefs.conf", "Which buckets there are, and what each is."),
+    ("ROOT/mnt/ORIGIN", "Where a bucket is mounted unless told otherwise. It is there only while mounted."),
+    ("ROOT/wallets", "Keys, readable by their owner alone. Who has them can sign in your name."),
+    ("ROOT/node.log", "What a node in the background has to say."),
+];
+
+/// Below the short help.
+fn after_help() -> String {
+    format!("{EXAMPLES}\nExit codes: wizefs --help lists them.")
+}
+
+/// Below the long help: the table of exit codes, from the one there is.
+fn after_long_help() -> String {
+    let mut text = format!("{EXAMPLES}\n\nExit codes:\n");
+    for (code, meaning) in EXIT_CODES {
+        text += &format!("  {code:>5}  {meaning}\n");
+    }
+    text + &format!("  128+n  {EXIT_BY_SIGNAL}")
+}
 
 /// Folders whose history you can prove: every change in a mounted bucket, by any program, is hashed, signed and recorded.
 #[derive(Debug, Parser)]
@@ -39,7 +68,8 @@ More about a command: wizefs COMMAND --help";
     version,
     help_template = "{about}\n\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}{after-help}",
     before_help = GROUPS,
-    after_help = EXAMPLES,
+    after_help = after_help(),
+    after_long_help = after_long_help(),
     disable_help_subcommand = true,
     arg_required_else_help = true,
     max_term_width = 120
@@ -133,6 +163,12 @@ pub enum Command {
     /// Buckets, or the files of one
     #[command(visible_alias = "ls")]
     List(cmd::list::Args),
+    /// Files by name, content hash or transaction
+    Search(cmd::search::Args),
+    /// Write a bucket into an encrypted archive
+    Export(cmd::export::Args),
+    /// The passphrase of an encrypted bucket
+    Bucket(cmd::bucket::Args),
     /// Structure and mount state of a bucket, quickly
     Check(cmd::check::Args),
     /// The transactions, newest first
@@ -161,10 +197,16 @@ pub enum Command {
     Mine(cmd::block::MineArgs),
     /// The node, the ledger and the buckets at a glance
     Status(cmd::status::Args),
+    /// What is wrong with this machine, and what to do about it
+    Doctor(cmd::doctor::Args),
     /// Run the node without a mount
     Node(cmd::node::Args),
     /// End the running node
     Stop(cmd::stop::Args),
+    /// Shell completion, with the names of buckets and files
+    Completions(cmd::completions::Args),
+    /// Write the manual pages
+    Man(cmd::man::Args),
 }
 
 impl Command {
@@ -191,6 +233,25 @@ mod tests {
     #[test]
     fn the_parser_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_has_every_exit_code() {
+        let help = Cli::command().render_long_help().to_string();
+        for (code, meaning) in EXIT_CODES {
+            assert!(help.contains(&format!("{code:>5}  {meaning}\n")), "{code} {meaning}");
+        }
+        assert!(help.contains("128+n"));
+    }
+
+    #[test]
+    fn every_command_teaches_with_examples() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let (_, examples) = help.split_once("Examples:\n").unwrap_or_else(|| panic!("{}", command.get_name()));
+            let name = command.get_name();
+            assert!(examples.contains(&format!("wizefs {name}")), "the examples of {name} do not use it");
+        }
     }
 
     #[test]

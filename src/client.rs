@@ -137,10 +137,14 @@ impl Client {
     /// As [`Client::call`].
     pub fn text(&self, uri: &str) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.download(uri, |chunk| {
-            bytes.extend_from_slice(chunk);
-            Ok(())
-        })?;
+        self.download(
+            uri,
+            |_| (),
+            |chunk| {
+                bytes.extend_from_slice(chunk);
+                Ok(())
+            },
+        )?;
         Ok(bytes)
     }
 
@@ -173,13 +177,21 @@ impl Client {
         })
     }
 
-    /// Fetch `uri` and hand the body to `each` in pieces; returns the head of the reply.
+    /// Fetch `uri` and hand the body to `each` in pieces; returns the head of the reply. `expect` hears before how many bytes
+    /// there will be, as far as known.
     ///
     /// # Errors
     /// As [`Client::call`], and what `each` returns.
-    pub fn download(&self, uri: &str, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<axum::http::HeaderMap> {
+    pub fn download(
+        &self,
+        uri: &str,
+        expect: impl FnOnce(Option<u64>),
+        mut each: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<axum::http::HeaderMap> {
         self.block_on(async {
             let (head, mut body) = self.send(request(Method::GET, uri, Body::empty())?).await?.into_parts();
+            let length = head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+            expect(length.and_then(|text| text.parse().ok()));
             while let Some(chunk) = next_chunk(&mut body).await? {
                 each(&chunk)?;
             }

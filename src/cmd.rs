@@ -2,19 +2,26 @@
 
 pub mod accept;
 pub mod block;
+pub mod bucket;
 pub mod check;
+mod complete;
+pub mod completions;
 pub mod create;
 pub mod delete;
+pub mod doctor;
+pub mod export;
 pub mod forget;
 pub mod get;
 pub mod integrity;
 pub mod list;
 pub mod log;
+pub mod man;
 pub mod mount;
 pub mod node;
 pub mod proof;
 pub mod put;
 pub mod remove;
+pub mod search;
 pub mod send;
 pub mod status;
 pub mod stop;
@@ -101,6 +108,9 @@ fn run_once(context: &Context, command: &Command) -> Result<u8> {
         Command::Get(args) => get::run(context, args).map(|()| 0),
         Command::Remove(args) => remove::run(context, args).map(|()| 0),
         Command::List(args) => list::run(context, args).map(|()| 0),
+        Command::Search(args) => search::run(context, args).map(|()| 0),
+        Command::Export(args) => export::run(context, args).map(|()| 0),
+        Command::Bucket(args) => bucket::run(context, args).map(|()| 0),
         Command::Check(args) => check::run(context, args),
         Command::Log(args) => log::run(context, args).map(|()| 0),
         Command::Verify(args) => verify::run(context, args),
@@ -117,6 +127,9 @@ fn run_once(context: &Context, command: &Command) -> Result<u8> {
         Command::Status(args) => status::run(context, args).map(|()| 0),
         Command::Node(args) => node::run(context, args).map(|()| 0),
         Command::Stop(args) => stop::run(context, args).map(|()| 0),
+        Command::Doctor(args) => doctor::run(context, args),
+        Command::Completions(args) => completions::run(context, args).map(|()| 0),
+        Command::Man(args) => man::run(context, args).map(|()| 0),
     }
 }
 

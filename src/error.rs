@@ -152,6 +152,35 @@ const TABLE: &[Row] = &[
     row(Kind::Unauthorised, "unauthorised", 61, 403, 7, ""),
 ];
 
+/// What each exit code of the program means. Scripts rely on them; the help, the manual pages and docs/CLI.md say the same.
+pub const EXIT_CODES: &[(u8, &str)] = &[
+    (0, "ok"),
+    (1, "failed"),
+    (2, "usage"),
+    (6, "bucket: unknown, exists, bad name, not wholly imported"),
+    (7, "mountpoint: not mounted, already mounted, not empty, not usable"),
+    (8, "start-up: port taken, root locked or not usable"),
+    (9, "the kind of bucket, or this version, does not support it"),
+    (10, "archive damaged or odd"),
+    (11, "file: missing, exists, not a file, bad path"),
+    (12, "passphrase missing or wrong"),
+    (13, "busy"),
+    (20, "configuration cannot be opened"),
+    (21, "configuration cannot be understood"),
+    (22, "configuration cannot be saved"),
+    (23, "configuration cannot be changed that way"),
+    (26, "damage found"),
+    (27, "valid, signer not trusted"),
+    (31, "the background node did not start"),
+    (40, "FUSE refused"),
+    (50, "internal: a defect of wizefs"),
+    (60, "node unreachable"),
+    (61, "not authorised"),
+];
+
+/// What an exit code above [`EXIT_CODES`] means.
+pub const EXIT_BY_SIGNAL: &str = "ended by signal n";
+
 impl Kind {
     fn row(self) -> &'static Row {
         TABLE.iter().find(|row| row.kind == self).unwrap_or(&TABLE[0])
@@ -269,6 +298,17 @@ mod tests {
         check(Kind::Unreachable, 60, 503);
         check(Kind::Signal(2), 130, 500);
         check(Kind::Signal(15), 143, 500);
+    }
+
+    #[test]
+    fn every_kind_has_a_documented_exit_code_and_every_code_a_kind() {
+        for row in TABLE {
+            assert!(EXIT_CODES.iter().any(|(code, _)| *code == row.exit), "{:?} exits with {}", row.kind, row.exit);
+        }
+        for (code, meaning) in EXIT_CODES.iter().skip(1) {
+            assert!(TABLE.iter().any(|row| row.exit == *code), "nothing exits with {code}: {meaning}");
+        }
+        assert!(EXIT_CODES.is_sorted_by(|a, b| a.0 < b.0));
     }
 
     #[test]

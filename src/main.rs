@@ -2,8 +2,10 @@
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
+use clap_complete::CompleteEnv;
 use std::process::ExitCode;
 use wizefs::cli::Cli;
+use wizefs::cmd::completions::VARIABLE;
 use wizefs::cmd::{self, Context};
 use wizefs::error::{Error, Kind};
 use wizefs::terminal::Terminal;
@@ -21,6 +23,7 @@ fn share_heaps() {
 fn main() -> ExitCode {
     #[cfg(target_env = "gnu")]
     share_heaps();
+    CompleteEnv::with_factory(Cli::command).var(VARIABLE).complete();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -45,6 +48,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// What clap takes for no in a variable.
+const FALSE: [&str; 7] = ["", "n", "no", "f", "false", "off", "0"];
+
 /// What `wizefs` alone says: a variable such as WIZEFS_ROOT keeps clap from showing the help by itself.
 fn show_help() -> ExitCode {
     match Cli::command().print_help() {
@@ -60,7 +66,8 @@ fn usage(error: &clap::Error) -> ExitCode {
     {
         return show_help();
     }
-    let json = std::env::args_os().any(|arg| arg == "--json");
+    let variable = std::env::var("WIZEFS_JSON").is_ok_and(|value| !FALSE.contains(&value.to_lowercase().as_str()));
+    let json = variable || std::env::args_os().any(|arg| arg == "--json");
     if json && error.use_stderr() {
         let text = error.to_string();
         let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();

@@ -13,11 +13,14 @@ mod mountpoint;
 mod mounts;
 mod proofs;
 mod sealer;
+mod search;
 pub(crate) mod trouble;
 
 pub use events::Cursor;
 pub use files::Recorded;
 pub use history::{LogQuery, integrity_of_folder, rebuild_folder};
+pub use mountpoint::our_mounts;
+pub use search::SearchQuery;
 
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};

@@ -1,7 +1,13 @@
 //! How results look: one line per result, then `hint:`; stdout is data, stderr is talk.
 //!
 //! On a terminal times are relative and sizes have units; elsewhere times are RFC 3339. Marks are ASCII when the locale is
-//! not UTF-8. Colours follow `--color`, NO_COLOR and CLICOLOR_FORCE (crate anstream does the stripping).
+//! not UTF-8. Colours follow `--color`, NO_COLOR, CLICOLOR_FORCE and TERM=dumb (crate anstream does the stripping).
+
+mod progress;
+mod table;
+
+pub use progress::{Measure, Progress};
+pub use table::Table;
 
 use crate::error::{Error, Kind, Result};
 use crate::name::escape;
@@ -19,6 +25,9 @@ pub struct Terminal {
     marks: bool,
     relative: bool,
 }
+
+/// The answer to a question that cannot be taken back.
+const YES: [&str; 4] = ["y", "Y", "yes", "Yes"];
 
 impl Terminal {
     /// Look at the locale and at where stdout goes.
@@ -58,6 +67,26 @@ impl Terminal {
         if !self.quiet && !self.json {
             anstream::eprintln!("\x1b[2mhint: {}\x1b[0m", escape(text));
         }
+    }
+
+    /// Ask a person before something that cannot be taken back; anything but yes is no.
+    ///
+    /// # Errors
+    /// The terminal cannot be read.
+    pub fn confirm(&self, question: &str) -> Result<bool> {
+        anstream::eprint!("{} [y/N] ", escape(question));
+        let mut answer = String::new();
+        let read = anstream::stderr().flush().and_then(|()| std::io::stdin().read_line(&mut answer));
+        read.map_err(|e| Error::io(Kind::Failed, "cannot read the answer", &e))?;
+        Ok(YES.contains(&answer.trim()))
+    }
+
+    /// The id of what a command did, for scripts to catch.
+    ///
+    /// # Errors
+    /// As [`Terminal::raw`].
+    pub fn id(&self, text: &str) -> Result<()> {
+        if self.quiet { Ok(()) } else { self.line(text) }
     }
 
     /// A line of data.
@@ -166,59 +195,6 @@ pub fn count(number: u64, word: &str) -> String {
 /// The first 12 characters of a hash or address.
 pub fn short(text: &str) -> &str {
     text.get(..12).unwrap_or(text)
-}
-
-/// Columns that line up. Rows are held back until `HELD` of them have set the widths, then flow.
-#[derive(Debug)]
-pub struct Table {
-    held: Vec<Vec<String>>,
-    widths: Vec<usize>,
-    right: &'static [bool],
-    flowing: bool,
-}
-
-impl Table {
-    /// How many rows decide the widths.
-    const HELD: usize = 500;
-
-    /// A table with these headings; `right` says which columns are numbers.
-    pub fn new(headings: &[&str], right: &'static [bool]) -> Table {
-        let held = vec![headings.iter().map(|h| (*h).to_owned()).collect()];
-        Table { held, widths: vec![0; headings.len()], right, flowing: false }
-    }
-
-    /// Add a row of untrusted text.
-    ///
-    /// # Errors
-    /// As [`Terminal::raw`].
-    pub fn row(&mut self, out: &Terminal, cells: Vec<String>) -> Result<()> {
-        self.held.push(cells.iter().map(|cell| escape(cell)).collect());
-        if self.flowing || self.held.len() > Table::HELD { self.flush(out) } else { Ok(()) }
-    }
-
-    /// Print what is held back.
-    ///
-    /// # Errors
-    /// As [`Terminal::raw`].
-    pub fn flush(&mut self, out: &Terminal) -> Result<()> {
-        self.flowing = true;
-        for row in &self.held {
-            for (width, cell) in self.widths.iter_mut().zip(row) {
-                *width = (*width).max(cell.chars().count());
-            }
-        }
-        for row in std::mem::take(&mut self.held) {
-            let mut line = String::new();
-            for (column, cell) in row.iter().enumerate() {
-                let gap = " ".repeat(self.widths[column].saturating_sub(cell.chars().count()));
-                let right = self.right.get(column).copied().unwrap_or(false);
-                let (before, after) = if right { (gap, String::new()) } else { (String::new(), gap) };
-                line.extend([before.as_str(), cell.as_str(), after.as_str(), "  "]);
-            }
-            out.line(line.trim_end())?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

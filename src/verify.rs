@@ -6,27 +6,41 @@
 use crate::error::{Error, Kind, Result};
 use crate::name::BucketName;
 use crate::node::{Node, OpenBucket, trouble};
-use crate::rest::wire::{self, VerifyLine, VerifyPath, VerifySummary};
+use crate::rest::wire::{self, VerifyLine, VerifyPath, VerifyProgress, VerifySummary};
 use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use wizefs_fs::{AnyBucket, ArchiveCheck, BucketPath, Found, FoundKind};
 use wizefs_ledger::{Cause, Content, Entry, EntryNode, Leaf, TreePath};
 
-/// Compare all buckets, one, or a path in one, and report each difference, and with `verbose` each match; last the summary.
+/// Progress is told at most this often.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What is told beside differences.
+#[derive(Debug, Clone, Copy, Default, serde::Deserialize, utoipa::IntoParams)]
+#[serde(default)]
+pub struct Tell {
+    /// Each match, too.
+    pub verbose: bool,
+    /// How far it is, now and then.
+    pub progress: bool,
+}
+
+/// Compare all buckets, one, or a path in one, and report each difference and what else is to be told; last the summary.
 ///
 /// # Errors
 /// What keeps from comparing; differences are lines.
 pub fn run(
     node: &Node,
     scope: Option<(&BucketName, &BucketPath)>,
-    verbose: bool,
+    tell: Tell,
     emit: &mut dyn FnMut(&VerifyLine) -> ControlFlow<()>,
 ) -> Result<()> {
     let start = Instant::now();
     let mut summary = VerifySummary { v: wire::V, ..VerifySummary::default() };
+    let mut told = start;
     let scopes = match scope {
         Some((name, path)) => vec![(name.clone(), path.clone())],
         None => node.bucket_names().into_iter().map(|name| (name, BucketPath::ROOT)).collect(),
@@ -35,7 +49,8 @@ pub fn run(
         let bucket = node.bucket(&name)?;
         let fs = bucket.fs.read();
         fs.drain().map_err(trouble::fs)?;
-        let mut check = Check { node, bucket: &bucket, fs: &fs, verbose, emit: &mut *emit, summary: &mut summary };
+        let (emit, summary, told) = (&mut *emit, &mut summary, &mut told);
+        let mut check = Check { node, bucket: &bucket, fs: &fs, tell, told, emit, summary };
         if check.start(&path)?.is_break() {
             return Ok(());
         }
@@ -52,7 +67,9 @@ struct Check<'a> {
     node: &'a Node,
     bucket: &'a OpenBucket,
     fs: &'a AnyBucket,
-    verbose: bool,
+    tell: Tell,
+    /// When progress was told last.
+    told: &'a mut Instant,
     emit: &'a mut dyn FnMut(&VerifyLine) -> ControlFlow<()>,
     summary: &'a mut VerifySummary,
 }
@@ -133,6 +150,9 @@ impl Check<'_> {
         if entry.is_none() && found.as_ref().is_some_and(|found| found.kind == FoundKind::Special) {
             return Ok(ControlFlow::Continue(()));
         }
+        if self.progress().is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
         let is_dir = entry.as_ref().is_some_and(Entry::is_directory)
             || found.as_ref().is_some_and(|found| found.kind == FoundKind::Directory);
         let read_before = self.summary.bytes;
@@ -152,6 +172,15 @@ impl Check<'_> {
             return Ok(flow);
         }
         self.directory(path)
+    }
+
+    fn progress(&mut self) -> ControlFlow<()> {
+        if !self.tell.progress || self.told.elapsed() < PROGRESS_INTERVAL {
+            return ControlFlow::Continue(());
+        }
+        *self.told = Instant::now();
+        let (files, bytes) = (self.summary.files, self.summary.bytes);
+        (self.emit)(&VerifyLine::Progress(VerifyProgress { v: wire::V, files, bytes }))
     }
 
     fn verdict(&mut self, path: &BucketPath, entry: Option<&Entry>, found: Option<&Found>) -> Result<Verdict> {
@@ -254,7 +283,7 @@ impl Check<'_> {
         let line = match verdict {
             Verdict::Ok => {
                 summary.ok += u64::from(!is_dir);
-                if !self.verbose || is_dir {
+                if !self.tell.verbose || is_dir {
                     return Ok(ControlFlow::Continue(()));
                 }
                 VerifyLine::Ok(line)

@@ -1,18 +1,23 @@
 //! `wizefs accept`.
 
-use super::{Context, standing};
+use super::{Context, complete, standing};
 use crate::client::{segment, segments};
 use crate::error::{Error, Kind, Result};
 use crate::name::Target;
 use crate::rest::wire::Changed;
 use axum::http::Method;
+use clap_complete::engine::ArgValueCompleter;
 use std::ffi::OsString;
 
 /// Sign a foreign state as your own.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  wizefs verify docs                      names what is foreign
+  wizefs accept docs/a.txt                a.txt is as it should be: sign it")]
 pub struct Args {
     /// The file, as its bucket and its path in it
-    #[arg(value_name = "ORIGIN/PATH")]
+    #[arg(value_name = "ORIGIN/PATH", add = ArgValueCompleter::new(complete::targets))]
     target: OsString,
 }
 
@@ -32,5 +37,5 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
         return context.out.document(&accepted);
     }
     context.out.done(&format!("{bucket}/{path} accepted as it is, {}", standing(accepted.block)));
-    if context.out.quiet { Ok(()) } else { context.out.line(&accepted.txid) }
+    context.out.id(&accepted.txid)
 }

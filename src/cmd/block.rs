@@ -10,6 +10,10 @@ use axum::http::Method;
 
 /// One block.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  wizefs block                            the newest
+  wizefs block 7                          by height; a hash does as well")]
 pub struct Args {
     /// Height or hash; without, the newest
     #[arg(value_name = "HEIGHT|HASH")]
@@ -18,6 +22,11 @@ pub struct Args {
 
 /// Seal a block now.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+What is pending goes into it; without, it is empty. The hash of the block is printed on standard output.
+
+Examples:
+  wizefs mine")]
 pub struct MineArgs {}
 
 /// Show a block.
@@ -39,9 +48,8 @@ pub fn mine(context: &Context, _args: &MineArgs) -> Result<()> {
     if context.out.json {
         return context.out.document(&block);
     }
-    context.out.line(&block.hash)?;
     context.out.done(&format!("block {} sealed with {}", block.height, count(block.count.into(), "transaction")));
-    Ok(())
+    context.out.id(&block.hash)
 }
 
 fn show(context: &Context, block: &Block) -> Result<()> {

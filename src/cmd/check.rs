@@ -1,17 +1,23 @@
 //! `wizefs check`.
 
-use super::Context;
+use super::{Context, complete};
 use crate::client::segment;
 use crate::error::{Kind, Result};
 use crate::name::BucketName;
 use crate::rest::wire::Checked;
 use crate::terminal::{count, size};
+use clap_complete::engine::ArgValueCompleter;
 
 /// Structure and mount state of a bucket, quickly.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Contents are not read: wizefs verify does that. Exit code 1 means that something is not in order.
+
+Examples:
+  wizefs check docs")]
 pub struct Args {
     /// The bucket
-    #[arg(value_name = "ORIGIN")]
+    #[arg(value_name = "ORIGIN", add = ArgValueCompleter::new(complete::buckets))]
     origin: String,
 }
 
@@ -34,7 +40,7 @@ pub fn run(context: &Context, args: &Args) -> Result<u8> {
         context.out.line(&format!(
             "{} {name}: {what} at {}",
             context.out.mark(checked.ok),
-            checked.backing.display()
+            crate::name::escape(&checked.backing.display().to_string())
         ))?;
     }
     for problem in &checked.problems {

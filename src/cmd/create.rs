@@ -6,13 +6,11 @@ use crate::config::ListenArgs;
 use crate::error::{Error, Kind, Result};
 use crate::name::{BucketKind, BucketName};
 use crate::rest::wire::{self, Create, CreateLine, Created, Progress};
-use crate::terminal::{count, size};
+use crate::terminal::{self, Measure, count, size};
 use axum::http::Method;
-use indicatif::{ProgressBar, ProgressStyle};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 /// Make a bucket, or adopt a folder or archive as one.
 #[derive(Debug, clap::Args)]
@@ -22,7 +20,7 @@ Examples:
   wizefs create work --from ~/work        adopt a folder where it is, and record every file in it
   wizefs create photos --kind zip --from ~/photos.zip
                                           the same with an archive, read-only
-Ctrl-C interrupts an adoption; the same command goes on with it.")]
+Ctrl-C interrupts an adoption; the same command goes on with it. SIGUSR1 asks it for a line of progress.")]
 pub struct Args {
     /// Name of the bucket: A-Z a-z 0-9 . _ -
     #[arg(value_name = "ORIGIN")]
@@ -36,6 +34,9 @@ pub struct Args {
     /// File with the passphrase of an archive's encrypted members; its path is remembered
     #[arg(long, value_name = "FILE", requires = "from")]
     passfile: Option<PathBuf>,
+    /// Encrypt what is stored; not in this version
+    #[arg(long)]
+    encrypt: bool,
     /// Mount it as well
     #[arg(long)]
     mount: bool,
@@ -48,6 +49,11 @@ pub struct Args {
 /// # Errors
 /// As `Node::create` and `Node::mount`.
 pub fn run(context: &Context, args: &Args) -> Result<()> {
+    if args.encrypt {
+        let text = format!("{} cannot be encrypted: this version has no encrypted buckets", args.origin);
+        return Err(Error::new(Kind::Unsupported, text)
+            .hint("leave --encrypt out, or adopt a folder of an encrypted file system"));
+    }
     let request = Create {
         origin: BucketName::new(&args.origin)?,
         kind: args.kind,
@@ -68,17 +74,19 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
 }
 
 fn create(context: &Context, client: &Client, request: &Create) -> Result<Created> {
-    let bar = progress_bar(context);
+    let what =
+        request.from.as_ref().map_or_else(|| "creating".to_owned(), |from| format!("adopting {}", from.display()));
+    let bar = terminal::Progress::start(&context.out, what, Measure::Bytes, None);
     let mut created = None;
     let result = client.lines(Method::POST, "/v1/buckets", Some(request), |line: CreateLine, _| {
         match line {
-            CreateLine::Progress { progress } => show(&bar, progress),
+            CreateLine::Progress { progress } => bar.set(progress.bytes, progress.files),
             CreateLine::Created(bucket) => created = Some(bucket),
             CreateLine::Failed(body) => return Err(body.into()),
         }
         Ok(())
     });
-    bar.finish_and_clear();
+    drop(bar);
     match result {
         Err(e) if matches!(e.kind, Kind::Signal(_)) && request.from.is_some() => {
             Err(e.hint("the same command goes on where this one stopped"))
@@ -94,23 +102,6 @@ fn mount_in_a_fresh_process(context: &Context, args: &Args) -> Error {
     let mut command = Command::new("/proc/self/exe");
     command.args(["mount", &args.origin]).args(context.global.to_args()).args(args.listen.to_args());
     Error::io(Kind::Background, "cannot start wizefs mount", &command.exec())
-}
-
-/// On stderr, and hidden where nobody watches.
-fn progress_bar(context: &Context) -> ProgressBar {
-    if context.out.quiet || context.out.json {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}  {elapsed}") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
-}
-
-fn show(bar: &ProgressBar, progress: Progress) {
-    bar.set_message(format!("{} recorded, {}", count(progress.files, "file"), size(progress.bytes)));
 }
 
 fn tell(context: &Context, created: &Created) {

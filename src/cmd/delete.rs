@@ -1,19 +1,26 @@
 //! `wizefs delete`.
 
-use super::Context;
+use super::{Context, complete};
 use crate::client::segment;
 use crate::error::{Error, Kind, Result};
 use crate::name::BucketName;
-use crate::rest::wire::{Checked, Deleted};
+use crate::rest::wire::{Checked, Deleted, MountState, V};
+use crate::root::Root;
 use crate::terminal::{count, size};
 use axum::http::Method;
-use std::io::Write;
+use clap_complete::engine::ArgValueCompleter;
 
-/// Delete a bucket; an adopted folder is released, not erased.
+/// Delete a bucket; an adopted folder or archive is released, not erased.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  wizefs delete docs --dry-run            what would go, and what would stay
+  wizefs delete docs --yes                without a question
+  wizefs delete docs --unmount            also when it is mounted
+Its history stays on the ledger.")]
 pub struct Args {
     /// The bucket
-    #[arg(value_name = "ORIGIN")]
+    #[arg(value_name = "ORIGIN", add = ArgValueCompleter::new(complete::buckets))]
     origin: String,
     /// Unmount it first when it is mounted
     #[arg(long)]
@@ -21,6 +28,9 @@ pub struct Args {
     /// Do not ask (off a terminal nobody is asked)
     #[arg(short, long)]
     yes: bool,
+    /// Say what would be deleted, and delete nothing
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
 }
 
 /// Ask when a person is there, delete, tell.
@@ -29,10 +39,14 @@ pub struct Args {
 /// As `Node::delete`.
 pub fn run(context: &Context, args: &Args) -> Result<()> {
     let name = BucketName::new(&args.origin)?;
+    let check = format!("/v1/buckets/{}/check", segment(args.origin.as_bytes()));
+    if args.dry_run {
+        let checked: Checked = context.with_node(|client| client.get(&check))?;
+        return foretell(context, args, &checked);
+    }
     let deleted: Deleted = context.with_node(|client| {
         if !args.yes && context.out.is_interactive() {
-            let checked: Checked = client.get(&format!("/v1/buckets/{}/check", segment(args.origin.as_bytes())))?;
-            confirm(&checked)?;
+            confirm(context, &client.get(&check)?)?;
         }
         let uri = format!("/v1/buckets/{}?unmount={}", segment(args.origin.as_bytes()), args.unmount);
         let deleted: Deleted = client.call(Method::DELETE, &uri, None::<&()>)?;
@@ -51,16 +65,38 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn confirm(checked: &Checked) -> Result<()> {
-    let bucket = &checked.bucket;
-    let what = format!("{}, {}", count(bucket.files, "file"), size(bucket.bytes));
-    anstream::eprint!("delete {} ({what}) at {}? [y/N] ", bucket.origin, checked.backing.display());
-    let mut answer = String::new();
-    let read = anstream::stderr().flush().and_then(|()| std::io::stdin().read_line(&mut answer));
-    read.map_err(|e| Error::io(Kind::Failed, "cannot read the answer", &e))?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
+fn confirm(context: &Context, checked: &Checked) -> Result<()> {
+    let (origin, what) = (&checked.bucket.origin, contents(checked));
+    if context.out.confirm(&format!("delete {origin} ({what}) at {}?", checked.backing.display()))? {
         Ok(())
     } else {
         Err(Error::new(Kind::Failed, "nothing was deleted"))
     }
+}
+
+fn contents(checked: &Checked) -> String {
+    format!("{}, {}", count(checked.bucket.files, "file"), size(checked.bucket.bytes))
+}
+
+/// What a delete would do, or why it would be refused.
+fn foretell(context: &Context, args: &Args, checked: &Checked) -> Result<()> {
+    let bucket = &checked.bucket;
+    let (origin, backing) = (&bucket.origin, checked.backing.display());
+    if bucket.state == MountState::Mounted && !args.unmount {
+        let place = bucket.mountpoint.clone().unwrap_or_default();
+        let error = Error::new(Kind::AlreadyMounted, format!("{origin} is mounted at {}", place.display()));
+        return Err(error.hint(format!("wizefs unmount {origin}, or wizefs delete {origin} --unmount")));
+    }
+    let own = checked.backing.starts_with(Root::new(&context.config()?.root).buckets());
+    if context.out.json {
+        return context.out.document(&serde_json::json!({
+            "v": V, "dry_run": true, "bucket": origin, "files": bucket.files, "bytes": bucket.bytes,
+            "backing": backing.to_string(), "released": (!own).then(|| backing.to_string()),
+        }));
+    }
+    let what = contents(checked);
+    context.out.line(&crate::name::escape(&match own {
+        true => format!("would delete the bucket {origin} with its files ({what}) at {backing}"),
+        false => format!("would delete the bucket {origin} ({what}) and leave {backing} as it is"),
+    }))
 }

@@ -5,14 +5,18 @@ use crate::client::segment;
 use crate::error::{Error, Kind, Result};
 use crate::rest::wire::Forgotten;
 use axum::http::Method;
-use std::io::Write;
 
 /// Erase what a transaction says.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The bytes of the transaction are erased here: path, sizes and hashes that it stated. Its hash, author and time stay, so every
 other proof, the log and the check of the chain still hold. Proofs and copies made before are not reached. What a path holds
-now cannot be erased: remove or replace it first. This takes as long as wizefs integrity.")]
+now cannot be erased: remove or replace it first. This takes as long as wizefs integrity.
+
+Examples:
+  wizefs log docs --json                  tells transaction ids
+  wizefs forget TXID --dry-run            whether it can be erased
+  wizefs forget TXID --yes                off a terminal, --yes is needed")]
 pub struct Args {
     /// The transaction, as wizefs log --json tells it
     #[arg(value_name = "TXID")]
@@ -20,6 +24,9 @@ pub struct Args {
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
+    /// Say what would be erased, and erase nothing
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
 }
 
 /// Ask, and erase.
@@ -27,15 +34,19 @@ pub struct Args {
 /// # Errors
 /// [`Kind::Failed`] for a transaction that is unknown, pending, current or not about a file.
 pub fn run(context: &Context, args: &Args) -> Result<()> {
-    if !args.yes {
+    if !args.yes && !args.dry_run {
         confirm(context, &args.txid)?;
     }
-    let uri = format!("/v1/transactions/{}/forget", segment(args.txid.as_bytes()));
+    let uri = format!("/v1/transactions/{}/forget?dry_run={}", segment(args.txid.as_bytes()), args.dry_run);
     let gone: Forgotten = context.with_node(|client| client.call(Method::POST, &uri, None::<&()>))?;
     if context.out.json {
         return context.out.document(&gone);
     }
-    context.out.done(&format!("transaction {} in block {} is erased", gone.index, gone.block));
+    let what = format!("transaction {} in block {}", gone.index, gone.block);
+    if args.dry_run {
+        return context.out.line(&format!("would erase {what}"));
+    }
+    context.out.done(&format!("{what} is erased"));
     Ok(())
 }
 
@@ -43,9 +54,9 @@ fn confirm(context: &Context, txid: &str) -> Result<()> {
     if !context.out.is_interactive() {
         return Err(Error::new(Kind::Usage, "this cannot be undone").hint(format!("wizefs forget --yes {txid}")));
     }
-    eprint!("Erase what {txid} says? This cannot be undone. [y/N] ");
-    let mut answer = String::new();
-    let read = std::io::stderr().flush().and_then(|()| std::io::stdin().read_line(&mut answer));
-    read.map_err(|e| Error::io(Kind::Failed, "cannot read the answer", &e))?;
-    if answer.trim().eq_ignore_ascii_case("y") { Ok(()) } else { Err(Error::new(Kind::Failed, "nothing was erased")) }
+    if context.out.confirm(&format!("erase what {txid} says? This cannot be undone."))? {
+        Ok(())
+    } else {
+        Err(Error::new(Kind::Failed, "nothing was erased"))
+    }
 }

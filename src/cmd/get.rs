@@ -1,15 +1,16 @@
 //! `wizefs get`.
 
-use super::{Context, standing};
+use super::{Context, complete, standing};
 use crate::client::{Client, segment, segments};
 use crate::error::{Error, Kind, Result};
 use crate::name::{BucketName, bucket_path};
 use crate::rest::wire::Stored;
-use crate::terminal::size;
+use crate::terminal::{Measure, Progress, size};
+use clap_complete::engine::ArgValueCompleter;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -23,10 +24,10 @@ Examples:
   wizefs get notes.txt docs - | less           to standard output")]
 pub struct Args {
     /// The file's path in the bucket
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", add = ArgValueCompleter::new(complete::files))]
     file: OsString,
     /// The bucket
-    #[arg(value_name = "ORIGIN")]
+    #[arg(value_name = "ORIGIN", add = ArgValueCompleter::new(complete::buckets))]
     origin: String,
     /// A file, a folder, or - for standard output [default: the current folder]
     #[arg(value_name = "DEST")]
@@ -48,11 +49,17 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     };
     let (origin, file) = (segment(bucket.as_str().as_bytes()), segments(path.as_bytes()));
     let uri = format!("/v1/buckets/{origin}/files/{file}?check_first=true");
-    if args.dest.as_deref().is_some_and(|dest| dest.as_os_str() == "-") {
+    let to_stdout = args.dest.as_deref().is_some_and(|dest| dest.as_os_str() == "-");
+    let mut talk = context.out;
+    // A bar would be drawn between the lines of the file.
+    talk.quiet |= to_stdout && std::io::stdout().is_terminal();
+    let progress = Progress::start(&talk, format!("fetching {bucket}/{path}"), Measure::Bytes, None);
+    if to_stdout {
         let stored = context.with_node(|client| {
-            let (stored, _) = fetch(client, &uri, |chunk| context.out.raw(chunk))?;
+            let (stored, _) = fetch(client, &uri, &progress, |chunk| context.out.raw(chunk))?;
             Ok(stored)
         })?;
+        drop(progress);
         return tell(context, &stored, "standard output", true);
     }
     let dest = place(args.dest.as_deref(), name);
@@ -61,16 +68,24 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     }
     let stored = context.with_node(|client| {
         let mut part = Part::new(&dest)?;
-        let (stored, mode) = fetch(client, &uri, |chunk| part.write(chunk))?;
+        let (stored, mode) = fetch(client, &uri, &progress, |chunk| part.write(chunk))?;
         part.keep(&dest, mode, args.force)?;
         Ok(stored)
     })?;
+    drop(progress);
     tell(context, &stored, &dest.display().to_string(), false)
 }
 
-fn fetch(client: &Client, uri: &str, mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<(Stored, u32)> {
+fn fetch(
+    client: &Client,
+    uri: &str,
+    progress: &Progress,
+    mut write: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<(Stored, u32)> {
     let mut hash = blake3::Hasher::new();
-    let head = client.download(uri, |chunk| {
+    let expect = |size: Option<u64>| progress.set_total(size.unwrap_or(0));
+    let head = client.download(uri, expect, |chunk| {
+        progress.add(chunk.len() as u64);
         hash.update(chunk);
         write(chunk)
     })?;

@@ -1,19 +1,26 @@
 //! `wizefs list`.
 
 use super::Context;
+use super::complete;
 use super::status::bucket_table;
 use crate::client::{segment, segments};
 use crate::error::Result;
 use crate::name::Target;
 use crate::rest::wire::{Buckets, Entries, Entry};
 use crate::terminal::{Table, Terminal, short, size};
+use clap_complete::engine::ArgValueCompleter;
 use std::ffi::OsString;
 
 /// Buckets, or the files of one.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  wizefs list                             the buckets
+  wizefs list docs/2026                   a folder in one
+  wizefs list docs --json                 for programs")]
 pub struct Args {
     /// A bucket, or a folder or file in it; without, all buckets
-    #[arg(value_name = "ORIGIN[/PATH]")]
+    #[arg(value_name = "ORIGIN[/PATH]", add = ArgValueCompleter::new(complete::targets))]
     target: Option<OsString>,
 }
 

@@ -1,12 +1,13 @@
 //! `wizefs log`.
 
-use super::Context;
+use super::{Context, complete};
 use crate::client::{segment, segments};
 use crate::error::Result;
 use crate::name::Target;
 use crate::rest::wire::LogLine;
-use crate::terminal::{Table, Terminal, short, size};
+use crate::terminal::{Table, Terminal, count, short, size};
 use axum::http::Method;
+use clap_complete::engine::ArgValueCompleter;
 use std::ffi::OsString;
 
 /// The transactions, newest first.
@@ -18,7 +19,7 @@ Examples:
   wizefs log --follow --json              everything, as it becomes final, for programs")]
 pub struct Args {
     /// A bucket, or a path in it; without, the whole chain
-    #[arg(value_name = "ORIGIN[/PATH]")]
+    #[arg(value_name = "ORIGIN[/PATH]", add = ArgValueCompleter::new(complete::targets))]
     target: Option<OsString>,
     /// At most this many, the newest
     #[arg(short = 'n', value_name = "N")]
@@ -79,10 +80,11 @@ fn cells(out: &Terminal, line: &LogLine, whole_chain: bool) -> Vec<String> {
     if let Some(cause @ ("foreign" | "recovered")) = line.cause.as_deref() {
         op = format!("{op} ({cause})");
     }
-    let content = match (line.blake3.as_deref(), line.evidence.as_deref()) {
-        (Some(hash), _) => short(hash).to_owned(),
-        (None, Some("open-writers")) => "still written".to_owned(),
-        (None, _) => dash(),
+    let content = match (line.blake3.as_deref(), line.evidence.as_deref(), line.amount) {
+        (Some(hash), ..) => short(hash).to_owned(),
+        (None, Some("open-writers"), _) => "still written".to_owned(),
+        (None, _, Some(amount)) => count(amount, "coin"),
+        (None, _, None) => dash(),
     };
     vec![
         line.block.map_or("pending".to_owned(), |block| block.to_string()),

@@ -1,6 +1,6 @@
 //! `wizefs mount`: asks the running node, or becomes it.
 
-use super::Context;
+use super::{Context, complete};
 use crate::background::{self, Reporter, exit_code};
 use crate::client::{Client, segment};
 use crate::config::{Config, ListenArgs};
@@ -11,6 +11,9 @@ use crate::root::Root;
 use crate::server::{self, FirstMount};
 use crate::terminal::count;
 use axum::http::Method;
+use clap::ArgAction;
+use clap::builder::FalseyValueParser;
+use clap_complete::engine::ArgValueCompleter;
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,7 +30,7 @@ Examples:
   wizefs mount docs --fg                  stay in the foreground; Ctrl-C unmounts")]
 pub struct Args {
     /// The bucket
-    #[arg(value_name = "ORIGIN")]
+    #[arg(value_name = "ORIGIN", add = ArgValueCompleter::new(complete::buckets))]
     origin: String,
     /// An empty folder [default: mnt/ORIGIN below the root, made and removed with the mount]
     #[arg(value_name = "MOUNTPOINT")]
@@ -39,16 +42,16 @@ pub struct Args {
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
     notifypid: Option<i32>,
     /// Refuse all writes
-    #[arg(long)]
+    #[arg(long, env = "WIZEFS_READ_ONLY", hide_env = true, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     read_only: bool,
     /// What close and fsync wait for
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t, env = "WIZEFS_DURABILITY", hide_env = true)]
     durability: Durability,
     /// Nobody changes the backing meanwhile: cache longer
-    #[arg(long)]
+    #[arg(long, env = "WIZEFS_EXCLUSIVE", hide_env = true, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     exclusive: bool,
     /// Let other users in
-    #[arg(long)]
+    #[arg(long, env = "WIZEFS_ALLOW_OTHER", hide_env = true, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     allow_other: bool,
     /// File with the passphrase of an archive's encrypted members; its path is remembered
     #[arg(long, value_name = "FILE")]

@@ -11,6 +11,10 @@ use crate::server;
 
 /// Run the node without a mount; it serves until it is stopped.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  wizefs node                             in the background, until wizefs stop
+  wizefs node --fg --listen 127.0.0.1:0   here, on any free port; Ctrl-C ends it")]
 pub struct Args {
     /// Stay in the foreground
     #[arg(short, long)]

@@ -1,10 +1,11 @@
 //! `wizefs proof`.
 
-use super::Context;
+use super::{Context, complete};
 use crate::client::{Client, segment, segments};
 use crate::error::{Error, Kind, Result};
 use crate::name::Target;
 use crate::rest::wire::{Consistency, Proof};
+use clap_complete::engine::ArgValueCompleter;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -23,7 +24,7 @@ Examples:
   wizefs proof --since 120                            the log only grew since it had 120 entries")]
 pub struct Args {
     /// A path in a bucket; of a removed one, the removal is proven
-    #[arg(value_name = "ORIGIN/PATH", required_unless_present = "since")]
+    #[arg(value_name = "ORIGIN/PATH", required_unless_present = "since", add = ArgValueCompleter::new(complete::targets))]
     target: Option<OsString>,
     /// Write the proof to FILE instead of standard output
     #[arg(short, long, value_name = "FILE")]
@@ -89,10 +90,14 @@ fn prove(context: &Context, args: &Args, target: &Target, client: &Client) -> Re
     if let Some((first, last)) = args.range {
         let mut slice = Vec::new();
         let uri = format!("/v1/buckets/{bucket}/slice/{path}?first={first}&last={last}");
-        client.download(&uri, |chunk| {
-            slice.extend_from_slice(chunk);
-            Ok(())
-        })?;
+        client.download(
+            &uri,
+            |_| (),
+            |chunk| {
+                slice.extend_from_slice(chunk);
+                Ok(())
+            },
+        )?;
         files.push(beside(output, ".slice"));
         replace(&beside(output, ".slice"), &slice, "")?;
     }

@@ -1,15 +1,18 @@
 //! `wizefs put`.
 
-use super::{Context, standing};
+use super::{Context, complete, standing};
 use crate::client::{segment, segments};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Target, bucket_path};
 use crate::rest::wire::Stored;
-use crate::terminal::size;
+use crate::terminal::{Measure, Progress, size};
+use clap_complete::engine::ArgValueCompleter;
 use std::ffi::{OsStr, OsString};
+use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use tokio_util::io::InspectReader;
 use wizefs_fs::BucketPath;
 
 /// Store a file.
@@ -25,7 +28,7 @@ pub struct Args {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The bucket, with a path in it, or a folder ending with /
-    #[arg(value_name = "ORIGIN[/PATH]")]
+    #[arg(value_name = "ORIGIN[/PATH]", add = ArgValueCompleter::new(complete::targets))]
     target: OsString,
 }
 
@@ -44,26 +47,30 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     let target = Target::parse(&args.target)?;
     let stdin = args.is_stdin();
     let path = destination(&target, &args.file, stdin)?;
-    let mode = if stdin { None } else { Some(mode_of(&args.file)?) };
+    let metadata = if stdin { None } else { Some(metadata_of(&args.file)?) };
+    let mode = metadata.as_ref().map(|data| data.permissions().mode() & 0o777);
     let mode = mode.map_or(String::new(), |mode| format!("?mode={mode}"));
     let uri =
         format!("/v1/buckets/{}/files/{}{mode}", segment(target.bucket.as_str().as_bytes()), segments(path.as_bytes()));
+    let size_known = metadata.map(|data| data.len());
+    let what = format!("storing {}/{path}", target.bucket);
+    let progress = Progress::start(&context.out, what, Measure::Bytes, size_known);
+    let count = progress.counter();
+    let counted = move |bytes: &[u8]| count(bytes.len() as u64);
     let stored: Stored = context.with_node(|client| {
         if stdin {
-            return client.upload(&uri, tokio::io::stdin());
+            return client.upload(&uri, InspectReader::new(tokio::io::stdin(), counted));
         }
         let file = std::fs::File::open(&args.file).map_err(|e| cannot_read(&args.file, &e))?;
-        client.upload(&uri, tokio::fs::File::from_std(file))
+        client.upload(&uri, InspectReader::new(tokio::fs::File::from_std(file), counted))
     })?;
+    drop(progress);
     if context.out.json {
         return context.out.document(&stored);
     }
     let place = standing(stored.block);
     context.out.done(&format!("{}/{} stored: {}, {place}", stored.bucket, stored.path.text(), size(stored.size)));
-    match (&stored.txid, context.out.quiet) {
-        (Some(txid), false) => context.out.line(txid),
-        _ => Ok(()),
-    }
+    stored.txid.as_deref().map_or(Ok(()), |txid| context.out.id(txid))
 }
 
 /// Where FILE goes: PATH, or its own name in the bucket or folder.
@@ -82,13 +89,13 @@ fn destination(target: &Target, file: &Path, stdin: bool) -> Result<BucketPath> 
     }
 }
 
-fn mode_of(file: &Path) -> Result<u32> {
+fn metadata_of(file: &Path) -> Result<Metadata> {
     let data = std::fs::metadata(file).map_err(|e| cannot_read(file, &e))?;
     if data.is_dir() {
         let error = Error::new(Kind::NotAFile, format!("{} is a folder", file.display()));
         return Err(error.hint("mount the bucket and use cp -r, or adopt the folder: wizefs create ORIGIN --from PATH"));
     }
-    Ok(data.permissions().mode() & 0o777)
+    Ok(data)
 }
 
 fn cannot_read(file: &Path, error: &std::io::Error) -> Error {

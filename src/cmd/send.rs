@@ -1,24 +1,31 @@
 //! `wizefs send`.
 
-use super::{Context, standing};
+use super::{Context, complete, standing};
 use crate::error::{Error, Kind, Result};
 use crate::passphrase::PassArgs;
 use crate::rest::wire::{Sent, TransferBytes, TransferRequest};
 use crate::root::Root;
+use crate::terminal::count;
 use crate::wallets;
 use axum::http::Method;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use clap_complete::engine::ArgValueCompleter;
 use wizefs_ledger::{AddressHash, Envelope, Transaction, Wallet};
 
 /// Send coins.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  wizefs send default savings 5           between wallets here
+  wizefs send default ADDRESS 5 --minenow sealed in a block when this returns
+The transaction id is printed on standard output.")]
 pub struct Args {
     /// The wallet that pays: its name or address
-    #[arg(value_name = "FROM")]
+    #[arg(value_name = "FROM", add = ArgValueCompleter::new(complete::wallets))]
     from: String,
     /// Who gets it: an address, or the name of a wallet here
-    #[arg(value_name = "TO")]
+    #[arg(value_name = "TO", add = ArgValueCompleter::new(complete::wallets))]
     to: String,
     /// Coins
     #[arg(value_name = "AMOUNT", value_parser = clap::value_parser!(u64).range(1..))]
@@ -59,9 +66,9 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     if context.out.json {
         return context.out.document(&sent);
     }
-    context.out.line(&sent.txid)?;
-    context.out.done(&format!("{} coins sent to {}: {}", args.amount, args.to, standing(sent.block)));
-    Ok(())
+    let coins = count(args.amount, "coin");
+    context.out.done(&format!("{coins} sent to {}: {}", args.to, standing(sent.block)));
+    context.out.id(&sent.txid)
 }
 
 /// Whether a draft pays the receiver exactly the amount, and everything else back to the sender.

@@ -3,10 +3,14 @@
 use super::Context;
 use crate::error::Result;
 use crate::rest::wire::{BucketStatus, MountState, Status};
-use crate::terminal::{Table, Terminal, short, size};
+use crate::terminal::{Table, Terminal, count, short, size};
 
 /// The node, the ledger and the buckets at a glance.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  wizefs status
+  wizefs status --json                    also the verifier key of the log, as vkey")]
 pub struct Args {}
 
 /// Ask and print.
@@ -31,10 +35,10 @@ fn show(out: &Terminal, status: &Status) -> Result<()> {
     let ledger = &status.ledger;
     let sealed = ledger.head_time.as_deref().map(|time| out.time(time)).unwrap_or_default();
     out.line(&format!(
-        "ledger  block {}   head {}   {sealed}   {} transactions   pending {}   unsettled {}",
+        "ledger  block {}   head {}   {sealed}   {}   pending {}   unsettled {}",
         ledger.height,
         short(&ledger.head),
-        ledger.transactions,
+        count(ledger.transactions, "transaction"),
         ledger.pending,
         ledger.unsettled
     ))?;

@@ -8,6 +8,11 @@ use serde_json::{Value, json};
 
 /// End the running node; its mounts are taken away.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+What programs still write is recorded first; folders in use are detached.
+
+Examples:
+  wizefs stop")]
 pub struct Args {}
 
 /// Ask it to end and wait until it has.

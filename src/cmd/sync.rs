@@ -1,17 +1,25 @@
 //! `wizefs sync`.
 
-use super::Context;
+use super::{Context, complete};
 use crate::client::segment;
 use crate::error::Result;
 use crate::name::BucketName;
 use crate::rest::wire::Synced;
+use crate::terminal::count;
 use axum::http::Method;
+use clap_complete::engine::ArgValueCompleter;
 
 /// Wait until everything done so far is final.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Files that are still being written are named; their size is recorded, their content is not.
+
+Examples:
+  wizefs sync                             all buckets
+  wizefs sync docs --strict               exit code 13 when a file is still being written")]
 pub struct Args {
     /// One bucket; without, all
-    #[arg(value_name = "ORIGIN")]
+    #[arg(value_name = "ORIGIN", add = ArgValueCompleter::new(complete::buckets))]
     origin: Option<String>,
     /// Fail with 13 when a file is still being written
     #[arg(long)]
@@ -33,8 +41,7 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     if context.out.json {
         return context.out.document(&synced);
     }
-    context
-        .out
-        .done(&format!("everything up to block {} is final ({} transactions)", synced.height, synced.transactions));
+    let transactions = count(synced.transactions, "transaction");
+    context.out.done(&format!("everything up to block {} is final ({transactions})", synced.height));
     Ok(())
 }

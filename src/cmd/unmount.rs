@@ -1,17 +1,24 @@
 //! `wizefs unmount`.
 
-use super::Context;
+use super::{Context, complete};
 use crate::client::{Client, segment};
 use crate::error::{Error, Kind, Result};
 use crate::name::BucketName;
 use crate::rest::wire::Unmounted;
 use axum::http::Method;
+use clap_complete::engine::ArgValueCompleter;
 
 /// Take the folder away and wait until everything is recorded.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A folder in use is refused with exit code 13, naming the programs that use it.
+
+Examples:
+  wizefs unmount docs
+  wizefs unmount docs --lazy              detach it now; it ends with the last program that uses it")]
 pub struct Args {
     /// The bucket
-    #[arg(value_name = "ORIGIN")]
+    #[arg(value_name = "ORIGIN", add = ArgValueCompleter::new(complete::buckets))]
     origin: String,
     /// Detach it even while programs use it; it ends with the last of them
     #[arg(long)]

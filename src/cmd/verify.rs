@@ -1,14 +1,15 @@
 //! `wizefs verify`.
 
-use super::{Context, proof::beside};
-use crate::client::{segment, segments};
+use super::{Context, complete, proof::beside};
+use crate::client::{Client, segment, segments};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Target, escape};
 use crate::offline::{self, Claim};
-use crate::rest::wire::{Verified, VerifyLine, VerifyPath, VerifySummary};
+use crate::rest::wire::{Buckets, Verified, VerifyLine, VerifyPath, VerifySummary};
 use crate::root::Root;
-use crate::terminal::{Terminal, count, short, size};
+use crate::terminal::{Measure, Progress, Terminal, count, short, size};
 use axum::http::Method;
+use clap_complete::engine::ArgValueCompleter;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use wizefs_ledger::{ConsistencyFile, LogKey, Policy, Vkey};
@@ -21,10 +22,15 @@ there that did not come through wizefs. Files that are still being written are t
 
 With --proof a file is compared with a proof instead; that needs no node and no root folder. FILE.state beside the proof is
 checked with it. Exit code 27 means that all of it holds but that nobody you trust has signed it: give --policy a file with
-the verifier key of the log, which its owner sees in `wizefs status`. For --range, FILE holds those bytes only.")]
+the verifier key of the log, which its owner sees in `wizefs status --json`. For --range, FILE holds those bytes only.
+
+Examples:
+  wizefs verify                                        all buckets
+  wizefs verify docs/2026 --verbose                    a folder, file by file
+  wizefs verify a.txt --proof a.tlog-proof --policy KEYS   what somebody gave you")]
 pub struct Args {
     /// A bucket, or a path in it; without, all buckets. With --proof a file, or the checkpoint that a consistency proof extends
-    #[arg(value_name = "ORIGIN[/PATH]|FILE")]
+    #[arg(value_name = "ORIGIN[/PATH]|FILE", add = ArgValueCompleter::new(complete::targets))]
     target: Option<OsString>,
     /// Compare FILE with this proof
     #[arg(long, value_name = "PROOF", requires = "target", conflicts_with = "verbose")]
@@ -56,7 +62,7 @@ pub fn run(context: &Context, args: &Args) -> Result<u8> {
             format!("/v1/buckets/{}/verify{tail}", segment(bucket.as_str().as_bytes()))
         }
     };
-    let subject = target.map_or_else(
+    let subject = target.as_ref().map_or_else(
         || "all buckets".to_owned(),
         |t| match t.path.is_root() {
             true => t.bucket.to_string(),
@@ -64,17 +70,38 @@ pub fn run(context: &Context, args: &Args) -> Result<u8> {
         },
     );
     let out = context.out;
+    let progress = Progress::start(&out, format!("verifying {subject}"), Measure::Bytes, None);
     let mut exit = None;
     context.with_node(|client| {
-        let uri = format!("{scope}?verbose={}", args.verbose);
+        progress.set_total(total(client, target.as_ref())?);
+        let uri = format!("{scope}?verbose={}&progress=true", args.verbose);
         client.lines(Method::GET, &uri, None::<&()>, |line: VerifyLine, raw| {
-            if let VerifyLine::Summary(summary) = &line {
-                exit = Some(summary.exit);
+            match &line {
+                VerifyLine::Summary(summary) => exit = Some(summary.exit),
+                VerifyLine::Progress(so_far) => {
+                    progress.set(so_far.bytes, so_far.files);
+                    return Ok(());
+                }
+                _ => {}
             }
-            if out.json { out.raw(&[raw, b"\n"].concat()) } else { show(&out, &subject, &line) }
+            progress.above(|| match out.json {
+                true => out.raw(&[raw, b"\n"].concat()),
+                false => show(&out, &subject, &line),
+            })
         })
     })?;
+    drop(progress);
     exit.ok_or_else(|| Error::new(Kind::Unreachable, "the check ended early"))
+}
+
+/// Bytes there are to read, 0 when nobody knows.
+fn total(client: &Client, target: Option<&Target>) -> Result<u64> {
+    if target.is_some_and(|target| !target.path.is_root()) {
+        return Ok(0);
+    }
+    let all: Buckets = client.get("/v1/buckets")?;
+    let wanted = all.buckets.iter().filter(|bucket| target.is_none_or(|target| target.bucket == bucket.origin));
+    Ok(wanted.map(|bucket| bucket.bytes).sum())
 }
 
 /// Compare a file with a proof; 27 when nobody vouches for the signer.
@@ -169,6 +196,7 @@ fn show(out: &Terminal, subject: &str, line: &VerifyLine) -> Result<()> {
             Ok(())
         }
         VerifyLine::Summary(summary) => summarise(out, subject, summary),
+        VerifyLine::Progress(_) => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `wizefs wallet`.
 
-use super::Context;
+use super::{Context, complete};
 use crate::client::segment;
 use crate::error::{Error, Kind, Result};
 use crate::passphrase::PassArgs;
@@ -8,12 +8,19 @@ use crate::rest::wire::{self, Wallet as Line, Wallets};
 use crate::root::Root;
 use crate::terminal::Table;
 use crate::wallets;
+use clap_complete::engine::ArgValueCompleter;
 use std::path::PathBuf;
 use wizefs_ledger::{Wallet, WalletFile};
 use zeroize::Zeroizing;
 
 /// Keys, addresses and coins.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  wizefs wallet list
+  wizefs wallet new savings --passphrase  a key that only a passphrase opens
+  wizefs wallet export default -o key     a copy of the key file
+  wizefs wallet import other key          take one in")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -37,7 +44,8 @@ enum What {
     /// One wallet
     Show {
         /// Name or address
-        #[arg(value_name = "WALLET", default_value = wallets::DEFAULT)]
+        #[arg(value_name = "WALLET", default_value = wallets::DEFAULT,
+              add = ArgValueCompleter::new(complete::wallets))]
         wallet: String,
     },
     /// Take in a key: a key file, or 64 hex digits in a file or on standard input (-)
@@ -58,7 +66,7 @@ enum What {
     #[command(group = clap::ArgGroup::new("how").required(true).args(["output", "reveal"]))]
     Export {
         /// Name or address
-        #[arg(value_name = "WALLET")]
+        #[arg(value_name = "WALLET", add = ArgValueCompleter::new(complete::wallets))]
         wallet: String,
         /// Copy the key to FILE, protected by the passphrase as it is here
         #[arg(short, long, value_name = "FILE")]
@@ -116,9 +124,8 @@ fn keep(context: &Context, name: &str, wallet: &Wallet, ask: bool, pass: &PassAr
             "sealed": passphrase.is_some(), "file": path.display().to_string(),
         }));
     }
-    context.out.line(&address)?;
     context.out.done(&format!("the wallet {name} is kept in {}", path.display()));
-    Ok(())
+    context.out.id(&address)
 }
 
 fn list(context: &Context) -> Result<()> {

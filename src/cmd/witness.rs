@@ -13,7 +13,11 @@ use wizefs_ledger::{Checkpoint, ConsistencyFile};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 A node alone can rewrite its own history as long as nobody else has a checkpoint of it. Keep FILE elsewhere; each time this
-command is run with it, the log must go on from where it was (26 when it does not), and FILE is brought up to date.")]
+command is run with it, the log must go on from where it was (26 when it does not), and FILE is brought up to date.
+
+Examples:
+  wizefs witness                          print the checkpoint
+  wizefs witness -o /media/stick/log      keep it elsewhere, and check it each time")]
 pub struct Args {
     /// The checkpoint kept; made when it is not there. Without, the checkpoint is printed
     #[arg(short, long, value_name = "FILE")]

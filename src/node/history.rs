@@ -95,17 +95,18 @@ impl Node {
         }
     }
 
-    /// Erase what a transaction says.
+    /// Erase what a transaction says, or with `dry_run` only find out whether that can be done.
     ///
     /// # Errors
     /// [`Kind::Refused`] for one that is unknown, pending, current or not about a file.
-    pub fn forget(&self, txid: &str) -> Result<wire::Forgotten> {
+    pub fn forget(&self, txid: &str, dry_run: bool) -> Result<wire::Forgotten> {
         let txid: wizefs_ledger::Hash = txid.parse().map_err(|_| {
             Error::new(Kind::Usage, "a transaction is named by 64 hexadecimal digits")
                 .hint("wizefs log --json has them")
         })?;
-        let wizefs_ledger::Forgotten { index, block } = self.ledger.forget(&txid).map_err(trouble::ledger)?;
-        Ok(wire::Forgotten { v: wire::V, txid: txid.to_string(), index, block })
+        let gone = if dry_run { self.ledger.may_forget(&txid) } else { self.ledger.forget(&txid) };
+        let wizefs_ledger::Forgotten { index, block } = gone.map_err(trouble::ledger)?;
+        Ok(wire::Forgotten { v: wire::V, txid: txid.to_string(), index, block, dry_run })
     }
 
     /// A block, by height or hash; the newest without.
@@ -154,13 +155,16 @@ impl Node {
         Ok(if path.is_root() { History::Bucket(id) } else { History::Path(id, tree_path(path)?) })
     }
 
-    /// Check the chain from genesis.
+    /// Check the chain from genesis. `each` hears how far it is.
     ///
     /// # Errors
     /// The check itself could not be made; what it finds is in the reply.
-    pub fn integrity(&self) -> Result<wire::Integrity> {
-        let report = self.ledger.fsck(&mut |_| self.unless_stopping()).map_err(trouble::ledger)?;
-        Ok(integrity_of(report))
+    pub fn integrity(&self, each: &mut dyn FnMut(wire::Replayed) -> ControlFlow<()>) -> Result<wire::Integrity> {
+        let report = self.ledger.fsck(&mut |progress| {
+            each(replayed(progress))?;
+            self.unless_stopping()
+        });
+        Ok(integrity_of(report.map_err(trouble::ledger)?))
     }
 
     fn unless_stopping(&self) -> ControlFlow<()> {
@@ -168,21 +172,31 @@ impl Node {
     }
 }
 
-/// Check the ledger in `folder`, which nobody has open; works on one that no longer opens.
+fn replayed(progress: wizefs_ledger::Progress) -> wire::Replayed {
+    wire::Replayed { done: progress.done, total: progress.total }
+}
+
+/// Check the ledger in `folder`, which nobody has open; works on one that no longer opens. `each` hears how far it is.
 ///
 /// # Errors
 /// It is in use, or there is none.
-pub fn integrity_of_folder(folder: &Path) -> Result<wire::Integrity> {
-    let report = wizefs_ledger::fsck_dir(folder, &mut |_| ControlFlow::Continue(()));
+pub fn integrity_of_folder(folder: &Path, each: &mut dyn FnMut(wire::Replayed)) -> Result<wire::Integrity> {
+    let report = wizefs_ledger::fsck_dir(folder, &mut |progress| {
+        each(replayed(progress));
+        ControlFlow::Continue(())
+    });
     report.map(integrity_of).map_err(|e| trouble::store(folder, e))
 }
 
-/// Make anew what follows from the chain in `folder`, which nobody has open, and check it.
+/// Make anew what follows from the chain in `folder`, which nobody has open, and check it. `each` hears how far it is.
 ///
 /// # Errors
 /// [`Kind::LedgerDamaged`] when the chain itself is damaged; the folder cannot be written.
-pub fn rebuild_folder(folder: &Path) -> Result<wire::Integrity> {
-    let report = wizefs_ledger::rebuild_dir(folder, &mut |_| ControlFlow::Continue(()));
+pub fn rebuild_folder(folder: &Path, each: &mut dyn FnMut(wire::Replayed)) -> Result<wire::Integrity> {
+    let report = wizefs_ledger::rebuild_dir(folder, &mut |progress| {
+        each(replayed(progress));
+        ControlFlow::Continue(())
+    });
     report.map(integrity_of).map_err(|error| match error {
         wizefs_ledger::RebuildError::Store(error) => trouble::store(folder, error),
         chain => Error::new(Kind::LedgerDamaged, format!("nothing is rebuilt: {chain}")),

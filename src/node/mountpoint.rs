@@ -34,6 +34,17 @@ pub(super) fn mounted_at(path: &Path) -> Result<Found> {
     Ok(find(&table, path))
 }
 
+/// Every mountpoint of wizefs that this process sees, whoever serves it.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn our_mounts() -> Result<Vec<PathBuf>> {
+    let table = std::fs::read("/proc/self/mountinfo")
+        .map_err(|e| Error::io(Kind::Fuse, "cannot read /proc/self/mountinfo", &e))?;
+    let lines = table.split(|b| *b == b'\n').filter_map(parse);
+    Ok(lines.filter(|line| line.fstype == FSTYPE).map(|line| line.mountpoint).collect())
+}
+
 fn find(table: &[u8], path: &Path) -> Found {
     let top = table.split(|b| *b == b'\n').filter_map(parse).rfind(|line| line.mountpoint == path);
     match top {

@@ -8,6 +8,7 @@ mod create;
 mod events;
 mod history;
 mod proofs;
+mod search;
 mod status;
 
 pub use coins::*;
@@ -15,6 +16,7 @@ pub use create::*;
 pub use events::*;
 pub use history::*;
 pub use proofs::*;
+pub use search::*;
 pub use status::*;
 
 use crate::error::{Error, Kind};

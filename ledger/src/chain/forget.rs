@@ -23,11 +23,7 @@ impl Ledger {
     /// [`LedgerError::Refused`] for one that is unknown, pending, current, or no statement about a file.
     pub fn forget(&self, txid: &TxId) -> Result<Forgotten> {
         let refuse = |why: String| Err(LedgerError::Refused(why));
-        let Some(logged) = self.transaction(txid)? else { return refuse(format!("there is no transaction {txid}")) };
-        let (Some(index), Some(block)) = (logged.index, logged.block) else {
-            return refuse("it is still pending: only what is final is erased".into());
-        };
-        let Some(transaction) = logged.transaction else { return refuse("it is erased already".into()) };
+        let (Forgotten { index, block }, transaction) = self.final_transaction(txid)?;
         let Envelope::Authored(Authored { author, sequence, time_us, body, .. }) = &transaction.envelope else {
             return refuse("only statements about files are erased".into());
         };
@@ -52,6 +48,30 @@ impl Ledger {
         self.store.write(batch, Durability::Synced).map_err(|error| self.failed(error))?;
         self.store.purge(Column::Transactions, &index.to_be_bytes()).map_err(|error| self.unread(error))?;
         Ok(Forgotten { index, block })
+    }
+
+    /// What [`Ledger::forget`] would erase now, without erasing it.
+    ///
+    /// # Errors
+    /// As [`Ledger::forget`].
+    pub fn may_forget(&self, txid: &TxId) -> Result<Forgotten> {
+        let (place, transaction) = self.final_transaction(txid)?;
+        let Some(file) = transaction.file() else {
+            return Err(LedgerError::Refused("only statements about files are erased".into()));
+        };
+        self.refuse_current(&file.bucket, txid)?;
+        Ok(place)
+    }
+
+    /// A transaction that can be undone no more, and is not erased.
+    fn final_transaction(&self, txid: &TxId) -> Result<(Forgotten, Transaction)> {
+        let refuse = |why: String| Err(LedgerError::Refused(why));
+        let Some(logged) = self.transaction(txid)? else { return refuse(format!("there is no transaction {txid}")) };
+        let (Some(index), Some(block)) = (logged.index, logged.block) else {
+            return refuse("it is still pending: only what is final is erased".into());
+        };
+        let Some(transaction) = logged.transaction else { return refuse("it is erased already".into()) };
+        Ok((Forgotten { index, block }, transaction))
     }
 
     /// What the transaction at `index` did to the map; empty when that cannot be known any more.

@@ -69,6 +69,8 @@ pub enum VerifyLine {
     Foreign(VerifyPath),
     /// An intent is open.
     Pending(VerifyPath),
+    /// How far it is; only for those who ask for it.
+    Progress(VerifyProgress),
     /// The end.
     Summary(VerifySummary),
 }
@@ -97,6 +99,17 @@ pub struct VerifyPath {
     pub size: Option<u64>,
 }
 
+/// How far a `wizefs verify` is.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct VerifyProgress {
+    /// [`super::V`].
+    pub v: u32,
+    /// Paths looked at.
+    pub files: u64,
+    /// Bytes read.
+    pub bytes: u64,
+}
+
 /// The last line of `wizefs verify`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct VerifySummary {
@@ -120,6 +133,28 @@ pub struct VerifySummary {
     pub seconds: f64,
     /// 0 or 26.
     pub exit: u8,
+}
+
+/// A line of `wizefs integrity` for those who ask for progress: how far it is, then the result.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(untagged)]
+pub enum IntegrityLine {
+    /// So far.
+    Progress {
+        /// How far.
+        progress: Replayed,
+    },
+    /// The result.
+    Done(Integrity),
+}
+
+/// How far a check of the chain is.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Replayed {
+    /// Transactions checked.
+    pub done: u64,
+    /// Transactions there are.
+    pub total: u64,
 }
 
 /// `wizefs integrity`.
@@ -165,4 +200,7 @@ pub struct Forgotten {
     pub index: u64,
     /// Its block.
     pub block: u64,
+    /// Nothing was erased: that was only asked.
+    #[serde(default)]
+    pub dry_run: bool,
 }
