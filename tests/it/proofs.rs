@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// A root with the bucket `docs`, a file in it, and the log's verifier key in `keys`.
-fn recorded() -> TestRoot {
+pub(crate) fn recorded() -> TestRoot {
     let root = TestRoot::new();
     root.run("create docs").expect(0);
     let bytes: Vec<u8> = (0..200_000u32).map(|at| (at * 31 % 251) as u8).collect();
