@@ -4,7 +4,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use clap_complete::CompleteEnv;
 use std::process::ExitCode;
-use wizefs::cli::Cli;
+use wizefs::cli::{Cli, Command};
 use wizefs::cmd::completions::VARIABLE;
 use wizefs::cmd::{self, Context};
 use wizefs::error::{Error, Kind};
@@ -83,7 +83,9 @@ fn trace(cli: &Cli) {
     let default = match (cli.global.debug, cli.command.may_go_to_the_background()) {
         (true, _) => "debug,hyper_util=info,hyper=info",
         (false, true) => "info",
-        (false, false) => "warn",
+        (false, false) if matches!(cli.command, Command::Mount(_) | Command::Node(_)) => "warn",
+        // Of a command that is its own node, the failed request is the failure that it prints.
+        (false, false) => "warn,wizefs::rest=error",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("WIZEFS_TRACE")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));

@@ -55,6 +55,13 @@ impl Terminal {
         }
     }
 
+    /// What takes long; programs need not hear it.
+    pub fn note(&self, text: &str) {
+        if !self.json {
+            self.warn(text);
+        }
+    }
+
     /// Something deserves attention, but the command went on.
     pub fn warn(&self, text: &str) {
         if !self.quiet {

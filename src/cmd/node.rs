@@ -40,7 +40,7 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
         return Err(server::already_running(&config));
     }
     if !args.fg {
-        let (root, slow) = (Root::new(&config.root), |text: &str| context.out.warn(text));
+        let (root, slow) = (Root::new(&config.root), |text: &str| context.out.note(text));
         let ready = background::start(&root, &slow, |reporter| exit_code(server::run(&config, None, &reporter)))?;
         return tell(context, ready);
     }

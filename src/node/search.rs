@@ -30,9 +30,16 @@ pub struct SearchQuery {
     pub bucket: Option<String>,
 }
 
+/// How names are compared.
+enum Name {
+    Glob(GlobMatcher),
+    /// Anywhere in it.
+    Part(Vec<u8>),
+}
+
 /// What matches.
 struct Pattern {
-    name: GlobMatcher,
+    name: Name,
     /// Whether the name is compared with the whole path.
     whole: bool,
     /// Lower-case hex digits.
@@ -43,20 +50,22 @@ impl Pattern {
     /// A word without wildcards is looked for anywhere in the name, as locate(1) does.
     fn new(text: &str) -> Result<Pattern> {
         let whole = text.contains('/');
-        let glob = match text.contains(['*', '?', '[', '{']) {
-            true => text.to_owned(),
-            false if whole => format!("**{text}**"),
-            false => format!("*{text}*"),
+        let name = if text.contains(['*', '?', '[', '{']) {
+            let glob = GlobBuilder::new(text).literal_separator(whole).backslash_escape(true).build();
+            Name::Glob(glob.map_err(|e| Error::new(Kind::Usage, format!("not a pattern: {e}")))?.compile_matcher())
+        } else {
+            Name::Part(text.as_bytes().to_vec())
         };
-        let glob = GlobBuilder::new(&glob).literal_separator(whole).backslash_escape(true).build();
-        let glob = glob.map_err(|e| Error::new(Kind::Usage, format!("not a pattern: {e}")))?;
         let is_hash = HASH_DIGITS.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
-        Ok(Pattern { name: glob.compile_matcher(), whole, hash: is_hash.then(|| text.to_ascii_lowercase()) })
+        Ok(Pattern { name, whole, hash: is_hash.then(|| text.to_ascii_lowercase()) })
     }
 
     fn is_name(&self, path: &[u8]) -> bool {
         let name = if self.whole { path } else { path.rsplit(|b| *b == b'/').next().unwrap_or_default() };
-        self.name.is_match(Path::new(OsStr::from_bytes(name)))
+        match &self.name {
+            Name::Glob(glob) => glob.is_match(Path::new(OsStr::from_bytes(name))),
+            Name::Part(part) => part.is_empty() || name.windows(part.len()).any(|window| window == part),
+        }
     }
 
     fn is_hash_of(&self, found: &wire::Match) -> bool {
