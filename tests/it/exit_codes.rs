@@ -48,7 +48,7 @@ fn exit_0_is_success() {
 
 #[test]
 fn exit_1_is_failure() {
-    check(&TestRoot::new(), "block 4711", 1, "failed");
+    check(&TestRoot::new(), "block 4711", 1, "not-found");
 }
 
 #[test]
