@@ -1,22 +1,26 @@
 //! Start of the background node: fork before any thread exists, and a pipe on which the child says how it went.
 //!
-//! The child writes JSON lines: `{"phase": text}` while it works, then once `{"ready": value}` or `{"error": ...}`. The
-//! parent waits 10 s from the last line, so a long recovery is waited for and a silent child is not.
+//! The child writes JSON lines: `{"phase": text}` while it works, again every few seconds, then once `{"ready": value}` or
+//! `{"error": ...}`. The parent waits 10 s from the last line, so a slow disk is waited for and a silent child is not.
 
 use crate::error::{Error, Kind, Result};
 use crate::rest::wire::ErrorBody;
 use crate::root::Root;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{File, OpenOptions};
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long the parent waits for the next word of the child.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often the child says the same again.
+const STILL: Duration = Duration::from_secs(3);
 
 /// A start that takes longer is talked about.
 const MOMENT: Duration = Duration::from_secs(2);
@@ -30,12 +34,17 @@ enum Word {
 }
 
 /// Tells whoever started the node how far it is.
-pub struct Reporter(Mutex<Listener>);
+pub struct Reporter(Arc<Told>);
+
+struct Told {
+    listener: Mutex<Listener>,
+    ended: Condvar,
+}
 
 /// Who is told.
 enum Listener {
-    /// The process that started this one.
-    Pipe(PipeWriter),
+    /// The process that started this one, and what it was told last.
+    Pipe(PipeWriter, String),
     /// The person who looks on.
     Here(Box<dyn FnOnce(Value) + Send>),
     /// Everything was said.
@@ -43,15 +52,31 @@ enum Listener {
 }
 
 impl Reporter {
+    fn new(listener: Listener) -> Reporter {
+        Reporter(Arc::new(Told { listener: Mutex::new(listener), ended: Condvar::new() }))
+    }
+
     /// For a node in the foreground: `ready` is called once it serves.
     pub fn foreground(ready: impl FnOnce(Value) + Send + 'static) -> Reporter {
-        Reporter(Mutex::new(Listener::Here(Box::new(ready))))
+        Reporter::new(Listener::Here(Box::new(ready)))
+    }
+
+    /// For a node whose starter reads from `pipe`; it is told every `still` that the work goes on.
+    fn background(pipe: PipeWriter, still: Duration) -> Reporter {
+        let reporter = Reporter::new(Listener::Pipe(pipe, String::new()));
+        let told = Arc::clone(&reporter.0);
+        let thread = std::thread::Builder::new().name("still".to_owned()).spawn(move || told.repeat(still));
+        if let Err(e) = thread {
+            tracing::warn!(error = %e, "a slow start will be taken for a dead one");
+        }
+        reporter
     }
 
     /// Work goes on; the parent keeps waiting.
     pub fn phase(&self, text: &str) {
         tracing::info!("{text}");
-        if let Listener::Pipe(pipe) = &mut *self.0.lock() {
+        if let Listener::Pipe(pipe, last) = &mut *self.0.listener.lock() {
+            text.clone_into(last);
             say(pipe, &Word::Phase(text.to_owned()));
         }
     }
@@ -59,7 +84,7 @@ impl Reporter {
     /// The node serves; `value` is what the command prints.
     pub fn ready(&self, value: Value) {
         match self.end() {
-            Listener::Pipe(mut pipe) => say(&mut pipe, &Word::Ready(value)),
+            Listener::Pipe(mut pipe, _) => say(&mut pipe, &Word::Ready(value)),
             Listener::Here(ready) => ready(value),
             Listener::Nobody => {}
         }
@@ -67,13 +92,34 @@ impl Reporter {
 
     /// The node cannot start, or did not end well.
     pub fn failed(&self, error: &Error) {
-        if let Listener::Pipe(mut pipe) = self.end() {
+        if let Listener::Pipe(mut pipe, _) = self.end() {
             say(&mut pipe, &Word::Error(ErrorBody::from(error)));
         }
     }
 
     fn end(&self) -> Listener {
-        std::mem::replace(&mut *self.0.lock(), Listener::Nobody)
+        let last = std::mem::replace(&mut *self.0.listener.lock(), Listener::Nobody);
+        self.0.ended.notify_all();
+        last
+    }
+}
+
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        drop(self.end());
+    }
+}
+
+impl Told {
+    /// Say the last phase again while nothing else is said.
+    fn repeat(&self, still: Duration) {
+        let mut listener = self.listener.lock();
+        while let Listener::Pipe(pipe, last) = &mut *listener {
+            if !last.is_empty() {
+                say(pipe, &Word::Phase(last.clone()));
+            }
+            self.ended.wait_for(&mut listener, still);
+        }
     }
 }
 
@@ -115,7 +161,7 @@ pub fn start(root: &Root, slow: &dyn Fn(&str), node: impl FnOnce(Reporter) -> u8
     match daemon.execute() {
         daemonize::Outcome::Child(child) => {
             drop(reader);
-            let reporter = Reporter(Mutex::new(Listener::Pipe(writer)));
+            let reporter = Reporter::background(writer, STILL);
             let code = match child {
                 Ok(_) => node(reporter),
                 Err(e) => {
@@ -148,7 +194,7 @@ fn listen(mut pipe: PipeReader, root: &Root, slow: &dyn Fn(&str)) -> Result<Valu
         Error::new(Kind::Background, format!("the background node {what}"))
             .hint(format!("see {}, or use --fg", log.display()))
     };
-    let mut text = Vec::new();
+    let (mut text, mut told) = (Vec::new(), String::new());
     let start = Instant::now();
     let mut deadline = start + PATIENCE;
     loop {
@@ -166,8 +212,9 @@ fn listen(mut pipe: PipeReader, root: &Root, slow: &dyn Fn(&str)) -> Result<Valu
             match serde_json::from_slice(&line) {
                 Ok(Word::Phase(text)) => {
                     deadline = Instant::now() + PATIENCE;
-                    if start.elapsed() > MOMENT {
+                    if start.elapsed() > MOMENT && told != text {
                         slow(&text);
+                        told = text;
                     }
                 }
                 Ok(Word::Ready(value)) => return Ok(value),
@@ -196,10 +243,21 @@ mod tests {
 
     fn hear(say: impl FnOnce(&Reporter)) -> Result<Value> {
         let (reader, writer) = std::io::pipe().unwrap();
-        let reporter = Reporter(Mutex::new(Listener::Pipe(writer)));
+        let reporter = Reporter::background(writer, STILL);
         say(&reporter);
         drop(reporter);
         listen(reader, &Root::new(std::path::Path::new("/nowhere")), &|_| ())
+    }
+
+    #[test]
+    fn who_waits_for_something_slow_hears_that_it_goes_on() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let reporter = Reporter::background(writer, Duration::from_millis(1));
+        reporter.phase("opening");
+        let line = b"{\"phase\":\"opening\"}\n";
+        let mut heard = vec![0; line.len() * 3];
+        reader.read_exact(&mut heard).unwrap();
+        assert_eq!(heard, line.repeat(3));
     }
 
     #[test]
