@@ -79,18 +79,23 @@ impl Entry {
         self.place.saturating_add(bytes)
     }
 
-    /// Bytes of its local header, as that says itself: another program may have written it since.
+    /// Bytes of its local header, as that says itself: another program may have written it since. Where there is none, the
+    /// member cannot be read, and has as many as the directory tells.
     ///
     /// # Errors
-    /// As [`local_extra`].
+    /// What reading answers.
     pub(super) fn header_len(&self, file: &File) -> std::io::Result<u64> {
-        local_extra(file, self.place).map(|(_, len)| len as u64)
+        match local_extra(file, self.place) {
+            Ok((_, len)) => Ok(len as u64),
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Ok(self.least_header()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Where its bytes begin and end, with sizes that may stand behind it.
     ///
     /// # Errors
-    /// As [`local_extra`].
+    /// What reading answers.
     pub(super) fn extent(&self, file: &File) -> std::io::Result<(u64, u64)> {
         let end = self.place + self.header_len(file)? + self.packed;
         if self.flags & DESCRIPTOR == 0 {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use wizefs_fs::lz::{Archive, Edit, Edits};
 
 const ARCHIVE: &str = "WIZEFS_TEST_ARCHIVE";
-const KILLS: u64 = 40;
+const KILLS: u64 = 20;
 const FILES: u64 = 8;
 /// File systems in memory, where what is written behind the end can be torn by a kill until the archive is opened again.
 const TMPFS: i64 = 0x0102_1994;
@@ -83,7 +83,7 @@ fn a_kill_leaves_a_whole_archive_with_every_commit_that_returned() {
             said = Some(number);
             if count as u64 == round % 4 {
                 // Somewhere in the next commit.
-                (0..round * 20_000).for_each(|n| {
+                (0..round * 40_000).for_each(|n| {
                     std::hint::black_box(n);
                 });
                 child.kill().unwrap();
@@ -95,7 +95,9 @@ fn a_kill_leaves_a_whole_archive_with_every_commit_that_returned() {
         }
         let last = last_commit(&std::fs::read(&place).unwrap());
         assert!(said.is_some() && last >= said, "told {said:?}, there is {last:?}");
-        tools_accept(&place);
+        if round % 5 == 0 {
+            tools_accept(&place);
+        }
         assert_sound(&Archive::open_with(&place, IN_PLACE, None).unwrap());
     }
 }
