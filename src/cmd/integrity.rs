@@ -1,12 +1,16 @@
 //! `wizefs integrity`.
 
 use super::Context;
-use crate::error::{Kind, Result};
+use crate::client::Client;
+use crate::error::{Error, Kind, Result};
 use crate::name::escape;
 use crate::node::{integrity_of_folder, rebuild_folder};
-use crate::rest::wire::{Integrity, Problem};
+use crate::rest::wire::{Integrity, IntegrityLine, IntegrityProgress, Problem};
 use crate::root::{Root, RootLock};
 use crate::terminal::count;
+use axum::http::Method;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::time::Duration;
 
 /// The chain itself, from genesis.
 #[derive(Debug, clap::Args)]
@@ -24,22 +28,57 @@ pub fn run(context: &Context, args: &Args) -> Result<u8> {
     if args.rebuild {
         return rebuild(context);
     }
-    let report = match context.with_node(|client| client.get::<Integrity>("/v1/integrity")) {
+    let bar = progress_bar(context);
+    let report = match context.with_node(|client| ask(client, &bar)) {
         Err(e) if e.kind == Kind::LedgerDamaged => {
             let root = Root::new(&context.config()?.root);
             let _lock = RootLock::wait(&root, || true)?;
-            integrity_of_folder(&root.ledger())?
+            integrity_of_folder(&root.ledger(), &mut |progress| advance(&bar, progress))
         }
-        result => result?,
+        result => result,
     };
-    tell(context, &report)
+    bar.finish_and_clear();
+    tell(context, &report?)
+}
+
+fn ask(client: &Client, bar: &ProgressBar) -> Result<Integrity> {
+    let mut report = None;
+    client.lines(Method::GET, "/v1/integrity?progress=true", None::<&()>, |line: IntegrityLine, _| {
+        match line {
+            IntegrityLine::Progress { progress } => advance(bar, progress),
+            IntegrityLine::Report(whole) => report = Some(whole),
+        }
+        Ok(())
+    })?;
+    report.ok_or_else(|| Error::new(Kind::Internal, "the node did not say what it found"))
+}
+
+/// On stderr, and hidden where nobody watches.
+fn progress_bar(context: &Context) -> ProgressBar {
+    if context.out.quiet || context.out.json {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {pos} of {len} transactions checked  {wide_bar} {eta}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+fn advance(bar: &ProgressBar, progress: IntegrityProgress) {
+    bar.set_length(progress.total);
+    bar.set_position(progress.done);
 }
 
 fn rebuild(context: &Context) -> Result<u8> {
     let root = Root::new(&context.config()?.root);
     // A node that serves is not waited for.
     let _lock = RootLock::wait(&root, || matches!(crate::socket::connect(&root), Ok(None)))?;
-    tell(context, &rebuild_folder(&root.ledger())?)
+    let bar = progress_bar(context);
+    let report = rebuild_folder(&root.ledger(), &mut |progress| advance(&bar, progress));
+    bar.finish_and_clear();
+    tell(context, &report?)
 }
 
 fn tell(context: &Context, report: &Integrity) -> Result<u8> {

@@ -154,17 +154,19 @@ impl Node {
         Ok(if path.is_root() { History::Bucket(id) } else { History::Path(id, tree_path(path)?) })
     }
 
-    /// Check the chain from genesis.
+    /// Check the chain from genesis, telling how far that is; `told` may break it off.
     ///
     /// # Errors
     /// The check itself could not be made; what it finds is in the reply.
-    pub fn integrity(&self) -> Result<wire::Integrity> {
-        let report = self.ledger.fsck(&mut |_| self.unless_stopping()).map_err(trouble::ledger)?;
-        Ok(integrity_of(report))
-    }
-
-    fn unless_stopping(&self) -> ControlFlow<()> {
-        if self.is_stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    pub fn integrity(
+        &self,
+        told: &mut dyn FnMut(wire::IntegrityProgress) -> ControlFlow<()>,
+    ) -> Result<wire::Integrity> {
+        let report = self.ledger.fsck(&mut |progress| match self.is_stopping() {
+            true => ControlFlow::Break(()),
+            false => told(checked(progress)),
+        });
+        report.map(integrity_of).map_err(trouble::ledger)
     }
 }
 
@@ -172,8 +174,11 @@ impl Node {
 ///
 /// # Errors
 /// It is in use, or there is none.
-pub fn integrity_of_folder(folder: &Path) -> Result<wire::Integrity> {
-    let report = wizefs_ledger::fsck_dir(folder, &mut |_| ControlFlow::Continue(()));
+pub fn integrity_of_folder(folder: &Path, told: &mut dyn FnMut(wire::IntegrityProgress)) -> Result<wire::Integrity> {
+    let report = wizefs_ledger::fsck_dir(folder, &mut |progress| {
+        told(checked(progress));
+        ControlFlow::Continue(())
+    });
     report.map(integrity_of).map_err(|e| trouble::store(folder, e))
 }
 
@@ -181,12 +186,19 @@ pub fn integrity_of_folder(folder: &Path) -> Result<wire::Integrity> {
 ///
 /// # Errors
 /// [`Kind::LedgerDamaged`] when the chain itself is damaged; the folder cannot be written.
-pub fn rebuild_folder(folder: &Path) -> Result<wire::Integrity> {
-    let report = wizefs_ledger::rebuild_dir(folder, &mut |_| ControlFlow::Continue(()));
+pub fn rebuild_folder(folder: &Path, told: &mut dyn FnMut(wire::IntegrityProgress)) -> Result<wire::Integrity> {
+    let report = wizefs_ledger::rebuild_dir(folder, &mut |progress| {
+        told(checked(progress));
+        ControlFlow::Continue(())
+    });
     report.map(integrity_of).map_err(|error| match error {
         wizefs_ledger::RebuildError::Store(error) => trouble::store(folder, error),
         chain => Error::new(Kind::LedgerDamaged, format!("nothing is rebuilt: {chain}")),
     })
+}
+
+fn checked(progress: wizefs_ledger::Progress) -> wire::IntegrityProgress {
+    wire::IntegrityProgress { done: progress.done, total: progress.total }
 }
 
 fn integrity_of(report: Report) -> wire::Integrity {

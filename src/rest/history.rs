@@ -11,7 +11,9 @@ use axum::extract::State;
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use utoipa::IntoParams;
 use wizefs_fs::BucketPath;
 
@@ -23,7 +25,7 @@ pub(super) fn routes() -> Routes {
         .get("/v1/verify", verify_bytes, verified())
         .get("/v1/buckets/{bucket}/verify", verify_bytes, verified())
         .get("/v1/buckets/{bucket}/verify/{*path}", verify_bytes, verified())
-        .get("/v1/integrity", integrity, about("The chain itself, from genesis").reply::<wire::Integrity>())
+        .get("/v1/integrity", integrity, checked())
         .post(
             "/v1/transactions/{txid}/forget",
             forget,
@@ -33,6 +35,11 @@ pub(super) fn routes() -> Routes {
 
 fn logged() -> About {
     about("Transactions, newest first").query::<LogQuery>().lines::<wire::LogLine>()
+}
+
+fn checked() -> About {
+    let about = about("The chain itself, from genesis").query::<IntegrityQuery>();
+    about.reply::<wire::Integrity>().lines::<wire::IntegrityLine>()
 }
 
 fn verified() -> About {
@@ -81,6 +88,31 @@ async fn forget(State(node): State<Arc<Node>>, uri: Uri) -> Response {
     answer(move || node.forget(&txid)).await
 }
 
-async fn integrity(State(node): State<Arc<Node>>) -> Response {
-    answer(move || node.integrity()).await
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default)]
+struct IntegrityQuery {
+    /// Tell how far the check is meanwhile, a line each time; the report is the last.
+    progress: bool,
+}
+
+/// How often a check tells how far it is.
+const TELL: Duration = Duration::from_millis(100);
+
+async fn integrity(State(node): State<Arc<Node>>, Asked(query): Asked<IntegrityQuery>) -> Response {
+    if !query.progress {
+        return answer(move || node.integrity(&mut |_| ControlFlow::Continue(()))).await;
+    }
+    stream::lines(move |lines| {
+        let mut told = Instant::now();
+        let report = node.integrity(&mut |progress| {
+            if told.elapsed() < TELL {
+                return ControlFlow::Continue(());
+            }
+            told = Instant::now();
+            lines.line(&wire::IntegrityLine::Progress { progress })
+        })?;
+        // When nobody reads the last line, nobody waits for it either.
+        let _gone = lines.line(&wire::IntegrityLine::Report(report));
+        Ok(())
+    })
 }

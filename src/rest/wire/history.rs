@@ -141,6 +141,28 @@ pub struct Integrity {
     pub exit: u8,
 }
 
+/// A line of the reply to an integrity check that tells how far it is: progress, then the report or the failure.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(untagged)]
+pub enum IntegrityLine {
+    /// So far.
+    Progress {
+        /// How far.
+        progress: IntegrityProgress,
+    },
+    /// What was found.
+    Report(Integrity),
+}
+
+/// How far a check of the chain is.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct IntegrityProgress {
+    /// Transactions checked.
+    pub done: u64,
+    /// Transactions there are.
+    pub total: u64,
+}
+
 /// A problem of the chain.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Problem {
