@@ -219,6 +219,9 @@ run_tests() {
     step "build" cargo build --release --locked
     step "examples" run_examples
     step "benchmark, a quick round" cargo bench --locked --bench against_native -- --quick
+    step "benchmark of recording, a quick round" cargo bench --locked --bench recording -- --files 2000
+    step "benchmark of the ledger, a quick round" \
+        cargo run -q --release --locked -p wizefs-ledger --example throughput -- 5000
     step "benchmark of archives, a quick round" env WIZEFS_BENCH_MEMBERS=1000 WIZEFS_BENCH_MIB=16 \
         cargo bench --locked -p wizefs-fs --bench archives
     step "dependencies" check_dependencies

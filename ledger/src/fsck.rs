@@ -182,18 +182,26 @@ pub(crate) fn check(
     };
     let replayed = replay::Run { read, genesis: &genesis, scratch: dir, wanted: None }.replay(&mut report, progress);
     // What goes with an end that was not reached cannot be judged.
-    if replayed.complete {
+    let complete = replayed.complete;
+    if complete {
         derived::compare(read, &genesis, replayed, &mut report);
     }
-    // Private rows and tables that nothing above looked into must be readable too: the next write may need them.
-    for column in Column::ALL {
-        if let Err(error) = every(read, column, &mut |_, _| {}) {
-            report.add(None, None, format!("the column {} cannot be read: {error}", column.name()));
-        }
+    // Tables that nothing above looked into must be readable too: the next write may need them.
+    if !complete || !report.problems.is_empty() {
+        readable(read, &Column::ALL, &mut report);
     }
     // Signatures are judged beside the replay: put all in the order of the chain, what has no place last.
     report.problems.sort_by_key(|problem| (problem.block.unwrap_or(u64::MAX), problem.index.unwrap_or(u64::MAX)));
     report
+}
+
+/// Whether all rows of these columns can be read, whatever they hold.
+fn readable(read: &dyn Read, columns: &[Column], report: &mut Report) {
+    for column in columns {
+        if let Err(error) = every(read, *column, &mut |_, _| {}) {
+            report.add(None, None, format!("the column {} cannot be read: {error}", column.name()));
+        }
+    }
 }
 
 /// Visits every row of a column.

@@ -91,6 +91,16 @@ impl Edge {
         }
     }
 
+    /// The first entry below the first hash in which two edges of logs of one size differ.
+    pub(crate) fn first_difference(&self, other: &Edge) -> Option<u64> {
+        let differing = self.levels.iter().zip(&other.levels).enumerate().filter_map(|(level, (ours, theirs))| {
+            let at = ours.iter().zip(theirs).position(|(ours, theirs)| ours != theirs)?;
+            let shift = HEIGHT * level as u32;
+            Some(((self.size >> shift) / TILE as u64 * TILE as u64 + at as u64) << shift)
+        });
+        differing.min()
+    }
+
     /// Root of the log.
     pub(crate) fn root(&self) -> Hash {
         let mut incomplete = None;

@@ -78,26 +78,53 @@ mod tests {
     use crate::block::{CertificateKind, HeaderVersion, MAX_STAMP_BITS};
     use crate::wallet::PublicKey;
 
+    fn header(bits: u8) -> Header {
+        Header {
+            version: HeaderVersion::V1,
+            chain: Hash::ZERO,
+            height: u64::from(bits),
+            previous: Hash::ZERO,
+            time_us: 0,
+            sealer: PublicKey([0; 64]),
+            first_index: 0,
+            count: 1,
+            log_size: 1,
+            log_root: Hash::ZERO,
+            state_root: Hash::ZERO,
+            stamp_bits: bits,
+            certificate: CertificateKind::Solo,
+            nonce: u64::MAX - 3,
+        }
+    }
+
     #[test]
     fn a_stamp_of_every_difficulty_holds() {
         for bits in (0..=20).chain([MAX_STAMP_BITS]) {
-            let header = stamp(Header {
-                version: HeaderVersion::V1,
-                chain: Hash::ZERO,
-                height: u64::from(bits),
-                previous: Hash::ZERO,
-                time_us: 0,
-                sealer: PublicKey([0; 64]),
-                first_index: 0,
-                count: 1,
-                log_size: 1,
-                log_root: Hash::ZERO,
-                state_root: Hash::ZERO,
-                stamp_bits: bits,
-                certificate: CertificateKind::Solo,
-                nonce: u64::MAX - 3,
-            });
+            let header = stamp(header(bits));
             assert!(header.hash().leading_zero_bits() >= u32::from(bits), "{bits}");
         }
+    }
+
+    /// Niceness of each thread of this process called `miner`, as the kernel tells it: field 19 of its `stat`.
+    fn niceness_of_miners() -> Vec<i32> {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().filter_map(|task| Some(task.ok()?.path()));
+        let stats = tasks.filter_map(|task| std::fs::read_to_string(task.join("stat")).ok());
+        let miners = stats.filter_map(|stat| stat.split_once("(miner) ").map(|(_, fields)| fields.to_owned()));
+        miners.filter_map(|fields| fields.split(' ').nth(16)?.parse().ok()).collect()
+    }
+
+    #[test]
+    fn the_search_runs_on_threads_of_low_priority() {
+        let mut seen = false;
+        // As many searches as it takes to see one that is not over yet.
+        while !seen {
+            let search = thread::spawn(|| stamp(header(20)));
+            while !search.is_finished() && !seen {
+                seen = niceness_of_miners().contains(&NICENESS);
+            }
+            search.join().unwrap();
+        }
+        let own = rustix::process::getpriority_process(None).unwrap();
+        assert!(own < NICENESS, "who asks for a stamp keeps its priority");
     }
 }

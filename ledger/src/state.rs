@@ -1,6 +1,7 @@
 //! What the chain says is true now: entries, buckets, unspent outputs, author sequences.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -257,6 +258,33 @@ impl View for Layered<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// A state that does not change for a while, of which a row is read once however often it is asked for.
+pub(crate) struct Memo<'a> {
+    base: &'a dyn View,
+    read: RefCell<HashMap<Vec<u8>, Option<Vec<u8>>>>,
+}
+
+impl<'a> Memo<'a> {
+    pub(crate) fn new(base: &'a dyn View) -> Memo<'a> {
+        Memo { base, read: RefCell::default() }
+    }
+}
+
+impl View for Memo<'_> {
+    fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        if let Some(value) = self.read.borrow().get(row) {
+            return Ok(value.clone());
+        }
+        let value = self.base.get(row)?;
+        self.read.borrow_mut().insert(row.to_vec(), value.clone());
+        Ok(value)
+    }
+
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError> {
+        self.base.scan(prefix, from, visit)
     }
 }
 

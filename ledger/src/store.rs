@@ -118,8 +118,8 @@ pub enum StoreError {
 /// One row as a visitor sees it: key, value.
 pub type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
-/// Reading, from the live store or from a snapshot of it.
-pub trait Read {
+/// Reading, from the live store or from a snapshot of it, by any number of threads.
+pub trait Read: Sync {
     /// The value of a row.
     ///
     /// # Errors

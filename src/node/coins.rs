@@ -148,3 +148,45 @@ impl Node {
         self.block(None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wizefs_ledger::{Envelope, Output, OutputRef, Transfer, Wallet};
+
+    fn transfer(number: u64) -> Transaction {
+        let wallet = Wallet::from_secret(&[7; 32]).unwrap();
+        let transfer = Transfer {
+            author: *wallet.public(),
+            time_us: number,
+            salt: [0; 16],
+            inputs: vec![OutputRef { txid: Hash::ZERO, index: 0 }],
+            outputs: vec![Output { amount: 1, address: wallet.address() }],
+            signature: wallet.sign(&[b"not yet"]),
+        };
+        let version = wizefs_ledger::transaction::Version::V1;
+        Transaction { version, chain: Hash::ZERO, envelope: Envelope::Transfer(transfer) }
+    }
+
+    #[test]
+    fn prepared_transfers_are_bounded_and_good_once() {
+        let prepared = Prepared::default();
+        let handles: Vec<Hash> = (0..MOST_PREPARED as u64 + 10).map(|number| prepared.keep(transfer(number))).collect();
+        assert_eq!(prepared.0.lock().len(), MOST_PREPARED);
+        assert!(handles[..10].iter().all(|handle| prepared.take(handle).is_none()), "the oldest gave way");
+        let newest = handles.last().unwrap();
+        assert_eq!(prepared.take(newest), Some(transfer(MOST_PREPARED as u64 + 9)));
+        assert_eq!(prepared.take(newest), None);
+    }
+
+    #[test]
+    fn a_handle_is_taken_by_one_of_many() {
+        let prepared = Prepared::default();
+        let handle = prepared.keep(transfer(1));
+        let taken = std::thread::scope(|scope| {
+            let running: Vec<_> = (0..8).map(|_| scope.spawn(|| prepared.take(&handle).is_some())).collect();
+            running.into_iter().map(|thread| thread.join().unwrap()).filter(|taken| *taken).count()
+        });
+        assert_eq!(taken, 1);
+    }
+}

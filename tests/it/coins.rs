@@ -1,10 +1,11 @@
 //! Wallets, coins, blocks and mining through the real program, and the predecessor's chain routes.
 
 use crate::rest::Service;
-use crate::root::TestRoot;
+use crate::root::{Ran, TestRoot};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use wizefs_ledger::{Hash, Wallet};
 
 fn balance(root: &TestRoot, wallet: &str) -> u64 {
@@ -86,6 +87,31 @@ fn keys_are_protected_and_can_be_moved() {
     // No secret in anything the node says.
     let said = root.run("wallet list --json").expect(0).stdout + &root.run("log --json").expect(0).stdout;
     assert!(!said.contains(&secret));
+}
+
+/// A command on a terminal, at whose prompts these answers are typed.
+fn typed(root: &TestRoot, answers: &[&str], line: &str) -> Ran {
+    let wizefs = root.command(&line.split(' ').collect::<Vec<_>>());
+    let mut typist = Command::new("python3");
+    typist.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/typist.py")).args(answers).arg("--");
+    typist.arg(wizefs.get_program()).args(wizefs.get_args()).current_dir(root.outside());
+    typist.envs(wizefs.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    typist.output().unwrap().into()
+}
+
+#[test]
+fn a_passphrase_is_asked_for_on_the_terminal_and_not_shown() {
+    let root = TestRoot::new();
+    let new = typed(&root, &["correct horse", "correct horse"], "wallet new safe --passphrase").expect(0);
+    assert!(new.stdout.contains("Passphrase of the new wallet safe: ") && new.stdout.contains("Again: "), "{new:#?}");
+    let differ = typed(&root, &["correct horse", "battery"], "wallet new other --passphrase").expect(12);
+    assert!(differ.stdout.contains("not the same"), "{differ:#?}");
+    let right = typed(&root, &["correct horse"], "wallet export safe --reveal").expect(0);
+    let wrong = typed(&root, &["battery"], "wallet export safe --reveal").expect(12);
+    for ran in [new, differ, right, wrong] {
+        assert!(!ran.stdout.contains("horse") && !ran.stdout.contains("battery"), "{ran:#?}");
+    }
+    assert!(!root.path("wallets/other").exists());
 }
 
 #[test]

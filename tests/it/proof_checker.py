@@ -116,4 +116,5 @@ def main():
             print(f"refused: {why}")
 
 
-main()
+if __name__ == "__main__":
+    main()

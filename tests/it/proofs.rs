@@ -120,7 +120,7 @@ fn a_rewritten_history_is_refused() {
 }
 
 /// The checker's interpreter; none, loudly, where python3 lacks the Ed25519 library and nobody requires it.
-fn python() -> Option<&'static str> {
+pub(crate) fn python() -> Option<&'static str> {
     // The second has what Debian's packages install, also where the first is another one.
     for python in ["python3", "/usr/bin/python3"] {
         let there = Command::new(python).args(["-c", "import cryptography"]).output();
@@ -159,4 +159,72 @@ fn an_independent_checker_agrees() {
     let ran =
         Command::new(python).current_dir(root.outside()).args([checker, "keys", "b.txt", "a.p"]).output().unwrap();
     assert_eq!(Ran::from(ran).expect(0).stdout.trim(), "refused: another content");
+}
+
+#[test]
+fn a_stranger_with_the_format_page_agrees() {
+    let Some(python) = python() else { return };
+    let root = recorded();
+    root.run("proof docs/sub/b.txt --state -o b.p").expect(0);
+    root.run("remove a.bin docs").expect(0);
+    root.run("proof docs/a.bin --state -o a.p").expect(0);
+    let checker = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/format_checker.py");
+    let said = |proof: &str, files: &[String]| {
+        let mut command = Command::new(python);
+        command.current_dir(root.outside()).args([checker, "keys", "b.txt", proof]).args(files);
+        let ran = Ran::from(command.output().unwrap()).expect(0);
+        ran.stdout.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let there = said("b.p", &["b.p.state".to_owned(), "a.p.state".to_owned()]);
+    assert!(there[0].starts_with("ok put sub/b.txt current "), "{there:?}");
+    assert!(there[1].starts_with("refused: "), "{there:?}");
+    assert!(said("a.p", &["a.p.state".to_owned()])[0].starts_with("ok remove a.bin absent "));
+    let good = fs::read(root.outside().join("b.p.state")).unwrap();
+    let altered = (0..good.len()).step_by(3).map(|at| {
+        let mut bytes = good.clone();
+        bytes[at] ^= [1, 2, 32][at / 3 % 3];
+        fs::write(root.outside().join(format!("altered-{at}")), bytes).unwrap();
+        format!("altered-{at}")
+    });
+    let files: Vec<String> = altered.collect();
+    for (verdict, file) in said("b.p", &files).iter().zip(&files) {
+        assert!(verdict.starts_with("refused: "), "{file}: {verdict}");
+    }
+}
+
+#[test]
+fn a_policy_asks_for_witnesses_that_others_wrote() {
+    let Some(python) = python() else { return };
+    let root = recorded();
+    root.run("proof docs/sub/b.txt -o b.p").expect(0);
+    let log = fs::read_to_string(root.outside().join("keys")).unwrap();
+    let cosign = |name: &str, seed: char, file: &str| {
+        let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/witness.py");
+        let mut command = Command::new(python);
+        command.current_dir(root.outside()).args([program, name, &seed.to_string().repeat(64), file]);
+        Ran::from(command.output().unwrap()).expect(0).stdout.trim().to_owned()
+    };
+    fs::copy(root.outside().join("b.p"), root.outside().join("seen.p")).unwrap();
+    let (one, two) = (cosign("witness.example/1", '1', "seen.p"), cosign("witness.example/2", '2', "seen.p"));
+    // A third, that has not seen this checkpoint.
+    fs::copy(root.outside().join("b.p"), root.outside().join("other.p")).unwrap();
+    let three = cosign("witness.example/3", '3', "other.p");
+    for (needed, seen) in [(1, 0), (2, 0), (3, 27)] {
+        let policy = format!(
+            "log {log}\nwitness a {one}\nwitness b {two}\nwitness c {three}\ngroup all {needed} a b c\nquorum all\n"
+        );
+        fs::write(root.outside().join("policy"), policy).unwrap();
+        elsewhere(&root, "verify b.txt --proof seen.p --policy policy").expect(seen);
+        elsewhere(&root, "verify b.txt --proof b.p --policy policy").expect(27);
+    }
+    // A cosignature of another checkpoint is no opinion but a forgery.
+    fs::write(root.outside().join("a.txt"), "a").unwrap();
+    root.run("put a.txt docs").expect(0);
+    root.run("proof docs/sub/b.txt -o later.p").expect(0);
+    let seen = fs::read_to_string(root.outside().join("seen.p")).unwrap();
+    let line = seen.lines().find(|line| line.contains("witness.example/1")).unwrap();
+    let later = fs::read_to_string(root.outside().join("later.p")).unwrap();
+    fs::write(root.outside().join("later.p"), format!("{later}{line}\n")).unwrap();
+    fs::write(root.outside().join("policy"), format!("log {log}\nwitness a {one}\nquorum a\n")).unwrap();
+    elsewhere(&root, "verify b.txt --proof later.p --policy policy").expect(26);
 }

@@ -1,25 +1,30 @@
 //! How fast the ledger takes, seals, proves and checks file puts, beside its floors: raw signing, and raw writes of the same
-//! bytes.
+//! rows.
 //!
-//! `cargo run --release -p wizefs-ledger --example throughput [TRANSACTIONS [PLOT.svg]]`
+//! `cargo run --release -p wizefs-ledger --example throughput [TRANSACTIONS [PLOT.svg]]`: proofs are measured at each power of
+//! ten from 1,000 on. TMPDIR says on which disk.
 
+mod floors;
 mod plot;
 
 use std::error::Error;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use wizefs_ledger::store::Read;
 use wizefs_ledger::store::rocks::RocksStore;
-use wizefs_ledger::store::{Batch, Column, Durability, Read, Store};
 use wizefs_ledger::{
-    BucketId, BucketKind, Cause, Content, Draft, Evidence, FileOp, Hashes, Label, Ledger, LogKey, OpenOptions, Policy,
-    ProofFile, Put, Statement, TreePath, Trust, Wallet,
+    BucketId, BucketKind, Cause, Content, Draft, Evidence, FileOp, Hashes, Label, Ledger, LedgerError, LogKey,
+    OpenOptions, Policy, ProofFile, Put, Statement, TreePath, Trust, Wallet,
 };
 
 /// Drafts per submit, and transactions per block.
 const BATCH: u64 = 256;
 const BLOCK: u64 = 4_096;
+/// What is kept on the disk for the day it is full, bytes.
+const RESERVE: u64 = 64 << 20;
 /// Proofs made and checked at each size.
 const PROOFS: u64 = 200;
 
@@ -27,32 +32,36 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let count: u64 = args.next().map_or(Ok(32_768), |text| text.parse())?;
     let plot = args.next();
-    let dir = tempfile::tempdir()?;
+    let dir = tempfile::tempdir_in(std::env::var_os("TMPDIR").unwrap_or_else(|| "/tmp".into()))?;
     let wallet = Wallet::generate()?;
-    let sign = raw_signing(&wallet);
-    let verify = raw_verifying(&wallet);
-    let raw = raw_batches(&dir.path().join("raw"), count.min(32_768))?;
-
-    let options = || -> Result<OpenOptions, Box<dyn Error>> { Ok(OpenOptions::new(wallet.clone(), log_key())) };
+    let (sign, verify) = (floors::signing(&wallet), floors::verifying(&wallet));
+    let options = || OpenOptions::new(wallet.clone(), LogKey::from_seed(&[7; 32]));
     let path = dir.path().join("ledger");
-    let ledger = Ledger::open(&path, options()?.create())?;
+    let ledger = Ledger::open(&path, options().create())?;
     println!("{:>9} {:>10} {:>9} {:>9} {:>9}", "size", "put/s", "proof", "make", "check");
     let (took, proofs) = fill(&ledger, &wallet, count)?;
+    let peak = memory();
+    let started = Cost::now();
+    let report = ledger.fsck(&mut |_| ControlFlow::Continue(()))?;
+    let check = started.elapsed();
+    let peak_checked = memory();
+    drop(ledger);
+    let started = Instant::now();
+    let ledger = Ledger::open(&path, options())?;
+    let (opened, size) = (started.elapsed(), ledger.size());
+    drop(ledger);
+    let raw = per_second(count, floors::same_rows(&path, &dir.path().join("raw"), count, BLOCK)?);
+    let put = per_second(count, took.wall);
     println!("sign     {sign:>9.0} /s on one core (k256)");
     println!("verify   {verify:>9.0} /s on one core (libsecp256k1)");
-    println!("batches  {raw:>9.0} /s of 400 bytes, one fsync per {BLOCK}");
-    let both = per_second(count, took);
-    println!("put      {both:>9.0} /s to final = {:.2} of signing, {:.2} of batches", both / sign, both / raw);
-    println!("memory   {}", memory());
-    let started = Instant::now();
-    let report = ledger.fsck(&mut |_| ControlFlow::Continue(()))?;
-    println!("fsck     {:>9.0} /s, {} problems", per_second(count, started.elapsed()), report.problems.len());
-    println!("memory   {}, the check included", memory());
-    drop(ledger);
-    let started = Instant::now();
-    let ledger = Ledger::open(&path, options()?)?;
-    println!("open     {:.0?} at {} transactions", started.elapsed(), ledger.size());
-    drop(ledger);
+    println!("rows     {raw:>9.0} /s: the same rows in batches alone, one fsync per {BLOCK}");
+    println!("put      {put:>9.0} /s to final = {:.2} of signing, {:.2} of the rows alone", put / sign, put / raw);
+    println!("         {:>9.0} for a second of one processor", took.rate(count));
+    println!("memory   {peak} at most");
+    println!("fsck     {:>9.0} /s, {} problems", per_second(count, check.wall), report.problems.len());
+    println!("         {:>9.0} for a second of one processor", check.rate(count));
+    println!("memory   {peak_checked} at most, the check included");
+    println!("open     {opened:.0?} at {size} transactions");
     disk(&path, count)?;
     if let Some(file) = plot {
         std::fs::write(file, plot::svg(&proofs))?;
@@ -61,32 +70,85 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Puts `count` files; how long that took until all were final, and what proofs are like at each power of ten.
-fn fill(ledger: &Ledger, wallet: &Wallet, count: u64) -> Result<(Duration, Vec<plot::Point>), Box<dyn Error>> {
+fn fill(ledger: &Ledger, wallet: &Wallet, count: u64) -> Result<(Cost, Vec<plot::Point>), Box<dyn Error>> {
     let name = Label::new("docs")?;
     let create = Draft { time_us: 0, statement: Statement::CreateBucket { name, kind: BucketKind::Loopback } };
     let bucket = ledger.submit(wallet, vec![create], &[])?[0];
-    let (mut took, mut next, mut points) = (Duration::ZERO, 1_000, Vec::new());
-    let mut first = 0;
-    while first < count {
-        let end = (first + BATCH).min(count).min(next);
-        let drafts = (first..end).map(|number| put(bucket, number)).collect();
-        let started = Instant::now();
-        ledger.submit(wallet, drafts, &[])?;
-        if ledger.pending().count() >= BLOCK || end == next || end == count {
-            ledger.seal(u64::MAX)?;
-        }
-        took += started.elapsed();
+    let (mut took, mut first, mut points) = (Cost::default(), 0, Vec::new());
+    for power in (3..).map(|power| 10u64.pow(power)) {
+        let end = power.min(count);
+        let started = Cost::now();
+        put_all(ledger, wallet, bucket, first, end)?;
+        took = took.plus(started.elapsed());
+        let point = proofs(ledger)?;
+        let rate = per_second(end, took.wall);
+        let plot::Point { size, bytes, make, check } = point;
+        println!("{size:>9} {rate:>10.0} {bytes:>7} B {:>6.0} us {:>6.0} us", make * 1e6, check * 1e6);
+        points.push(point);
         first = end;
-        if first == next || first == count {
-            let point = proofs(ledger)?;
-            let rate = per_second(first, took);
-            let plot::Point { size, bytes, make, check } = point;
-            println!("{size:>9} {rate:>10.0} {bytes:>7} B {:>6.0} us {:>6.0} us", make * 1e6, check * 1e6);
-            points.push(point);
-            next *= 10;
+        if end == count {
+            break;
         }
     }
     Ok((took, points))
+}
+
+/// Puts files as a node does: whoever submits waits for room only, a sealer makes blocks meanwhile. All are final at the end.
+fn put_all(ledger: &Ledger, wallet: &Wallet, bucket: BucketId, first: u64, end: u64) -> Result<(), Box<dyn Error>> {
+    let submitted = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let sealer = scope.spawn(|| {
+            while !submitted.load(Ordering::Acquire) {
+                let pending = ledger.wait_pending(BLOCK, Duration::from_millis(50));
+                if pending.count() >= BLOCK {
+                    ledger.seal(pending.first + BLOCK)?;
+                }
+            }
+            while ledger.seal(ledger.pending().first + BLOCK)?.is_some() {}
+            Ok::<_, LedgerError>(())
+        });
+        let drafts = |from: u64| (from..(from + BATCH).min(end)).map(|number| put(bucket, number)).collect();
+        let all = (first..end)
+            .step_by(BATCH as usize)
+            .try_for_each(|from| ledger.submit(wallet, drafts(from), &[]).map(drop));
+        submitted.store(true, Ordering::Release);
+        let sealed = sealer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok(all.and(sealed)?)
+    })
+}
+
+/// What something took: of the clock, and of all processors together, which does not depend on what else runs.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cost {
+    wall: Duration,
+    processors: Duration,
+    started: Option<Instant>,
+}
+
+impl Cost {
+    fn now() -> Cost {
+        Cost { wall: Duration::ZERO, processors: processor_time(), started: Some(Instant::now()) }
+    }
+
+    fn elapsed(self) -> Cost {
+        let wall = self.started.map_or(Duration::ZERO, |started| started.elapsed());
+        Cost { wall, processors: processor_time().saturating_sub(self.processors), started: None }
+    }
+
+    fn plus(self, other: Cost) -> Cost {
+        Cost { wall: self.wall + other.wall, processors: self.processors + other.processors, started: None }
+    }
+
+    fn rate(&self, count: u64) -> f64 {
+        per_second(count, self.processors)
+    }
+}
+
+/// User and system time of this process: fields 14 and 15 of its `stat`, in hundredths of a second.
+fn processor_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit_once(") ").unwrap_or_default().1.split(' ').skip(11).take(2);
+    Duration::from_millis(10 * fields.filter_map(|field| field.parse::<u64>().ok()).sum::<u64>())
 }
 
 fn per_second(count: u64, time: Duration) -> f64 {
@@ -114,84 +176,64 @@ fn proofs(ledger: &Ledger) -> Result<plot::Point, Box<dyn Error>> {
     Ok(plot::Point { size, bytes, make: each(making), check: each(checking) })
 }
 
-/// What the folder takes, and what of that the rows of each column are.
+/// What the folder takes once compacted, and what of that each column does.
 fn disk(path: &Path, count: u64) -> Result<(), Box<dyn Error>> {
-    let bytes: u64 = std::fs::read_dir(path)?.flatten().filter_map(|file| file.metadata().ok()).map(|m| m.len()).sum();
+    let before = folder(path)?;
+    let columns = RocksStore::open_existing(path)?.compact()?;
+    let bytes = folder(path)?.saturating_sub(RESERVE) as f64 / count as f64;
+    let before = before.saturating_sub(RESERVE) / count;
     println!(
-        "disk     {} bytes per put, reserve apart; its rows, before compression:",
-        bytes.saturating_sub(64 << 20) / count
+        "disk     {bytes:.0} bytes per put, reserve apart ({before} before compaction); its columns, and before compression:"
     );
-    let store = RocksStore::open(path)?;
-    for column in Column::ALL {
+    let store = RocksStore::open_existing(path)?;
+    for (column, stored) in columns {
         let (mut rows, mut length) = (0u64, 0u64);
         store.scan(column, b"", wizefs_ledger::store::Direction::Forward, &mut |key, value| {
             rows += 1;
             length += (key.len() + value.len()) as u64;
             ControlFlow::Continue(())
         })?;
-        println!("         {:>6} {} ({rows} rows)", length / count, column.name());
+        println!("         {:>6} {:>6} {} ({rows} rows)", stored / count, length / count, column.name());
     }
     Ok(())
 }
 
-fn log_key() -> LogKey {
-    LogKey::from_seed(&[7; 32])
+fn folder(path: &Path) -> std::io::Result<u64> {
+    std::fs::read_dir(path)?.map(|file| Ok(file?.metadata()?.len())).sum()
 }
 
 fn put(bucket: BucketId, number: u64) -> Draft {
     let path = format!("some-source-tree/directory-{}/file-{number}.txt", number / 100);
-    let hashes = Some(Hashes { blake3: [number as u8; 32], sha256: [number as u8; 32] });
+    let hashes = Some(Hashes { blake3: random_looking(number), sha256: random_looking(number + (1 << 40)) });
     let put = Put {
         path: TreePath::new(path).unwrap_or_default(),
         content: Content::File { size: number, hashes },
         mode: 0o644,
         uid: 1000,
         gid: 1000,
-        mtime_ns: number as i64,
+        mtime_ns: 1_700_000_000_000_000_000 + (number * 1_234_567) as i64,
         evidence: Evidence::Lease,
     };
     let statement = Statement::File { bucket, change: number + 1, cause: Cause::Mount, op: FileOp::Put(put) };
-    Draft { time_us: number, statement }
+    Draft { time_us: 1_700_000_000_000_000 + number * 87, statement }
 }
 
-/// Signatures per second of one core.
-fn raw_signing(wallet: &Wallet) -> f64 {
-    let (count, started) = (4_000u64, Instant::now());
-    for number in 0..count {
-        std::hint::black_box(wallet.sign(&[&number.to_le_bytes(), &[0; 400]]));
+/// Bytes that do not compress, as hashes do not: SplitMix64.
+fn random_looking(seed: u64) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    for chunk in bytes.chunks_exact_mut(8) {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        chunk.copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes());
     }
-    count as f64 / started.elapsed().as_secs_f64()
-}
-
-/// Checked signatures per second of one core.
-fn raw_verifying(wallet: &Wallet) -> f64 {
-    let signature = wallet.sign(&[&[0; 400]]);
-    let (count, started) = (4_000u64, Instant::now());
-    for _ in 0..count {
-        std::hint::black_box(wallet.public().verify(&[&[0; 400]], &signature));
-    }
-    per_second(count, started.elapsed())
-}
-
-/// Rows per second of batched writes, nothing else done.
-fn raw_batches(dir: &std::path::Path, count: u64) -> Result<f64, Box<dyn Error>> {
-    std::fs::create_dir(dir)?;
-    let store = RocksStore::open(dir)?;
-    let started = Instant::now();
-    for first in (0..count).step_by(BATCH as usize) {
-        let mut batch = Batch::default();
-        for number in first..first + BATCH {
-            batch.put(Column::Transactions, number.to_be_bytes(), [number as u8; 400]);
-        }
-        let durability = if (first + BATCH).is_multiple_of(BLOCK) { Durability::Synced } else { Durability::Buffered };
-        store.write(batch, durability)?;
-    }
-    Ok(count as f64 / started.elapsed().as_secs_f64())
+    bytes
 }
 
 /// Resident memory of this process, as the kernel tells it.
 fn memory() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.map_or_else(|| "unknown".into(), |line| format!("{} at most", line.trim()))
+    line.map_or_else(|| "unknown".into(), |line| line.trim().to_owned())
 }

@@ -135,7 +135,8 @@ fn assemble(
     }
     let hashes: Vec<Hash> = leaves.iter().map(|leaf| leaf.txid).collect();
     parent.edge.append(&hashes, &mut |level, number, hashes| put_tile(&mut batch, level, number, hashes));
-    let state_root = write_state(read, height, &leaves, &mut batch)?;
+    let previous = parent.tip.map(|tip| tip.header.state_root);
+    let state_root = write_state(read, height, previous, &leaves, &mut batch)?;
     let header = stamp(Header {
         version: HeaderVersion::V1,
         chain: parent.genesis.chain_id(),
@@ -164,10 +165,12 @@ fn assemble(
     Ok(Sealing { block, checkpoint, edge: parent.edge, batch })
 }
 
-/// Writes what the transactions do together, the last one winning, and updates the state map.
+/// Writes what the transactions do together, the last one winning, and updates the state map, whose root is `previous` when
+/// that is known.
 pub(crate) fn write_state(
     read: &dyn Read,
     height: u64,
+    previous: Option<Hash>,
     leaves: &[&Waiting],
     batch: &mut Batch,
 ) -> std::result::Result<Hash, StoreError> {
@@ -187,5 +190,5 @@ pub(crate) fn write_state(
         }
         updates.extend(key.map(|key| (key, value.cloned())));
     }
-    map::update(read, height, updates, batch)
+    map::update(read, height, previous, updates, batch)
 }

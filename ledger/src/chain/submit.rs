@@ -5,7 +5,7 @@ use std::thread;
 
 use super::*;
 use crate::mempool::{Draft, Statement};
-use crate::state::{Look, Overlay};
+use crate::state::{Look, Memo, Overlay};
 use crate::store::{Batch, Durability};
 use crate::transaction::{Authored, Body, Envelope, FileBody, Version};
 use crate::wallet::Signature;
@@ -76,7 +76,9 @@ impl Ledger {
     /// that is not signed yet; so all are signed as if they did not touch one another, on all processors, and the few
     /// that turn out to are signed again.
     fn prepare(&self, author: &Wallet, drafts: Vec<Draft>) -> Result<Vec<Waiting>> {
+        // The caller is the only one who accepts; a seal moves rows, and changes none.
         let current = Current(self);
+        let current = Memo::new(&current);
         let look = Look(&current);
         let first = look.sequence(author.public()).map_err(|error| self.unread(error))?;
         let mut guesses = Vec::with_capacity(drafts.len());

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::mempool::{Draft, Statement};
+use crate::state::row;
 use crate::store::crash::{CrashStore, Unsynced};
 use crate::store::memory::{MemoryStore, Rows};
 use crate::transaction::{BucketKind, Cause, Content, Evidence, FileOp, Hashes, Put};
@@ -10,6 +11,7 @@ mod coins;
 mod crashes;
 mod forgets;
 mod histories;
+mod hostile;
 mod paths;
 mod proofs;
 
@@ -253,6 +255,76 @@ fn a_full_mempool_blocks_until_a_seal_and_loses_nothing() {
     ledger.seal(u64::MAX).unwrap();
     assert_eq!(ledger.bucket(&bucket).unwrap().unwrap().counts.files, 50);
     assert_clean(&ledger);
+}
+
+#[test]
+fn a_clock_that_goes_back_does_not_take_blocks_along() {
+    // A chain that was made while the clock was a day ahead.
+    let store = Arc::new(MemoryStore::default());
+    let ahead = now_us() + 86_400_000_000;
+    let options = options();
+    let genesis = Genesis { time_us: ahead, ..Ledger::open_store(store.clone(), options.clone()).unwrap().genesis };
+    let store = Arc::new(MemoryStore::default());
+    let batch = seal::genesis_block(&*store, &genesis, &options.wallet, &options.log_key).unwrap();
+    store.write(batch, crate::store::Durability::Synced).unwrap();
+    let ledger = Ledger::open_store(store, options).unwrap();
+    create(&ledger, "docs").unwrap();
+    let block = ledger.seal(u64::MAX).unwrap().unwrap();
+    assert_eq!((block.header.height, block.header.time_us), (1, ahead));
+    assert_eq!(ledger.seal_always(u64::MAX).unwrap().header.time_us, ahead);
+    assert_clean(&ledger);
+}
+
+#[test]
+fn nothing_is_sealed_upon_a_damaged_node_of_the_state_map() {
+    let mut fixture = Fixture::new();
+    let all = |content: u8| (0..40).map(|number| put(&format!("{number}"), content)).collect::<Vec<_>>();
+    fixture.submit(all(1));
+    fixture.seal().unwrap();
+    let again = fixture.drafts(all(2));
+    let rows = fixture.store.rows();
+    let is_entry = |(column, row): &(Column, Vec<u8>)| *column == Column::State && row[0] == b'e';
+    let entries: Vec<_> = rows.0.keys().filter(|key| is_entry(key)).filter_map(|(_, row)| row::map_key(row)).collect();
+    // Inner nodes, and the leaves that are about to change: the others, as the bucket's, nobody reads.
+    let is_read = |node: &[u8]| node[8] == 1 || entries.iter().any(|entry| entry.0 == node[9..41]);
+    let nodes = rows.0.iter().filter(|((column, key), node)| *column == Column::Nodes && key[0] > 0 && is_read(node));
+    let nodes: Vec<_> = nodes.map(|(key, _)| key.clone()).collect();
+    assert!(nodes.len() > 40);
+    for node in nodes {
+        let mut altered = rows.clone();
+        // In the hash of a child, or in the key of a leaf.
+        altered.0.get_mut(&node).unwrap()[12] ^= 1;
+        let ledger = Ledger::open_store(Arc::new(MemoryStore::new(altered)), options()).unwrap();
+        ledger.submit(&options().wallet, again.clone(), &[]).unwrap();
+        let height = ledger.tip().header.height;
+        assert!(ledger.seal(u64::MAX).is_err(), "{node:?}");
+        assert!(ledger.poisoned().is_some() && ledger.tip().header.height == height, "{node:?}");
+    }
+}
+
+#[test]
+fn several_sealers_at_once_make_one_chain() {
+    let mut fixture = Fixture::new();
+    let mut blocks = Vec::new();
+    for round in 0..10u8 {
+        fixture.submit((0..20).map(|number| put(&format!("{round}/{number}"), number)).collect());
+        let ledger = &fixture.ledger;
+        std::thread::scope(|scope| {
+            let seal = |number: usize| match number % 2 {
+                0 => ledger.seal(u64::MAX).unwrap(),
+                _ => ledger.seal_always(u64::MAX).map(Some).unwrap(),
+            };
+            let running: Vec<_> = (0..4).map(|number| scope.spawn(move || seal(number))).collect();
+            blocks.extend(running.into_iter().filter_map(|thread| thread.join().unwrap()));
+        });
+    }
+    let heights: std::collections::BTreeSet<u64> = blocks.iter().map(|block| block.header.height).collect();
+    assert_eq!(heights.len(), blocks.len(), "two blocks of one height");
+    assert_eq!(heights.last(), Some(&fixture.ledger.tip().header.height));
+    for block in blocks {
+        assert_eq!(fixture.ledger.block(block.header.height).unwrap(), Some(block));
+    }
+    assert_clean(&fixture.ledger);
 }
 
 #[test]

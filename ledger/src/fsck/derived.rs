@@ -1,47 +1,64 @@
 //! What is stored beside the chain, compared with what the chain says it must be.
 
 use std::ops::ControlFlow;
+use std::thread;
 
-use super::replay::{Replayed, RowSum};
+use super::replay::{Replayed, RowSum, block_of};
+use super::rows::Rows;
 use super::trie::Trie;
-use super::{Report, every};
-use crate::block::Genesis;
-use crate::chain::index::{block_rows, index_rows};
+use super::{Report, every, readable};
+use crate::block::{Block, Genesis};
+use crate::chain::index::{block_rows, index_rows, txid_key};
 use crate::chain::{FIRST_PENDING, LATEST_CHECKPOINT, verifier};
 use crate::checkpoint::{Checkpoint, origin};
+use crate::codec::decode;
 use crate::hash::Hash;
 use crate::log::{Edge, read_tile};
 use crate::state::apply::apply;
-use crate::state::{Layered, Overlay, Sealed, View, map, row};
+use crate::state::{Entry, Layered, Overlay, Sealed, View, map, row};
 use crate::store::{Column, Direction, Read, StoreError};
 use crate::transaction::Transaction;
 
-/// Compares everything derived.
-pub(super) fn compare(read: &dyn Read, genesis: &Genesis, mut replayed: Replayed, report: &mut Report) {
-    let Some(tip) = replayed.tip.clone() else { return };
-    let (height, size) = (tip.header.height, tip.header.log_size);
-    beyond(read, Column::Blocks, height.saturating_add(1), "blocks beyond the last one", report);
-    beyond(read, Column::Transactions, size, "transactions beyond the last block", report);
-    checkpoint(read, genesis, &replayed, report);
-    tiles(read, &replayed, report);
+/// Compares everything derived, on two threads.
+pub(super) fn compare(read: &dyn Read, genesis: &Genesis, replayed: Replayed, report: &mut Report) {
+    let Some(tip) = replayed.tip.as_ref().map(|tip| tip.header.clone()) else { return };
+    // Erased transactions hide how the state came about, not what it must be.
+    let by_root_alone = replayed.fogged || (replayed.state_known && report.erased > 0);
+    let Replayed { edge, mut rows, trie, index: index_sum, tiles: full_tiles, state_known, .. } = replayed;
+    let height = tip.height;
+    thread::scope(|scope| {
+        let beside = scope.spawn(move || {
+            let mut report = Report::default();
+            indexed(read, &index_sum, height, &mut report);
+            readable(read, &[Column::Meta, Column::Local], &mut report);
+            if by_root_alone {
+                pending(read, genesis, &Sealed(read), &mut report);
+            } else if state_known {
+                state(read, &mut rows, height, &mut report);
+                pending(read, genesis, &rows, &mut report);
+            }
+            report.problems
+        });
+        beyond(read, Column::Blocks, height.saturating_add(1), "blocks beyond the last one", report);
+        beyond(read, Column::Transactions, tip.log_size, "transactions beyond the last block", report);
+        checkpoint(read, genesis, height, &edge, report);
+        tiles(read, height, &edge, full_tiles, report);
+        if by_root_alone {
+            by_root(read, height, &tip.state_root, report);
+        } else if state_known {
+            nodes(read, height, &tip.state_root, &trie, report);
+        }
+        let found = beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        found.into_iter().for_each(|problem| report.push(problem));
+    });
+}
+
+/// The rows by which transactions and blocks are found.
+fn indexed(read: &dyn Read, expected: &RowSum, height: u64, report: &mut Report) {
     let sum = sum(read, Column::Index);
-    if report.note_derived(None, sum).is_some_and(|sum| sum != replayed.index) {
-        index(read, size, height, report);
+    if report.note_derived(None, sum).is_some_and(|sum| sum != *expected) {
+        index(read, height, report);
     }
-    let expected = tip.header.state_root;
-    if replayed.fogged || (replayed.state_known && report.erased > 0) {
-        by_root(read, height, &expected, report);
-        return pending(read, genesis, &Sealed(read), report);
-    }
-    if !replayed.state_known {
-        return;
-    }
-    state(read, &mut replayed, report);
-    let leaves = map::check(read, height, &expected, &mut |key, value| replayed.trie.get(key) == Some(*value));
-    if report.note_derived(Some(height), leaves).is_some_and(|leaves| leaves != replayed.trie.len() as u64) {
-        report.add_derived(Some(height), None, "state map: leaves are missing");
-    }
-    pending(read, genesis, &replayed.rows, report);
 }
 
 /// The stored state when erased transactions hide how it came about: its rows must give the root in the last header.
@@ -58,9 +75,15 @@ fn by_root(read: &dyn Read, height: u64, expected: &Hash, report: &mut Report) {
     if trie.root() != *expected {
         return report.add_derived(Some(height), None, "the stored state does not give the state root");
     }
-    let leaves = map::check(read, height, expected, &mut |key, value| trie.get(key) == Some(*value));
-    if report.note_derived(Some(height), leaves).is_some_and(|leaves| leaves != trie.len() as u64) {
-        report.add_derived(Some(height), None, "state map: leaves are missing");
+    nodes(read, height, expected, &trie, report);
+}
+
+/// The stored map, node by node.
+fn nodes(read: &dyn Read, height: u64, root: &Hash, trie: &Trie, report: &mut Report) {
+    match map::check(read, height, root, &mut |key, value| trie.get(key) == Some(*value)) {
+        Ok(leaves) if leaves == trie.len() as u64 => {}
+        Ok(_) => report.add_derived(Some(height), None, "state map: leaves are missing"),
+        Err(bad) => report.add_derived(Some(bad.block), None, bad.error.to_string()),
     }
 }
 
@@ -82,11 +105,10 @@ fn beyond(read: &dyn Read, column: Column, end: u64, what: &str, report: &mut Re
     }
 }
 
-fn checkpoint(read: &dyn Read, genesis: &Genesis, replayed: &Replayed, report: &mut Report) {
-    let height = replayed.tip.as_ref().map(|tip| tip.header.height);
+fn checkpoint(read: &dyn Read, genesis: &Genesis, height: u64, edge: &Edge, report: &mut Report) {
+    let height = Some(height);
     let Some(note) = report.note(height, None, read.get(Column::Meta, LATEST_CHECKPOINT)) else { return };
-    let expected =
-        Checkpoint { origin: origin(&genesis.chain_id()), size: replayed.edge.size(), root: replayed.edge.root() };
+    let expected = Checkpoint { origin: origin(&genesis.chain_id()), size: edge.size(), root: edge.root() };
     let note = String::from_utf8(note.unwrap_or_default()).unwrap_or_default();
     match Checkpoint::verify(&note, &verifier(genesis)) {
         Ok(stated) if stated == expected => {}
@@ -96,10 +118,11 @@ fn checkpoint(read: &dyn Read, genesis: &Genesis, replayed: &Replayed, report: &
 }
 
 /// The partial tiles, and that there are no others; full ones were compared in the replay.
-fn tiles(read: &dyn Read, replayed: &Replayed, report: &mut Report) {
-    let height = replayed.tip.as_ref().map(|tip| tip.header.height);
+fn tiles(read: &dyn Read, height: u64, edge: &Edge, full: u64, report: &mut Report) {
+    let last = height;
+    let height = Some(height);
     let mut partial = 0;
-    let mut nodes = replayed.edge.size();
+    let mut nodes = edge.size();
     let mut level = 0;
     while nodes > 0 {
         let width = (nodes % 256) as usize;
@@ -114,32 +137,35 @@ fn tiles(read: &dyn Read, replayed: &Replayed, report: &mut Report) {
         nodes /= 256;
         level += 1;
     }
-    if report.note_derived(height, Edge::load(read, replayed.edge.size())).is_some_and(|edge| edge != replayed.edge) {
-        report.add_derived(height, None, "the partial tiles of the log differ");
+    let stored = report.note_derived(height, Edge::load(read, edge.size()));
+    if let Some(stored) = stored.filter(|stored| stored != edge) {
+        let first = edge.first_difference(&stored);
+        let block = first.and_then(|first| block_of(read, first, last)).or(height);
+        report.add_derived(block, first, "the partial tiles of the log differ");
     }
     let mut stored = 0;
     let counted = every(read, Column::Tiles, &mut |_, _| stored += 1);
-    if report.note_derived(None, counted).is_some() && stored != replayed.tiles + partial {
+    if report.note_derived(None, counted).is_some() && stored != full + partial {
         report.add_derived(None, None, "there are tiles beyond the log");
     }
 }
 
 /// Names the first row of the index that is missing or wrong, when the sum over all of them is.
-fn index(read: &dyn Read, size: u64, height: u64, report: &mut Report) {
+fn index(read: &dyn Read, height: u64, report: &mut Report) {
     let holds =
         |key: &[u8], value: &[u8]| read.get(Column::Index, key).is_ok_and(|found| found.as_deref() == Some(value));
-    for index in 0..size {
-        let Ok(Some(bytes)) = read.get(Column::Transactions, &index.to_be_bytes()) else { continue };
-        let Ok(transaction) = Transaction::from_bytes(&bytes) else { continue };
-        let mut whole = true;
-        index_rows(index, &Transaction::id(&bytes), &transaction, &mut |key, value| whole &= holds(&key, &value));
-        if !whole {
-            return report.add_derived(None, Some(index), "the index rows of the transaction differ");
-        }
-    }
     for height in 0..=height {
         let Ok(Some(bytes)) = read.get(Column::Blocks, &height.to_be_bytes()) else { continue };
-        let Ok(block) = crate::block::Block::from_bytes(&bytes) else { continue };
+        let Ok(block) = Block::from_bytes(&bytes) else { continue };
+        for index in block.header.first_index..block.header.log_size {
+            let Ok(Some(bytes)) = read.get(Column::Transactions, &index.to_be_bytes()) else { continue };
+            let Ok(transaction) = Transaction::from_bytes(&bytes) else { continue };
+            let mut whole = true;
+            index_rows(index, &Transaction::id(&bytes), &transaction, &mut |key, value| whole &= holds(&key, &value));
+            if !whole {
+                return report.add_derived(Some(height), Some(index), "the index rows of the transaction differ");
+            }
+        }
         if !block_rows(&block).iter().all(|(key, value)| holds(key, value)) {
             return report.add_derived(Some(height), None, "the index rows of the block differ");
         }
@@ -148,9 +174,10 @@ fn index(read: &dyn Read, size: u64, height: u64, report: &mut Report) {
 }
 
 /// The state's rows, in step with the replayed ones.
-fn state(read: &dyn Read, replayed: &mut Replayed, report: &mut Report) {
-    let compared = replayed.rows.first_difference(read);
+fn state(read: &dyn Read, rows: &mut Rows, last: u64, report: &mut Report) {
+    let compared = rows.first_difference(read);
     if let Some(row) = report.note_derived(None, compared).flatten() {
+        let place = author_of(read, rows, &row);
         let what = match row.first() {
             Some(b'e') => "an entry",
             Some(b'b') => "a bucket",
@@ -160,8 +187,24 @@ fn state(read: &dyn Read, replayed: &mut Replayed, report: &mut Report) {
             Some(b'n') => "a bucket's name",
             _ => "a row of no kind",
         };
-        report.add_derived(None, None, format!("the stored state differs from the replayed one: {what}"));
+        let block = place.and_then(|index| block_of(read, index, last));
+        report.add_derived(block, place, format!("the stored state differs from the replayed one: {what}"));
     }
+}
+
+/// Log index of the transaction that a row of the state says it comes from, as replayed or, when it should not be there, as
+/// stored.
+fn author_of(read: &dyn Read, replayed: &dyn View, row: &[u8]) -> Option<u64> {
+    let value = || replayed.get(row).ok().flatten().or_else(|| read.get(Column::State, row).ok().flatten());
+    let txid = match row.first()? {
+        b'e' => decode::<Entry>(&value()?).ok()?.txid,
+        b'n' => decode::<Hash>(&value()?).ok()?,
+        b'b' | b'o' | b'c' => Hash(*row.get(1..)?.first_chunk()?),
+        _ => return None,
+    };
+    let index: u64 = decode(&read.get(Column::Index, &txid_key(&txid)).ok()??).ok()?;
+    let bytes = read.get(Column::Transactions, &index.to_be_bytes()).ok()??;
+    (Transaction::id(&bytes) == txid).then_some(index)
 }
 
 /// The mempool: numbered without gaps, signed, and applying.

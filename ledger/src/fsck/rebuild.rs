@@ -152,6 +152,6 @@ impl Rebuild<'_> {
             return Ok(None);
         }
         let leaves: Vec<&Waiting> = leaves.iter().collect();
-        write_state(self.store, block.header.height, &leaves, batch).map(Some)
+        write_state(self.store, block.header.height, None, &leaves, batch).map(Some)
     }
 }

@@ -1,5 +1,6 @@
 //! The chain replayed from genesis, block by block.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::thread;
@@ -16,7 +17,7 @@ use crate::hash::Hash;
 use crate::log::{Edge, TILE, read_tile};
 use crate::state::apply::apply;
 use crate::state::{Effect, Look, row};
-use crate::store::{Column, Read, StoreError};
+use crate::store::{Column, Direction, Read, StoreError};
 use crate::transaction::{Envelope, Erased, Transaction};
 
 /// What the chain says must be stored besides it.
@@ -119,10 +120,41 @@ impl Run<'_> {
     }
 }
 
+/// Height of the block that holds log entry `index`, one of those up to `last`; none when the blocks themselves do not tell.
+pub(super) fn block_of(read: &dyn Read, index: u64, last: u64) -> Option<u64> {
+    let (mut low, mut high) = (0, last);
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        let block = Block::from_bytes(&read.get(Column::Blocks, &middle.to_be_bytes()).ok()??).ok()?;
+        if block.header.first_index <= index { low = middle } else { high = middle - 1 }
+    }
+    Some(low)
+}
+
+/// Transactions read in one go at most: no block of ours has more, and a damaged header may claim any number.
+const AHEAD: usize = 8_192;
+
+/// The stored transactions of a block in order, as far as they can be read in one go: one by one takes longer, and tells
+/// which it is that cannot.
+fn read_ahead(read: &dyn Read, first: u64, count: u32) -> VecDeque<(u64, Vec<u8>)> {
+    let (mut found, end) = (VecDeque::new(), first + u64::from(count));
+    let scanned = read.scan(Column::Transactions, &first.to_be_bytes(), Direction::Forward, &mut |key, bytes| {
+        match <[u8; 8]>::try_from(key).map(u64::from_be_bytes) {
+            Ok(index) if index < end && found.len() < AHEAD => found.push_back((index, bytes.to_vec())),
+            _ => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
+    });
+    if let Err(error) = scanned {
+        tracing::debug!(%error, first, "transactions are read one by one");
+    }
+    found
+}
+
 /// Transactions stored, for the progress only.
 fn stored_size(read: &dyn Read) -> u64 {
     let mut size = 0;
-    let scanned = read.scan(Column::Transactions, &[0xff; 8], crate::store::Direction::Backward, &mut |key, _| {
+    let scanned = read.scan(Column::Transactions, &[0xff; 8], Direction::Backward, &mut |key, _| {
         size = <[u8; 8]>::try_from(key).map_or(0, |key| u64::from_be_bytes(key).saturating_add(1));
         ControlFlow::Break(())
     });
@@ -207,9 +239,13 @@ impl Replay<'_, '_> {
 
     /// Checks a block's transactions; for each the leaf hash its bytes give, none when they are erased or unreadable.
     fn transactions(&mut self, height: u64, first: u64, count: u32) -> Option<Vec<Option<Hash>>> {
-        let mut leaves = Vec::with_capacity(count as usize);
+        let mut ahead = read_ahead(self.read, first, count);
+        let mut leaves = Vec::with_capacity(ahead.len());
         for index in first..first + u64::from(count) {
-            let bytes = self.read.get(Column::Transactions, &index.to_be_bytes());
+            let bytes = match ahead.pop_front_if(|(found, _)| *found == index) {
+                Some((_, bytes)) => Ok(Some(bytes)),
+                None => self.read.get(Column::Transactions, &index.to_be_bytes()),
+            };
             let Some(bytes) = self.report.note(Some(height), Some(index), bytes).flatten() else {
                 self.report.add(Some(height), Some(index), "the transaction is missing");
                 self.done.state_known = false;
@@ -374,8 +410,13 @@ impl Replay<'_, '_> {
     /// Compares a tile with the stored one.
     fn tile(&mut self, height: u64, level: u8, number: u64, hashes: &[Hash]) {
         match read_tile(self.read, level, number, hashes.len()) {
-            Ok(stored) if stored == hashes => {}
-            Ok(_) => self.report.add_derived(Some(height), None, format!("log tile {level}/{number} differs")),
+            Ok(stored) => {
+                if let Some(at) = stored.iter().zip(hashes).position(|(stored, hash)| stored != hash) {
+                    let first = (number * TILE as u64 + at as u64) << (8 * u32::from(level));
+                    let block = block_of(self.read, first, height);
+                    self.report.add_derived(block, Some(first), format!("log tile {level}/{number} differs"));
+                }
+            }
             Err(error) => self.report.add_derived(Some(height), None, error.to_string()),
         }
     }

@@ -1,8 +1,8 @@
 //! The state's rows as replayed: the newest in memory, the rest in a store of their own beside the ledger, so that a
 //! check of a large ledger needs little memory. Where none can be made (a read-only disk), all are in memory.
 
-use std::cell::Cell;
-use std::collections::HashSet;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +28,8 @@ static NUMBER: AtomicU64 = AtomicU64::new(0);
 pub(super) struct Rows {
     over: Overlay,
     base: Option<Scratch>,
+    /// What was read from `base` or written to it lately, the absence of a row too.
+    warm: RefCell<HashMap<Vec<u8>, Option<Vec<u8>>>>,
     /// Keys of the map that erased transactions wrote: what their rows hold is not known.
     fog: HashSet<Hash>,
     met_fog: Cell<bool>,
@@ -126,12 +128,15 @@ impl Rows {
 
     fn write_down(&mut self) -> Result<(), StoreError> {
         let Some(base) = &self.base else { return Ok(()) };
+        let warm = self.warm.get_mut();
+        warm.clear();
         let mut batch = Batch::default();
         for (row, (value, _)) in std::mem::take(&mut self.over) {
-            match value {
-                Some(value) => batch.put(Column::State, row, value),
-                None => batch.delete(Column::State, row),
+            match &value {
+                Some(value) => batch.put(Column::State, row.clone(), value.clone()),
+                None => batch.delete(Column::State, row.clone()),
             }
+            warm.insert(row, value);
         }
         base.store()?.write(batch, Durability::Buffered)
     }
@@ -204,7 +209,18 @@ impl View for Rows {
         }
         match (self.over.get(row), &self.base) {
             (Some((value, _)), _) => Ok(value.clone()),
-            (None, Some(base)) => base.store()?.get(Column::State, row),
+            (None, Some(base)) => {
+                if let Some(value) = self.warm.borrow().get(row) {
+                    return Ok(value.clone());
+                }
+                let value = base.store()?.get(Column::State, row)?;
+                let mut warm = self.warm.borrow_mut();
+                if warm.len() >= 4 * HELD {
+                    warm.clear();
+                }
+                warm.insert(row.to_vec(), value.clone());
+                Ok(value)
+            }
             (None, None) => Ok(None),
         }
     }

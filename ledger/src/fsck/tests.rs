@@ -113,10 +113,67 @@ fn damage_is_named_where_it_is() {
     altered.0.insert(key(Column::Transactions, 9), a);
     let report = checked(&altered);
     assert!(report.problems.iter().any(|p| p.index == Some(9) && p.problem.contains("sequence")), "{report:?}");
-    // A tile.
-    let mut altered = sound_with(100);
-    altered.0.get_mut(&(Column::Tiles, crate::log::tile_key(0, 0))).unwrap()[9 * 32] ^= 1;
-    assert!(first(&altered).problem.contains("tile 0/0"), "{:?}", first(&altered));
+}
+
+#[test]
+fn damage_of_what_follows_from_the_chain_is_named_where_it_is() {
+    let rows = sound_with(100);
+    #[track_caller]
+    fn check(altered: &Stored, place: (Option<u64>, Option<u64>), what: &str) {
+        let problem = checked(altered).problems.remove(0);
+        assert!(problem.derived && problem.problem.contains(what), "{problem:?}");
+        assert_eq!((problem.block, problem.index), place, "{problem:?}");
+    }
+    let with = |key: (Column, Vec<u8>), at: usize| {
+        let mut altered = rows.clone();
+        altered.0.get_mut(&key).unwrap()[at] ^= 1;
+        altered
+    };
+    // Transaction 9 is in block 2: a full tile with its leaf, the partial one with the last but two, its place in the index.
+    let tile = |number| (Column::Tiles, crate::log::tile_key(0, number));
+    check(&with(tile(0), 9 * 32), (Some(2), Some(9)), "tile 0/0");
+    let last = 332;
+    check(&with(tile(1), (last - 2 - 256) * 32 + 5), (Some(7), Some(last as u64 - 2)), "partial tiles");
+    let bytes = &rows.0[&(Column::Transactions, 9u64.to_be_bytes().to_vec())];
+    let txid = crate::Transaction::id(bytes);
+    let index = (Column::Index, crate::chain::index::txid_key(&txid));
+    check(&with(index.clone(), 0), (Some(2), Some(9)), "index rows of the transaction");
+    let mut altered = rows.clone();
+    altered.0.remove(&index);
+    check(&altered, (Some(2), Some(9)), "index rows of the transaction");
+    // A row of the state, by the transaction that set it.
+    let entry = |value: &[u8]| crate::codec::decode::<crate::state::Entry>(value).ok();
+    let mut entries = rows.0.iter().filter(|((column, key), _)| *column == Column::State && key[0] == b'e');
+    let ((_, key), value) = entries.next().unwrap();
+    let stated = entry(value).unwrap().txid;
+    let is_it =
+        |index: &u64| crate::Transaction::id(&rows.0[&(Column::Transactions, index.to_be_bytes().to_vec())]) == stated;
+    let index = (0..=last as u64).find(is_it).unwrap();
+    let block = (0..=7u64).rfind(|height| {
+        let block = crate::Block::from_bytes(&rows.0[&(Column::Blocks, height.to_be_bytes().to_vec())]).unwrap();
+        block.header.first_index <= index
+    });
+    check(&with((Column::State, key.clone()), value.len() - 1), (block, Some(index)), "an entry");
+    // A node of the state map, by the block that wrote it: the root is of the last one.
+    check(&with((Column::Nodes, vec![0]), 20), (Some(7), None), "state map");
+    let mut nodes =
+        rows.0.iter().filter(|((column, _), value)| *column == Column::Nodes && value[..8] == 2u64.to_be_bytes());
+    let ((_, key), _) = nodes.next().unwrap();
+    check(&with((Column::Nodes, key.clone()), 40), (Some(2), None), "state map");
+}
+
+#[test]
+fn a_block_without_its_stamp_is_named_also_when_its_signature_holds() {
+    let rows = sound();
+    let key = (Column::Blocks, 3u64.to_be_bytes().to_vec());
+    let mut header = crate::Block::from_bytes(&rows.0[&key]).unwrap().header;
+    while header.hash().leading_zero_bits() >= u32::from(header.stamp_bits) {
+        header.nonce += 1;
+    }
+    let mut altered = rows.clone();
+    altered.0.insert(key, crate::Block::sign(header, &options().wallet).to_bytes());
+    let problem = checked(&altered).problems.remove(0);
+    assert_eq!((problem.block, problem.problem.as_str()), (Some(3), "the stamp does not hold"));
 }
 
 #[test]

@@ -153,34 +153,38 @@ impl Trie {
     pub(crate) fn root(&mut self) -> Hash {
         match self.root {
             None => EMPTY_ROOT,
-            Some(root) => self.hash(root, 0).0,
+            Some(root) => self.hash(root, 0),
         }
     }
 
-    /// Hash of the subtree at `at` seen from `depth`, and one key in it.
-    fn hash(&mut self, at: u32, depth: u16) -> (Hash, Hash) {
+    /// Hash of the subtree at `at` seen from `depth`.
+    fn hash(&mut self, at: u32, depth: u16) -> Hash {
         if at & LEAF != 0 {
             let (key, value) = self.leaves[(at & !LEAF) as usize];
-            return (Hash::of(&[b"JMT::LeafNode", &key.0, &value.0]), key);
+            return Hash::of(&[b"JMT::LeafNode", &key.0, &value.0]);
         }
         let fork = self.forks[at as usize];
-        let (mut hash, key) = match fork.hash {
-            Some(hash) => (hash, self.key_below(fork.halves[0])),
+        let mut hash = match fork.hash {
+            Some(hash) => hash,
             None => {
-                let (left, key) = self.hash(fork.halves[0], fork.bit + 1);
-                let (right, _) = self.hash(fork.halves[1], fork.bit + 1);
+                let left = self.hash(fork.halves[0], fork.bit + 1);
+                let right = self.hash(fork.halves[1], fork.bit + 1);
                 let hash = inner(&left, &right);
                 self.forks[at as usize].hash = Some(hash);
-                (hash, key)
+                hash
             }
         };
-        for level in (depth..fork.bit).rev() {
-            hash = match bit(&key, level) {
-                0 => inner(&hash, &EMPTY_ROOT),
-                _ => inner(&EMPTY_ROOT, &hash),
-            };
+        if depth < fork.bit {
+            // All keys below agree in these bits.
+            let key = self.key_below(at);
+            for level in (depth..fork.bit).rev() {
+                hash = match bit(&key, level) {
+                    0 => inner(&hash, &EMPTY_ROOT),
+                    _ => inner(&EMPTY_ROOT, &hash),
+                };
+            }
         }
-        (hash, key)
+        hash
     }
 
     fn key_below(&self, mut at: u32) -> Hash {
@@ -221,6 +225,7 @@ mod tests {
                     .map(|(key, value)| (key, value.map(Vec::from)))
                     .filter(|(key, value)| value.is_some() || trie.get(key).is_some()).collect();
                 updates.push((Hash::of(&[b"coinbase", &[height as u8]]), Some(vec![height as u8])));
+                let previous = (height > 0).then(|| trie.root());
                 for (key, value) in &updates {
                     match value {
                         Some(value) => trie.set(*key, Hash::of(&[value])),
@@ -228,7 +233,7 @@ mod tests {
                     }
                 }
                 let mut batch = Batch::default();
-                let root = map::update(&rows, height, updates, &mut batch).unwrap();
+                let root = map::update(&rows, height, previous, updates, &mut batch).unwrap();
                 rows.apply(batch);
                 prop_assert_eq!(root, trie.root());
                 prop_assert_eq!(root, map::root(&rows, height).unwrap());

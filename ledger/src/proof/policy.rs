@@ -19,8 +19,11 @@ pub struct Policy {
 #[derive(Debug, Clone)]
 enum Member {
     Witness(Vkey),
-    Group { needed: usize, members: Vec<String> },
+    Group { needed: usize, members: Vec<String>, depth: usize },
 }
+
+/// Groups within groups: more than anybody needs, and few enough to be judged by recursion.
+const MOST_DEPTH: usize = 16;
 
 /// Why text is no policy: the number of the line, from 1, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -136,7 +139,15 @@ impl Policy {
         if needed == 0 || needed > members.len() {
             return Err("a group needs any, all, or a number of its members");
         }
-        Ok(Member::Group { needed, members: members.iter().map(|name| (*name).to_owned()).collect() })
+        let depth_of = |name: &&str| match self.members.get(*name) {
+            Some(Member::Group { depth, .. }) => *depth,
+            _ => 0,
+        };
+        let depth = 1 + members.iter().map(depth_of).max().unwrap_or_default();
+        if depth > MOST_DEPTH {
+            return Err("groups stand in one another more than 16 deep");
+        }
+        Ok(Member::Group { needed, members: members.iter().map(|name| (*name).to_owned()).collect(), depth })
     }
 
     fn set_quorum(&mut self, name: &str) -> Result<(), &'static str> {
@@ -170,7 +181,7 @@ impl Policy {
     fn has_seen(&self, name: &str, text: &str, lines: &[NoteLine<'_>]) -> Result<bool, CheckpointError> {
         match self.members.get(name) {
             None => Ok(false),
-            Some(Member::Group { needed, members }) => {
+            Some(Member::Group { needed, members, .. }) => {
                 let mut seen = 0;
                 for member in members {
                     seen += usize::from(self.has_seen(member, text, lines)?);
@@ -259,6 +270,11 @@ mod tests {
         assert_eq!(policy.judge(&cosign(&note, 2, 1 << 63)), Err(CheckpointError::Signature));
     }
 
+    /// Groups, each of which is the only member of the next.
+    fn nested(depth: usize) -> String {
+        (1..=depth).map(|number| format!("group g{number} any g{}\n", number - 1)).collect()
+    }
+
     #[test]
     fn bad_policies_name_their_line() {
         let (_, _, vkey) = log();
@@ -274,6 +290,7 @@ mod tests {
             (format!("witness a {w}\ngroup g any a\ngroup h any a\nquorum g"), 3),
             (format!("witness none {w}\nquorum none"), 1),
             ("group g any a\nquorum g".to_owned(), 1),
+            (format!("witness g0 {w}\n{}quorum g9", nested(100_000)), 18),
         ];
         for (text, line) in cases {
             assert_eq!(Policy::parse(&text).unwrap_err().line, line, "{text}");

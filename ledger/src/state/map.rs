@@ -1,7 +1,8 @@
 //! The sparse Merkle map over the state: crate jmt, one version per block. Only the last version is kept: a node has one
 //! row by its place in the tree, see [`super::node`].
 
-use std::collections::HashSet;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use jmt::storage::{LeafNode, Node, NodeKey, TreeReader};
@@ -34,14 +35,32 @@ impl jmt::SimpleHasher for MapHasher {
     }
 }
 
-/// Nodes as they are stored.
-struct Nodes<'a>(&'a dyn Read);
+/// Nodes as they are stored, each held to the hash its parent has for it: jmt trusts what it reads, and a root that was
+/// built upon damage would be signed.
+struct Nodes<'a> {
+    read: &'a dyn Read,
+    /// Of the nodes whose parents were read, and of the root, by their rows' keys.
+    expected: RefCell<HashMap<Vec<u8>, Hash>>,
+}
 
 impl TreeReader for Nodes<'_> {
     fn get_node_option(&self, key: &NodeKey) -> anyhow::Result<Option<Node>> {
-        let Some(bytes) = self.0.get(Column::Nodes, &node::key(key.nibble_path()))? else { return Ok(None) };
+        let path = key.nibble_path();
+        let row = node::key(path);
+        let Some(bytes) = self.read.get(Column::Nodes, &row)? else { return Ok(None) };
         let (version, node) = read_node(&bytes)?;
-        Ok((version == key.version()).then_some(node))
+        if version != key.version() {
+            return Ok(None);
+        }
+        let mut expected = self.expected.borrow_mut();
+        if expected.get(&row).is_some_and(|expected| *expected != hash(&node)) {
+            return Err(corrupt("a node is not the one its parent has").into());
+        }
+        if let Node::Internal(inner) = &node {
+            let below = |nibble| node::key(&path.nibbles().chain(std::iter::once(nibble)).collect());
+            expected.extend(inner.children_sorted().map(|(nibble, child)| (below(nibble), Hash(child.hash))));
+        }
+        Ok(Some(node))
     }
 
     /// Values are in [`Column::State`] under their own keys; updates do not read them.
@@ -58,14 +77,17 @@ impl TreeReader for Nodes<'_> {
 /// A value set under a key, or the key removed.
 pub(crate) type Update = (Hash, Option<Vec<u8>>);
 
-/// Applies a block's updates, one per key, to the map as the block before left it; the new nodes go into `batch`.
+/// Applies a block's updates, one per key, to the map as the block before left it, with the root `previous` when that is
+/// known; the new nodes go into `batch`.
 pub(crate) fn update(
     read: &dyn Read,
     height: u64,
+    previous: Option<Hash>,
     updates: Vec<Update>,
     batch: &mut Batch,
 ) -> Result<Hash, StoreError> {
-    let nodes = Nodes(read);
+    let root = previous.map(|root| (node::key(root_key(0).nibble_path()), root));
+    let nodes = Nodes { read, expected: RefCell::new(root.into_iter().collect()) };
     let tree = JellyfishMerkleTree::<_, MapHasher>::new(&nodes);
     let only_sets = updates.iter().all(|(_, value)| value.is_some());
     let done = if only_sets {
@@ -214,6 +236,15 @@ fn hash(node: &Node) -> Hash {
     }
 }
 
+/// Where the stored map is wrong.
+#[derive(Debug)]
+pub(crate) struct BadNode {
+    /// Height of the block that wrote the node, as its parent has it.
+    pub(crate) block: u64,
+    /// What is wrong.
+    pub(crate) error: StoreError,
+}
+
 /// Walks the stored map after block `height`: the root has hash `root`, every node the hash and kind its parent has for it,
 /// every leaf is as `leaf` (key, value hash) expects it, and there is no other node. Returns the number of leaves.
 pub(crate) fn check(
@@ -221,50 +252,68 @@ pub(crate) fn check(
     height: u64,
     root: &Hash,
     leaf: &mut dyn FnMut(&Hash, &Hash) -> bool,
-) -> Result<u64, StoreError> {
+) -> Result<u64, BadNode> {
     let (mut leaves, mut nodes) = (0, 0u64);
-    let mut waiting = vec![(root_key(height), *root, None)];
-    while let Some((key, expected, kind)) = waiting.pop() {
-        let bytes = read.get(Column::Nodes, &node::key(key.nibble_path()))?;
-        let bytes = bytes.ok_or_else(|| corrupt("a node is missing"))?;
-        let (version, node) = read_node(&bytes)?;
-        if version != key.version() || hash(&node) != expected || node::value(version, &node) != bytes {
-            return Err(corrupt("a node is not the one its parent has"));
-        }
+    let mut waiting = vec![Expected { key: root_key(height), hash: *root, kind: None }];
+    while let Some(expected) = waiting.pop() {
+        let block = expected.key.version();
+        let node = expected.read(read).map_err(|error| BadNode { block, error })?;
         nodes += 1;
-        let found = match &node {
-            Node::Internal(node) => (false, node.leaf_count()),
-            Node::Leaf(_) => (true, 1),
-            Node::Null => (false, 0),
-        };
-        if kind.is_some_and(|kind| kind != found) {
-            return Err(corrupt("a node is not of the kind its parent has for it"));
-        }
         match node {
             Node::Null => {}
             Node::Leaf(found) => {
                 leaves += 1;
-                let (key, value) = leaf_pair(&found)?;
+                let (key, value) = leaf_pair(&found).map_err(|error| BadNode { block, error })?;
                 if !leaf(&key, &value) {
-                    return Err(corrupt("a leaf is not what the chain says"));
+                    return Err(BadNode { block, error: corrupt("a leaf is not what the chain says") });
                 }
             }
             Node::Internal(node) => {
                 for (nibble, child) in node.children_sorted() {
-                    let path = key.nibble_path().nibbles().chain(std::iter::once(nibble)).collect();
-                    let kind = (child.is_leaf(), child.leaf_count());
-                    waiting.push((NodeKey::new(child.version, path), Hash(child.hash), Some(kind)));
+                    let path = expected.key.nibble_path().nibbles().chain(std::iter::once(nibble)).collect();
+                    let kind = Some((child.is_leaf(), child.leaf_count()));
+                    let key = NodeKey::new(child.version, path);
+                    waiting.push(Expected { key, hash: Hash(child.hash), kind });
                 }
             }
         }
     }
     let mut stored = 0;
-    read.scan(Column::Nodes, b"", Direction::Forward, &mut |_, _| {
+    let scanned = read.scan(Column::Nodes, b"", Direction::Forward, &mut |_, _| {
         stored += 1;
         ControlFlow::Continue(())
-    })?;
+    });
+    scanned.map_err(|error| BadNode { block: height, error })?;
     if stored != nodes {
-        return Err(corrupt("there are nodes outside the tree"));
+        return Err(BadNode { block: height, error: corrupt("there are nodes outside the tree") });
     }
     Ok(leaves)
+}
+
+/// A node as its parent has it.
+struct Expected {
+    key: NodeKey,
+    hash: Hash,
+    /// Whether it is a leaf, and how many are below; none for the root.
+    kind: Option<(bool, usize)>,
+}
+
+impl Expected {
+    fn read(&self, read: &dyn Read) -> Result<Node, StoreError> {
+        let bytes = read.get(Column::Nodes, &node::key(self.key.nibble_path()))?;
+        let bytes = bytes.ok_or_else(|| corrupt("a node is missing"))?;
+        let (version, node) = read_node(&bytes)?;
+        if version != self.key.version() || hash(&node) != self.hash || node::value(version, &node) != bytes {
+            return Err(corrupt("a node is not the one its parent has"));
+        }
+        let found = match &node {
+            Node::Internal(node) => (false, node.leaf_count()),
+            Node::Leaf(_) => (true, 1),
+            Node::Null => (false, 0),
+        };
+        if self.kind.is_some_and(|kind| kind != found) {
+            return Err(corrupt("a node is not of the kind its parent has for it"));
+        }
+        Ok(node)
+    }
 }

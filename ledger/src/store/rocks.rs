@@ -61,6 +61,25 @@ impl RocksStore {
         Ok(ReadOnly(db))
     }
 
+    /// Rewrites all tables as small as they get; how many bytes those of each column take then.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn compact(&self) -> Result<Vec<(Column, u64)>, StoreError> {
+        let db = self.db()?;
+        let mut compact = CompactOptions::default();
+        compact.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        let mut sizes = Vec::new();
+        for column in Column::ALL {
+            let rows = handle(&db, column)?;
+            db.flush_cf(rows).map_err(classify)?;
+            db.compact_range_cf_opt(rows, None::<&[u8]>, None::<&[u8]>, &compact);
+            let size = db.property_int_value_cf(rows, "rocksdb.total-sst-files-size").map_err(classify)?;
+            sizes.push((column, size.unwrap_or_default()));
+        }
+        Ok(sizes)
+    }
+
     /// Whether a store is in `dir`.
     pub fn exists(dir: &Path) -> bool {
         dir.join("CURRENT").exists()
