@@ -230,6 +230,7 @@ impl Node {
                 unsettled,
             },
             buckets,
+            requests: self.requests(),
         })
     }
 

@@ -26,6 +26,7 @@ mod passthrough;
 mod programs;
 mod proofs;
 mod readme;
+mod requests;
 mod rest;
 mod root;
 mod soak;
