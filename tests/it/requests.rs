@@ -30,7 +30,8 @@ fn what_the_kernel_has_seen_it_does_not_ask_for_again() {
         }
     }
     root.run("sync").expect(0);
-    assert_eq!(walk(&mount), 100);
+    // The first reading of a directory moves its access time, after which the kernel asks for its attributes once.
+    assert_eq!((walk(&mount), walk(&mount)), (100, 100));
     let before = requests(&root);
     for _ in 0..10 {
         assert_eq!(walk(&mount), 100);
