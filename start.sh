@@ -39,6 +39,8 @@ missing_packages() {
     has openssl || echo openssl
     has rsync || echo rsync
     has bindfs || echo bindfs
+    has gocryptfs || echo gocryptfs
+    has sqlite3 || echo sqlite3
     has zip || echo zip
     has unzip || echo unzip
     has 7z || echo p7zip-full

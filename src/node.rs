@@ -233,6 +233,7 @@ impl Node {
                 unsettled,
             },
             buckets,
+            requests: self.requests(),
         })
     }
 

@@ -18,6 +18,8 @@ pub(crate) fn describe(dir: &Path) -> Result<String> {
     let memory: u64 = field("/proc/meminfo", "MemTotal")?.trim_end_matches(" kB").parse()?;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let file_system = said(Command::new("findmnt").args(["-n", "-o", "FSTYPE", "-T"]).arg(dir))?;
+    // One line for each mount that lies over another.
+    let file_system = file_system.lines().next_back().unwrap_or_default();
     let load = fs::read_to_string("/proc/loadavg")?;
     Ok(format!(
         "{cores} cores of {processor}, {} GiB, Linux {}, {file_system}; load average at the end {}",

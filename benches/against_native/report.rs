@@ -1,27 +1,56 @@
-//! Medians and ratios, as a table in Markdown.
+//! Medians, ratios and means, as tables in Markdown.
 
+use crate::node::Requests;
 use crate::places::Place;
-use crate::work::Workload;
-use crate::{Lag, Options, Result};
+use crate::work::{WORKLOADS, Workload};
+use crate::{Options, Result};
 use std::collections::HashMap;
 use std::io::Write;
 use std::time::Duration;
 
-/// What was measured: for each workload and place, the time of each round, and until it was recorded too.
+/// What was measured.
 #[derive(Default)]
 pub(crate) struct Report {
-    times: HashMap<(&'static str, &'static str), Vec<(Duration, Duration)>>,
+    /// For each workload and place the seconds of each round, and how long the recording went on after it.
+    times: HashMap<(&'static str, &'static str), Vec<(f64, f64)>>,
+    /// For each workload its steps, and what the kernel asked of the node during them, in the last round.
+    asked: HashMap<&'static str, (u64, Vec<(String, u64)>)>,
 }
 
 impl Report {
-    pub(crate) fn add(&mut self, workload: Workload, place: &'static str, time: Duration, settled: Duration) {
-        self.times.entry((workload.name(), place)).or_default().push((time, time + settled));
+    pub(crate) fn add(&mut self, workload: &Workload, place: &'static str, time: Duration, settled: Duration) {
+        let times = (time.as_secs_f64(), settled.as_secs_f64());
+        self.times.entry((workload.name, place)).or_default().push(times);
     }
 
-    fn seconds(&self, workload: Workload, place: &'static str) -> Option<(f64, f64)> {
-        let rounds = self.times.get(&(workload.name(), place))?;
-        let (times, settled): (Vec<_>, Vec<_>) = rounds.iter().map(|(a, b)| (a.as_secs_f64(), b.as_secs_f64())).unzip();
-        Some((median(times)?, median(settled)?))
+    pub(crate) fn asked(&mut self, workload: &Workload, steps: u64, before: &Requests, after: &Requests) {
+        let more = |(name, count): (&String, &u64)| {
+            let more = count - before.get(name).unwrap_or(&0);
+            (more > 0).then(|| (name.clone(), more))
+        };
+        let mut requests: Vec<_> = after.iter().filter_map(more).collect();
+        requests.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        self.asked.insert(workload.name, (steps, requests));
+    }
+
+    fn seconds(&self, workload: &Workload, place: &'static str) -> Option<f64> {
+        median(self.times.get(&(workload.name, place))?.iter().map(|(time, _)| *time).collect())
+    }
+
+    fn lag(&self, workload: &Workload) -> Option<f64> {
+        median(self.times.get(&(workload.name, "wizefs"))?.iter().map(|(_, lag)| *lag).collect())
+    }
+
+    /// The speed of a place in parts of that of another one.
+    fn speed(&self, workload: &Workload, place: &'static str, of: &'static str) -> Option<f64> {
+        Some(self.seconds(workload, of)? / self.seconds(workload, place)?)
+    }
+
+    /// Geometric mean over all workloads that were measured in both.
+    fn mean_speed(&self, place: &'static str, of: &'static str) -> Option<f64> {
+        let speeds: Vec<f64> = WORKLOADS.iter().filter_map(|workload| self.speed(workload, place, of)).collect();
+        let sum: f64 = speeds.iter().map(|speed| speed.ln()).sum();
+        (!speeds.is_empty()).then(|| (sum / speeds.len() as f64).exp())
     }
 
     /// The whole result on stdout.
@@ -30,68 +59,66 @@ impl Report {
         machine: &str,
         places: &[Place<'_>],
         options: &Options,
-        lags: &[Lag],
-        peak_of_all: u64,
         tree_files: usize,
     ) -> Result<()> {
         let mut out = std::io::stdout().lock();
-        writeln!(out, "{machine}.")?;
+        let others: Vec<&'static str> = places.iter().map(Place::name).filter(|name| *name != "native").collect();
+        let load = &options.load;
+        writeln!(out, "### {machine}\n")?;
         writeln!(
             out,
-            "Medians of {} interleaved rounds, in seconds; a tree of {tree_files} files, {} files of 4 KiB, one of {} MiB.\n",
-            options.rounds, options.load.small_files, options.load.large_mib
+            "Medians of {} interleaved rounds; a tree of {tree_files} files, {} files of 4 KiB, one of {} MiB, {} random accesses, {} \
+             transactions.\nRatios are speeds: 1 is as fast as the directory itself, more is faster.\n",
+            options.rounds, load.small_files, load.large_mib, load.random, load.rows
         )?;
-        let with_bindfs = places.iter().any(|place| matches!(place, Place::Bindfs(_)));
-        writeln!(out, "| workload | native | bindfs | wizefs | to native | to bindfs | wizefs until recorded |")?;
-        writeln!(out, "|---|--:|--:|--:|--:|--:|--:|")?;
-        for workload in Workload::ALL {
-            let native = self.seconds(workload, "native");
-            let bindfs = if with_bindfs { self.seconds(workload, "bindfs") } else { None };
-            let wizefs = self.seconds(workload, "wizefs");
-            writeln!(
-                out,
-                "| {} | {} | {} | {} | {} | {} | {} |",
-                workload.name(),
-                number(native.map(|s| s.0)),
-                number(bindfs.map(|s| s.0)),
-                number(wizefs.map(|s| s.0)),
-                ratio(wizefs, native),
-                ratio(wizefs, bindfs),
-                number(wizefs.map(|s| s.1)),
-            )?;
+        self.print_speeds(&mut out, &others)?;
+        for other in others.iter().filter(|name| **name != "wizefs") {
+            if let Some(mean) = self.mean_speed("wizefs", other) {
+                writeln!(out, "\nwizefs is {mean:.2} times as fast as {other} (geometric mean).")?;
+            }
         }
-        lag_lines(&mut out, lags, peak_of_all)
+        self.print_requests(&mut out)
+    }
+
+    fn print_speeds(&self, out: &mut impl Write, others: &[&'static str]) -> Result<()> {
+        writeln!(out, "| workload | native, s | {} | floor | recording lags, s |", others.join(" | "))?;
+        writeln!(out, "|---|--:|{}--:|--:|", "--:|".repeat(others.len()))?;
+        let measured = WORKLOADS.iter().filter(|workload| self.seconds(workload, "native").is_some());
+        for workload in measured {
+            write!(out, "| {} | {} |", workload.name, number(self.seconds(workload, "native")))?;
+            for other in others {
+                write!(out, " {} |", ratio(self.speed(workload, other, "native")))?;
+            }
+            writeln!(out, " {} | {} |", ratio(workload.floor), number(self.lag(workload)))?;
+        }
+        write!(out, "| geometric mean | |")?;
+        for other in others {
+            write!(out, " {} |", ratio(self.mean_speed(other, "native")))?;
+        }
+        writeln!(out, " 0.50 | |")?;
+        Ok(())
+    }
+
+    fn print_requests(&self, out: &mut impl Write) -> Result<()> {
+        writeln!(out, "\n| workload | requests for each step | of these |\n|---|--:|---|")?;
+        for workload in &WORKLOADS {
+            let Some((steps, requests)) = self.asked.get(workload.name) else { continue };
+            let each = |count: u64| count as f64 / (*steps).max(1) as f64;
+            let kinds = requests.iter().filter(|(_, count)| each(*count) >= 0.01);
+            let kinds: Vec<String> = kinds.map(|(name, count)| format!("{name} {:.2}", each(*count))).collect();
+            let all = each(requests.iter().map(|(_, count)| count).sum());
+            writeln!(out, "| {} | {all:.2} | {} |", workload.name, kinds.join(", "))?;
+        }
+        Ok(())
     }
 }
 
-fn lag_lines(out: &mut impl Write, lags: &[Lag], peak_of_all: u64) -> Result<()> {
-    let of = |value: fn(&Lag) -> f64| median(lags.iter().map(value).collect());
-    let files = lags.iter().map(|lag| lag.files).max().unwrap_or_default();
-    writeln!(out, "\n| recording {files} files of 4 KiB | median |\n|---|--:|")?;
-    let rows: [(&str, Option<f64>, &str); 5] = [
-        ("creating them", of(|lag| lag.create.as_secs_f64()), "s"),
-        ("from the last close until `wizefs sync` returns", of(|lag| lag.after_last_close.as_secs_f64()), "s"),
-        ("that is", of(|lag| lag.files as f64 / lag.after_last_close.as_secs_f64()), "transactions/s"),
-        (
-            "from the first create until `wizefs sync` returns",
-            of(|lag| lag.files as f64 / (lag.create + lag.after_last_close).as_secs_f64()),
-            "transactions/s",
-        ),
-        ("memory of the node at its peak (VmHWM)", of(|lag| lag.peak_memory as f64 / 1e6), "MB"),
-    ];
-    for (name, value, unit) in rows {
-        writeln!(out, "| {name} | {} {unit} |", number(value))?;
-    }
-    writeln!(out, "| the same during all workloads above | {} MB |", number(Some(peak_of_all as f64 / 1e6)))?;
-    Ok(())
-}
-
-fn median(mut values: Vec<f64>) -> Option<f64> {
+pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied()
 }
 
-fn number(value: Option<f64>) -> String {
+pub(crate) fn number(value: Option<f64>) -> String {
     match value {
         None => "-".to_owned(),
         Some(value) if value < 10.0 => format!("{value:.3}"),
@@ -99,6 +126,6 @@ fn number(value: Option<f64>) -> String {
     }
 }
 
-fn ratio(a: Option<(f64, f64)>, b: Option<(f64, f64)>) -> String {
-    a.zip(b).map_or("-".to_owned(), |(a, b)| format!("{:.2}", a.0 / b.0))
+fn ratio(value: Option<f64>) -> String {
+    value.map_or("-".to_owned(), |value| format!("{value:.2}"))
 }

@@ -1,214 +1,142 @@
 //! The work that is measured.
 
-use crate::Result;
-use std::fs::{self, File};
-use std::io::{Read, Write};
+use crate::machine::said;
+use crate::{Result, files, programs};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
-
-const MIB: usize = 1 << 20;
-/// Small files stand in directories of this many.
-const FILES_PER_DIRECTORY: u64 = 1_000;
 
 /// How much of it.
 pub(crate) struct Load {
     pub(crate) tree_files: usize,
     pub(crate) small_files: u64,
     pub(crate) large_mib: usize,
+    /// Reads and writes at random places.
+    pub(crate) random: u64,
+    /// Rows that sqlite3 inserts, each a transaction.
+    pub(crate) rows: u64,
+    /// How often what is over soon is repeated.
+    pub(crate) passes: u64,
 }
 
 impl Load {
-    pub(crate) const FULL: Load = Load { tree_files: 3_000, small_files: 10_000, large_mib: 512 };
-    pub(crate) const QUICK: Load = Load { tree_files: 300, small_files: 1_000, large_mib: 64 };
+    pub(crate) const FULL: Load =
+        Load { tree_files: 3_000, small_files: 10_000, large_mib: 512, random: 200_000, rows: 10_000, passes: 20 };
+    pub(crate) const QUICK: Load =
+        Load { tree_files: 200, small_files: 500, large_mib: 32, random: 5_000, rows: 300, passes: 2 };
+}
+
+/// What a workload gets: a directory of its own, and material.
+pub(crate) struct Job<'a> {
+    pub(crate) dir: &'a Path,
+    pub(crate) load: &'a Load,
+    pub(crate) material: &'a Material,
 }
 
 /// One kind of work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Workload {
-    CopyIn,
-    SmallCreate,
-    StatCold,
-    StatWarm,
-    Write,
-    ReadCold,
-    ReadWarm,
+pub(crate) struct Workload {
+    pub(crate) name: &'static str,
+    /// How fast a bucket must be at least, in parts of the directory's own speed; on a disk.
+    pub(crate) floor: Option<f64>,
+    /// The kernel's caches are dropped before.
+    pub(crate) cold: bool,
+    /// Make what the work needs; not measured.
+    pub(crate) prepare: fn(&Job<'_>) -> Result<()>,
+    /// The work; returns how many steps it had.
+    pub(crate) run: fn(&Job<'_>) -> Result<u64>,
 }
 
-/// The tree that is copied in.
-pub(crate) struct Tree {
-    dir: PathBuf,
-    pub(crate) files: usize,
+/// A workload that finds the kernel's caches as they are.
+const fn warm(
+    name: &'static str,
+    floor: f64,
+    prepare: fn(&Job<'_>) -> Result<()>,
+    run: fn(&Job<'_>) -> Result<u64>,
+) -> Workload {
+    let floor = if floor > 0.0 { Some(floor) } else { None };
+    Workload { name, floor, cold: false, prepare, run }
 }
 
-/// A copy of source code beside the places: of `from`, or of what Cargo has unpacked.
-pub(crate) fn source_tree(from: Option<&Path>, to: &Path, load: &Load) -> Result<Tree> {
-    let from = match (from, std::env::var_os("CARGO_HOME"), std::env::home_dir()) {
-        (Some(from), ..) => from.to_owned(),
-        (None, Some(cargo), _) => PathBuf::from(cargo).join("registry/src"),
-        (None, None, Some(home)) => home.join(".cargo/registry/src"),
-        (None, None, None) => return Err("name a source tree with --tree".into()),
-    };
-    let mut files = 0;
-    copy_some(&from, to, load.tree_files, &mut files)?;
-    if files < load.tree_files {
-        eprintln!("{} holds {files} files only", from.display());
+const fn cold(name: &'static str, prepare: fn(&Job<'_>) -> Result<()>, run: fn(&Job<'_>) -> Result<u64>) -> Workload {
+    Workload { name, floor: None, cold: true, prepare, run }
+}
+
+fn nothing(_: &Job<'_>) -> Result<()> {
+    Ok(())
+}
+
+pub(crate) const WORKLOADS: [Workload; 19] = [
+    warm("write 1 MiB blocks, fsync", 0.90, nothing, files::write_blocks),
+    warm("read 1 MiB blocks", 0.90, files::make_large, files::read_blocks),
+    cold("read 1 MiB blocks, cold", files::make_large, files::read_blocks),
+    warm("read 4 KiB at random", 0.75, files::make_large, files::read_random),
+    warm("write 4 KiB at random", 0.75, files::make_large, files::write_random),
+    warm("create, write, close files of 4 KiB", 0.35, nothing, files::create_small),
+    warm("open, read, close files of 4 KiB", 0.0, files::make_small, files::read_small),
+    warm("unlink files of 4 KiB", 0.0, files::make_small, files::unlink_small),
+    warm("stat every file", 0.8, programs::make_tree, programs::stat_tree),
+    warm("readdir and stat", 0.8, programs::make_tree, programs::walk_tree),
+    cold("readdir and stat, cold", programs::make_tree, programs::walk_once),
+    warm("cp -r of a source tree", 0.0, nothing, programs::copy_tree),
+    warm("tar x of a source tree", 0.0, nothing, programs::untar_tree),
+    warm("grep -r in a source tree", 0.0, programs::make_tree, programs::search_tree),
+    cold("grep -r in a source tree, cold", programs::make_tree, programs::search_tree),
+    warm("rm -r of a source tree", 0.0, programs::make_tree, programs::remove_tree),
+    warm("git status in a clone", 0.0, programs::clone_repository, programs::git_status),
+    warm("sqlite3, transactions, WAL", 0.0, nothing, programs::transactions_wal),
+    warm("sqlite3, transactions, rollback journal", 0.0, nothing, programs::transactions_rollback),
+];
+
+/// What is worked on: a source tree, the same packed, the same as a repository.
+pub(crate) struct Material {
+    pub(crate) tree: PathBuf,
+    pub(crate) tar: PathBuf,
+    pub(crate) repository: PathBuf,
+    /// Paths of the files of the tree, below it.
+    pub(crate) paths: Vec<PathBuf>,
+}
+
+impl Material {
+    /// In `dir`, a copy of some files of `from`, or of what Cargo has unpacked.
+    pub(crate) fn make(from: Option<&Path>, dir: &Path, load: &Load) -> Result<Material> {
+        let from = match (from, std::env::var_os("CARGO_HOME"), std::env::home_dir()) {
+            (Some(from), ..) => from.to_owned(),
+            (None, Some(cargo), _) => PathBuf::from(cargo).join("registry/src"),
+            (None, None, Some(home)) => home.join(".cargo/registry/src"),
+            (None, None, None) => return Err("name a source tree with --tree".into()),
+        };
+        let (tree, tar, repository) = (dir.join("tree"), dir.join("tree.tar"), dir.join("repository"));
+        fs::create_dir(dir)?;
+        let mut paths = Vec::new();
+        copy_some(&from, &tree, Path::new(""), load.tree_files, &mut paths)?;
+        if paths.len() < load.tree_files {
+            eprintln!("{} holds {} files only", from.display(), paths.len());
+        }
+        said(Command::new("tar").arg("-C").arg(&tree).arg("-cf").arg(&tar).arg("."))?;
+        programs::make_repository(&tree, &repository)?;
+        Ok(Material { tree, tar, repository, paths })
     }
-    Ok(Tree { dir: to.to_owned(), files })
+
+    pub(crate) fn files(&self) -> usize {
+        self.paths.len()
+    }
 }
 
-fn copy_some(from: &Path, to: &Path, most: usize, files: &mut usize) -> Result<()> {
-    fs::create_dir(to)?;
+fn copy_some(from: &Path, to: &Path, below: &Path, most: usize, paths: &mut Vec<PathBuf>) -> Result<()> {
+    fs::create_dir(to.join(below))?;
     let entries = fs::read_dir(from).map_err(|e| format!("{}: {e}", from.display()))?;
     let mut entries = entries.collect::<std::io::Result<Vec<_>>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
-        let kind = entry.file_type()?;
-        if *files >= most {
+        let (kind, below) = (entry.file_type()?, below.join(entry.file_name()));
+        if paths.len() >= most {
             break;
         } else if kind.is_dir() {
-            copy_some(&entry.path(), &to.join(entry.file_name()), most, files)?;
+            copy_some(&entry.path(), to, &below, most, paths)?;
         } else if kind.is_file() {
-            fs::copy(entry.path(), to.join(entry.file_name()))?;
-            *files += 1;
+            fs::copy(entry.path(), to.join(&below))?;
+            paths.push(below);
         }
     }
     Ok(())
-}
-
-impl Workload {
-    pub(crate) const ALL: [Workload; 7] = [
-        Workload::CopyIn,
-        Workload::SmallCreate,
-        Workload::StatCold,
-        Workload::StatWarm,
-        Workload::Write,
-        Workload::ReadCold,
-        Workload::ReadWarm,
-    ];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Workload::CopyIn => "copy a source tree in (cp -r)",
-            Workload::SmallCreate => "create files of 4 KiB",
-            Workload::StatCold => "stat walk, cold",
-            Workload::StatWarm => "stat walk, warm",
-            Workload::Write => "sequential write and fsync",
-            Workload::ReadCold => "sequential read, cold",
-            Workload::ReadWarm => "sequential read, warm",
-        }
-    }
-
-    pub(crate) fn is_cold(self) -> bool {
-        matches!(self, Workload::StatCold | Workload::ReadCold)
-    }
-
-    /// Make what the work needs; not measured.
-    pub(crate) fn prepare(self, dir: &Path, load: &Load, tree: &Tree) -> Result<()> {
-        match self {
-            Workload::CopyIn | Workload::SmallCreate => Ok(()),
-            Workload::StatCold | Workload::StatWarm => {
-                copy_in(tree, dir)?;
-                walk(dir).map(drop)
-            }
-            Workload::Write => Ok(fs::create_dir(dir)?),
-            Workload::ReadCold | Workload::ReadWarm => {
-                fs::create_dir(dir)?;
-                write_large(dir, load)?;
-                read_large(dir, load).map(drop)
-            }
-        }
-    }
-
-    /// The work, and how long it took.
-    pub(crate) fn run(self, dir: &Path, load: &Load, tree: &Tree) -> Result<Duration> {
-        match self {
-            Workload::CopyIn => copy_in(tree, dir),
-            Workload::SmallCreate => create_small_files(dir, load),
-            Workload::StatCold | Workload::StatWarm => {
-                let start = Instant::now();
-                let found = walk(dir)?;
-                if found < tree.files {
-                    return Err(format!("the walk found {found} of {} files", tree.files).into());
-                }
-                Ok(start.elapsed())
-            }
-            Workload::Write => write_large(dir, load),
-            Workload::ReadCold | Workload::ReadWarm => read_large(dir, load),
-        }
-    }
-
-    /// Take everything away; not measured.
-    pub(crate) fn clean(self, dir: &Path) -> Result<()> {
-        Ok(fs::remove_dir_all(dir)?)
-    }
-}
-
-fn copy_in(tree: &Tree, to: &Path) -> Result<Duration> {
-    let start = Instant::now();
-    let status = Command::new("cp").arg("-r").arg(&tree.dir).arg(to).status()?;
-    if !status.success() {
-        return Err(format!("cp -r: {status}").into());
-    }
-    Ok(start.elapsed())
-}
-
-/// Create, write and close small files, every one with a content of its own, one after the other.
-pub(crate) fn create_small_files(dir: &Path, load: &Load) -> Result<Duration> {
-    let start = Instant::now();
-    fs::create_dir(dir)?;
-    let mut content = [0x5a; 4096];
-    for number in 0..load.small_files {
-        let directory = dir.join((number / FILES_PER_DIRECTORY).to_string());
-        if number % FILES_PER_DIRECTORY == 0 {
-            fs::create_dir(&directory)?;
-        }
-        content[..8].copy_from_slice(&number.to_le_bytes());
-        File::create_new(directory.join(number.to_string()))?.write_all(&content)?;
-    }
-    Ok(start.elapsed())
-}
-
-/// `lstat` of everything below `dir`, as `find -printf %s` does; returns how many are no directories.
-fn walk(dir: &Path) -> Result<usize> {
-    let mut files = 0;
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if fs::symlink_metadata(&path)?.is_dir() {
-            files += walk(&path)?;
-        } else {
-            files += 1;
-        }
-    }
-    Ok(files)
-}
-
-fn write_large(dir: &Path, load: &Load) -> Result<Duration> {
-    let content: Vec<u8> = (0..MIB).map(|i| (i * 31 % 251) as u8).collect();
-    let start = Instant::now();
-    let mut file = File::create(dir.join("large"))?;
-    for _ in 0..load.large_mib {
-        file.write_all(&content)?;
-    }
-    file.sync_all()?;
-    drop(file);
-    Ok(start.elapsed())
-}
-
-fn read_large(dir: &Path, load: &Load) -> Result<Duration> {
-    let mut buffer = vec![0; MIB];
-    let start = Instant::now();
-    let mut file = File::open(dir.join("large"))?;
-    let mut total = 0;
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            n => total += n,
-        }
-    }
-    let time = start.elapsed();
-    if total != load.large_mib * MIB {
-        return Err(format!("read {total} bytes of {} MiB", load.large_mib).into());
-    }
-    Ok(time)
 }

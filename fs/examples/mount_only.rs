@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = BucketOptions {
         backing: backing.into(),
         state: state.clone(),
-        adopted: true,
+        adopted: false,
         exclusive: false,
         read_only: false,
         durability: Durability::Relaxed,

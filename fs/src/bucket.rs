@@ -339,6 +339,7 @@ fn beat(recorder: &Recorder, session: &recover::Session) {
         }
         next = Instant::now() + PULSE;
         session.beat();
+        recorder.inodes.give_back();
         for node in recorder.dirty_nodes() {
             let overdue = {
                 let writing = node.writing.lock();

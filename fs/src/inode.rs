@@ -1,5 +1,6 @@
 //! The inodes in use: those the kernel has looked up and those with unfinished changes.
 
+mod resting;
 mod table;
 
 pub use table::InodeTable;
@@ -83,6 +84,13 @@ pub struct Writing {
     pub last_hash: Option<(Instant, Duration)>,
 }
 
+impl Writing {
+    /// Nothing is known of it that a file just opened would not have.
+    fn is_at_rest(&self) -> bool {
+        self.writers == 0 && self.dirty.is_none() && self.hashing.is_none() && !self.refused && !self.mappable
+    }
+}
+
 /// What is known about unreported content.
 #[derive(Debug)]
 pub struct Dirty {
@@ -105,15 +113,25 @@ pub struct Dirty {
 impl Node {
     fn new(ino: Ino, stat: &Stat, fd: Option<OwnedFd>, descriptors: &Arc<AtomicUsize>) -> Self {
         descriptors.fetch_add(usize::from(fd.is_some()), Ordering::Relaxed);
+        Self::with((ino, stat.kind), (stat.dev, stat.ino), stat.btime_ns, (fd, Vec::new()), descriptors)
+    }
+
+    fn with(
+        (ino, kind): (Ino, Kind),
+        backing: (u64, u64),
+        btime_ns: i64,
+        (fd, names): (Option<OwnedFd>, Vec<Name>),
+        descriptors: &Arc<AtomicUsize>,
+    ) -> Self {
         Self {
             descriptors: descriptors.clone(),
             ino,
-            id: if ino == Ino::ROOT { Id::ROOT } else { Id::of(ino.0, stat.btime_ns) },
-            backing: (stat.dev, stat.ino),
-            btime_ns: stat.btime_ns,
-            kind: stat.kind,
+            id: if ino == Ino::ROOT { Id::ROOT } else { Id::of(ino.0, btime_ns) },
+            backing,
+            btime_ns,
+            kind,
             fd: Mutex::new(fd.map(Arc::new)),
-            names: Mutex::new(Vec::new()),
+            names: Mutex::new(names),
             writing: Mutex::new(Writing::default()),
             hashed: Condvar::new(),
             recorded: AtomicBool::new(false),

@@ -24,6 +24,8 @@ const COMPACT_BYTES: u64 = 4 * 1024 * 1024;
 pub struct Intents {
     path: PathBuf,
     state: Mutex<State>,
+    /// Held by who brings the file to the disk: the others wait, and find that theirs is there too.
+    syncing: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -84,7 +86,7 @@ impl Intents {
         };
         // Written anew, so that a torn tail is not appended to.
         state.rewrite(path)?;
-        let intents = Self { path: path.to_owned(), state: Mutex::new(state) };
+        let intents = Self { path: path.to_owned(), state: Mutex::new(state), syncing: Mutex::default() };
         Ok((intents, found))
     }
 
@@ -109,9 +111,11 @@ impl Intents {
     /// # Errors
     /// What fdatasync answers.
     pub fn sync(&self) -> FsResult<()> {
+        let wanted = self.state.lock().bytes;
+        let _turn = self.syncing.lock();
         let (file, bytes) = {
             let state = self.state.lock();
-            if state.synced == state.bytes {
+            if state.synced >= wanted.min(state.bytes) {
                 return Ok(());
             }
             (state.file.try_clone()?, state.bytes)

@@ -40,7 +40,7 @@ pub use any::AnyBucket;
 pub use bucket::{Bucket, BucketOptions, ContentCheck, Durability, Found, FoundKind, Stored, SyncReport};
 pub use change::{Cause, Change, ChangeSink, Content, Evidence, Hashes, Op, Put, Row, RowVisitor, SinkError};
 pub use error::FsError;
-pub use fuse::{Holder, Mount, MountOptions, Unanswered, UnmountError, clear_stale_mount};
+pub use fuse::{Holder, Mount, MountOptions, Requests, Unanswered, UnmountError, clear_stale_mount};
 pub use import::ImportProgress;
 pub use memory::MemorySink;
 pub use path::{BucketPath, PathError};

@@ -5,6 +5,7 @@ use super::{Node, OpenBucket, Role, mountpoint, trouble};
 use crate::error::{Error, Kind, Result};
 use crate::name::BucketName;
 use crate::rest::wire;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -185,6 +186,15 @@ impl Node {
             Some(path) => (wire::MountState::Stale, Some(path.to_owned())),
             None => (wire::MountState::Unmounted, None),
         }
+    }
+
+    /// What the kernel has asked of each mount.
+    pub(super) fn requests(&self) -> BTreeMap<BucketName, BTreeMap<String, u64>> {
+        let of = |bucket: &Arc<OpenBucket>| {
+            let requests = bucket.mount.try_lock()?.as_ref()?.mount.requests();
+            Some((bucket.name.clone(), requests.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()))
+        };
+        self.open_buckets().iter().filter_map(of).collect()
     }
 
     /// A request that a mount has not answered for long, for people. Its program waits and cannot be killed.

@@ -49,12 +49,19 @@ fn expected(count: usize) -> BTreeSet<String> {
 
 #[test]
 fn a_large_directory_is_complete_and_can_be_read_from_any_position() {
-    let Some(root) = TestRoot::with_fuse() else { return };
+    // Opened by the node, and by the kernel itself.
+    for mount in ["mount docs", "mount docs --exclusive"] {
+        let Some(root) = TestRoot::with_fuse() else { return };
+        expect_complete(&root, mount);
+    }
+}
+
+fn expect_complete(root: &TestRoot, mount: &str) {
     let count = std::env::var("WIZEFS_TEST_ENTRIES").map_or(50_000, |value| value.parse().unwrap());
     let backing = root.outside().join("tree/large");
     make(&backing, count);
     root.run("create docs --from tree").expect(0);
-    root.run("mount docs").expect(0);
+    root.run(mount).expect(0);
     let folder = root.mnt("docs", "large");
 
     let start = Instant::now();
@@ -81,10 +88,16 @@ fn a_large_directory_is_complete_and_can_be_read_from_any_position() {
 
 #[test]
 fn names_that_come_and_go_do_not_disturb_who_lists() {
-    let Some(root) = TestRoot::with_fuse() else { return };
+    for mount in ["mount docs", "mount docs --exclusive"] {
+        let Some(root) = TestRoot::with_fuse() else { return };
+        expect_undisturbed(&root, mount);
+    }
+}
+
+fn expect_undisturbed(root: &TestRoot, mount: &str) {
     make(&root.outside().join("tree"), 5_000);
     root.run("create docs --from tree").expect(0);
-    root.run("mount docs").expect(0);
+    root.run(mount).expect(0);
     let folder = root.mnt("docs", "");
     let mut dir = open(&folder);
     let mut seen: BTreeSet<String> =

@@ -31,6 +31,7 @@ mod passthrough;
 mod programs;
 mod proofs;
 mod readme;
+mod requests;
 mod rest;
 mod root;
 mod search;

@@ -1,12 +1,13 @@
 //! Unusual ways to open, and what a read-only mount answers.
 
 use crate::root::TestRoot;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, XattrFlags, open};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, XattrFlags, open};
 use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
 
 #[test]
 fn a_file_without_a_name_cannot_be_made_and_the_answer_says_so() {
@@ -119,4 +120,32 @@ fn a_read_only_mount_reads_and_refuses_every_change() {
     root.run("unmount docs").expect(0);
     root.expect_clean("nothing changed");
     root.expect_log_is_backing("docs");
+}
+
+#[test]
+fn root_may_all_but_run_what_is_no_program() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED, about root");
+        return;
+    }
+    root.run("create docs --mount").expect(0);
+    let path = root.mnt("docs", "script");
+    fs::write(&path, "#!/bin/sh\nexit 7\n").unwrap();
+    let allowed = |access| rustix::fs::access(&path, access);
+    for mode in [0o000, 0o644, 0o100] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "#!/bin/sh\nexit 7\n");
+        assert_eq!(allowed(Access::READ_OK | Access::WRITE_OK), Ok(()));
+        let ran = Command::new(&path).status();
+        if mode & 0o111 == 0 {
+            assert_eq!(ran.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+            assert_eq!(allowed(Access::EXEC_OK), Err(Errno::ACCESS));
+        } else {
+            assert_eq!(ran.unwrap().code(), Some(7));
+            assert_eq!(allowed(Access::EXEC_OK), Ok(()));
+        }
+    }
+    assert_eq!(rustix::fs::access(root.mnt("docs", ""), Access::EXEC_OK), Ok(()));
+    root.run("unmount docs").expect(0);
 }

@@ -192,6 +192,12 @@ fn what_comes_by_other_ways_is_seen_in_the_mount_at_once() {
         assert!(!dir.join("file").exists());
         assert_eq!(fs::metadata(dir.join("link")).unwrap().nlink(), 1);
         fs::remove_file(dir.join("link")).unwrap();
+        // Also a name that nobody in the mount has asked for, in a folder that is listed.
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+        root.run(&format!("put file docs/dir/new-{round}")).expect(0);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        root.run(&format!("remove dir/new-{round} docs")).expect(0);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
         fs::remove_dir(&dir).unwrap();
     }
 }

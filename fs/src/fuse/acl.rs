@@ -2,6 +2,7 @@
 
 use crate::error::FsResult;
 use crate::vfs::{Attr, Caller, Ino, SetAttr, Vfs};
+use parking_lot::Mutex;
 use rustix::io::Errno;
 use std::ffi::OsStr;
 
@@ -10,10 +11,33 @@ const ACCESS: &str = "system.posix_acl_access";
 /// The list a directory gives to what is made in it.
 const DEFAULT: &str = "system.posix_acl_default";
 
+/// The directory that was last seen to have no default list: many files are made in one directory after the other.
+#[derive(Debug, Default)]
+pub(super) struct Plain(Mutex<Option<Ino>>);
+
+impl Plain {
+    /// Lists may have changed, or a directory gone whose number another one gets.
+    pub(super) fn forget(&self) {
+        *self.0.lock() = None;
+    }
+}
+
 /// Permission bits with which something is made in `parent`. The caller's mask counts unless a default list takes its place;
-/// the backing applies that one.
-pub(super) fn masked(vfs: &dyn Vfs, parent: Ino, mode: u32, umask: u32) -> u32 {
-    if mode & umask == 0 || vfs.getxattr(parent, OsStr::new(DEFAULT)).is_ok() { mode } else { mode & !umask }
+/// the backing applies that one. `plain` is for a backing in which nobody else sets lists.
+pub(super) fn masked(vfs: &dyn Vfs, plain: Option<&Plain>, parent: Ino, mode: u32, umask: u32) -> u32 {
+    if mode & umask == 0 {
+        return mode;
+    }
+    if plain.is_some_and(|plain| *plain.0.lock() == Some(parent)) {
+        return mode & !umask;
+    }
+    if vfs.getxattr(parent, OsStr::new(DEFAULT)).is_ok() {
+        return mode;
+    }
+    if let Some(plain) = plain {
+        *plain.0.lock() = Some(parent);
+    }
+    mode & !umask
 }
 
 /// An answer about the attribute `name`. On a backing without lists no file has one: the kernel would refuse every access to

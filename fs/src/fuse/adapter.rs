@@ -2,9 +2,11 @@
 
 use super::acl;
 use super::convert::{NOTHING, caller, code, dir_flags, file_attr, file_type, open_flags, set_time};
+use super::listings::Listings;
 use super::passthrough::{Backings, Way};
 use crate::error::FsResult;
-use crate::vfs::{self, Attr, CopyRange, Fh, Ino, Opened, SetAttr, Trust, Vfs};
+use crate::stat::Kind;
+use crate::vfs::{self, Attr, CopyRange, Dirent, Fh, Ino, Opened, SetAttr, Trust, Vfs};
 use fuser::{
     AccessFlags, BackingId, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FileType, Filesystem, Generation,
     INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
@@ -23,7 +25,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 /// Features asked of the kernel where it has them. Only what fuser 0.18.0 honours is in this list.
-const WANTED: [InitFlags; 11] = [
+const WANTED: [InitFlags; 10] = [
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_AUTO_INVAL_DATA,
     InitFlags::FUSE_DO_READDIRPLUS,
@@ -34,7 +36,6 @@ const WANTED: [InitFlags; 11] = [
     // Without it each write asks for an extended attribute first.
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_PASSTHROUGH,
-    InitFlags::FUSE_POSIX_ACL,
     InitFlags::FUSE_DONT_MASK,
 ];
 
@@ -50,7 +51,11 @@ thread_local! {
 pub(super) struct Adapter {
     pub(super) vfs: Arc<dyn Vfs>,
     pub(super) trust: Trust,
+    /// The kernel checks permissions.
+    pub(super) checked: bool,
     pub(super) backings: Backings,
+    pub(super) listings: Listings,
+    pub(super) plain: acl::Plain,
 }
 
 impl Adapter {
@@ -81,6 +86,31 @@ impl Adapter {
         }
     }
 
+    /// The entries of a directory behind `offset`, opened as `fh` or by the kernel itself.
+    fn entries(
+        &self,
+        ino: Ino,
+        fh: Fh,
+        offset: u64,
+        visit: &mut dyn FnMut(Dirent<'_>) -> ControlFlow<()>,
+    ) -> FsResult<()> {
+        if !self.trust.exclusive {
+            return self.vfs.readdir(fh, offset, visit);
+        }
+        let (listing, start) = self.listings.behind(&*self.vfs, ino, offset)?;
+        for entry in &listing[start..] {
+            if visit(Dirent { ino: entry.ino, next: entry.position, kind: entry.kind, name: &entry.name }).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Permission bits with which `req` makes something in `parent`.
+    fn masked(&self, parent: INodeNo, mode: u32, umask: u32) -> u32 {
+        acl::masked(&*self.vfs, self.trust.exclusive.then_some(&self.plain), Ino(parent.0), mode, umask)
+    }
+
     fn attr(&self, result: FsResult<Attr>, reply: ReplyAttr) {
         match result {
             Ok(attr) => reply.attr(&self.trust.ttl, &file_attr(&attr)),
@@ -107,7 +137,9 @@ fn xattr(result: FsResult<Vec<u8>>, size: u32, reply: ReplyXattr) {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        for flag in WANTED {
+        // Lists are for checks: with this the kernel checks, whatever the mount says.
+        let lists = self.checked.then_some(InitFlags::FUSE_POSIX_ACL);
+        for flag in WANTED.into_iter().chain(lists) {
             if let Err(missing) = config.add_capabilities(flag) {
                 tracing::debug!(?missing, "kernel without a feature");
             }
@@ -137,6 +169,7 @@ impl Filesystem for Adapter {
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
         self.backings.forgotten(Ino(ino.0));
+        self.listings.forgotten(Ino(ino.0));
         self.vfs.forget(Ino(ino.0), nlookup);
     }
 
@@ -175,13 +208,13 @@ impl Filesystem for Adapter {
     }
 
     fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
-        let mode = acl::masked(&*self.vfs, Ino(parent.0), mode, umask);
+        let mode = self.masked(parent, mode, umask);
         let made = self.vfs.mknod(Ino(parent.0), name, mode, u64::from(rdev), caller(req));
         self.entry(made, reply);
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        let mode = acl::masked(&*self.vfs, Ino(parent.0), mode, umask);
+        let mode = self.masked(parent, mode, umask);
         self.entry(self.vfs.mkdir(Ino(parent.0), name, mode, caller(req)), reply);
     }
 
@@ -190,6 +223,7 @@ impl Filesystem for Adapter {
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.plain.forget();
         empty(self.vfs.rmdir(Ino(parent.0), name, caller(req)), reply);
     }
 
@@ -208,6 +242,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        self.plain.forget();
         let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
         let (from, to) = ((Ino(parent.0), name), (Ino(newparent.0), newname));
         empty(self.vfs.rename(from, to, flags, caller(req)), reply);
@@ -297,14 +332,18 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        if self.trust.exclusive {
+            // From now on the kernel opens directories itself, and keeps what it has read of them.
+            return reply.error(Errno::ENOSYS);
+        }
         match self.vfs.opendir(Ino(ino.0)) {
             Ok(fh) => reply.opened(FileHandle(fh.0), dir_flags(&self.trust)),
             Err(error) => reply.error(code(&error)),
         }
     }
 
-    fn readdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let read = self.vfs.readdir(Fh(fh.0), offset, &mut |entry| {
+    fn readdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let read = self.entries(Ino(ino.0), Fh(fh.0), offset, &mut |entry| {
             let kind = entry.kind.map_or(FileType::RegularFile, file_type);
             if reply.add(INodeNo(entry.ino), entry.next, kind, entry.name) {
                 ControlFlow::Break(())
@@ -319,7 +358,7 @@ impl Filesystem for Adapter {
     }
 
     fn readdirplus(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
-        let read = self.vfs.readdir(Fh(fh.0), offset, &mut |entry| {
+        let read = self.entries(Ino(ino.0), Fh(fh.0), offset, &mut |entry| {
             let looked_up = entry.name != "." && entry.name != "..";
             let attr = if looked_up { self.vfs.lookup(Ino(ino.0), entry.name) } else { self.vfs.getattr(Ino(ino.0)) };
             // Gone since the listing was made: nothing to show.
@@ -347,8 +386,16 @@ impl Filesystem for Adapter {
         reply.ok();
     }
 
-    fn fsyncdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _data: bool, reply: ReplyEmpty) {
-        empty(self.vfs.fsyncdir(Fh(fh.0)), reply);
+    fn fsyncdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, _data: bool, reply: ReplyEmpty) {
+        if !self.trust.exclusive {
+            return empty(self.vfs.fsyncdir(Fh(fh.0)), reply);
+        }
+        let synced = self.vfs.opendir(Ino(ino.0)).and_then(|fh| {
+            let synced = self.vfs.fsyncdir(fh);
+            self.vfs.releasedir(fh);
+            synced
+        });
+        empty(synced, reply);
     }
 
     fn statfs(&self, _req: &Request, ino: INodeNo, reply: ReplyStatfs) {
@@ -377,6 +424,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        self.plain.forget();
         let flags = XattrFlags::from_bits_retain(flags as u32);
         let set = self.vfs.setxattr(Ino(ino.0), name, value, flags);
         empty(set.and_then(|()| acl::was_set(&*self.vfs, Ino(ino.0), name, caller(req))), reply);
@@ -391,12 +439,17 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.plain.forget();
         empty(self.vfs.removexattr(Ino(ino.0), name), reply);
     }
 
-    fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
-        // The kernel checks permissions itself (`default_permissions`).
-        reply.ok();
+    fn access(&self, _req: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        // Asked where the kernel checks nothing itself: of root, who may do all but run what is no program.
+        let allowed = self.vfs.getattr(Ino(ino.0)).and_then(|Attr { stat, .. }| {
+            let runs = stat.kind != Kind::File || stat.mode & 0o111 != 0;
+            if mask.contains(AccessFlags::X_OK) && !runs { Err(rustix::io::Errno::ACCESS.into()) } else { Ok(()) }
+        });
+        empty(allowed, reply);
     }
 
     fn create(
@@ -409,7 +462,7 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let mode = acl::masked(&*self.vfs, Ino(parent.0), mode, umask);
+        let mode = self.masked(parent, mode, umask);
         let (attr, opened) = match self.vfs.create(Ino(parent.0), name, mode, flags, caller(req)) {
             Ok(made) => made,
             Err(error) => return reply.error(code(&error)),

@@ -5,10 +5,11 @@ mod adapter;
 mod control;
 mod convert;
 mod holders;
+mod listings;
 mod mount;
 mod passthrough;
 mod watch;
 
 pub use holders::Holder;
 pub use mount::{Mount, MountOptions, UnmountError, clear_stale_mount};
-pub use watch::Unanswered;
+pub use watch::{Requests, Unanswered};

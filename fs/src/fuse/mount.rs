@@ -1,11 +1,13 @@
 //! Mounting and unmounting. wizefs mounts and unmounts by itself: fuser 0.18.0 may unmount another file system than its own
 //! after somebody else has unmounted it.
 
+use super::acl::Plain;
 use super::adapter::Adapter;
 use super::control::Control;
 use super::holders::{Holder, device_of, holders};
+use super::listings::Listings;
 use super::passthrough::{self, Backings};
-use super::watch::{Unanswered, Watch, Watched};
+use super::watch::{Requests, Unanswered, Watch, Watched};
 use crate::any::AnyBucket;
 use crate::bucket::Bucket;
 use crate::error::{FsError, FsResult};
@@ -106,6 +108,8 @@ impl Kernel for Mounted {
         if let Err(error) = self.notifier.inval_entry(INodeNo(dir.0), name) {
             tracing::trace!(%error, "no cached name");
         }
+        // A name that the kernel has not looked up is in its listing of the directory all the same.
+        self.attributes_changed(dir);
     }
 
     fn attributes_changed(&self, ino: Ino) {
@@ -122,7 +126,14 @@ impl Kernel for Mounted {
 
 /// Mount, agree with the kernel on what it does itself, and serve.
 fn start(bucket: &AnyBucket, watch: Watch, mountpoint: &Path, options: &MountOptions) -> FsResult<BackgroundSession> {
-    let adapter = Adapter { vfs: bucket.vfs(), trust: bucket.trust(), backings: Backings::default() };
+    let adapter = Adapter {
+        vfs: bucket.vfs(),
+        trust: bucket.trust(),
+        checked: is_checked(options),
+        backings: Backings::default(),
+        listings: Listings::default(),
+        plain: Plain::default(),
+    };
     let what = || format!("mount at {}", mountpoint.display());
     let session =
         mounted(Watched { inner: adapter, watch }, mountpoint, options).map_err(|e| FsError::os(what(), e))?;
@@ -140,6 +151,12 @@ fn start(bucket: &AnyBucket, watch: Watch, mountpoint: &Path, options: &MountOpt
             tracing::warn!(%errno, "half made mount left");
         }
     })
+}
+
+/// Whether the kernel checks permissions. It would ask for the attributes of a directory again after each name that is made or removed
+/// in it, and root passes all checks: where nobody else may enter, there are none.
+fn is_checked(options: &MountOptions) -> bool {
+    options.allow_other || !rustix::process::geteuid().is_root()
 }
 
 fn mounted(
@@ -180,13 +197,16 @@ fn source(options: &MountOptions) -> String {
 fn mount_as_root(mountpoint: &Path, options: &MountOptions) -> std::io::Result<OwnedFd> {
     let device = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, 0.into())?;
     let mut data = format!(
-        "fd={},rootmode=40000,user_id={},group_id={},default_permissions",
+        "fd={},rootmode=40000,user_id={},group_id={}",
         device.as_raw_fd(),
         rustix::process::getuid().as_raw(),
         rustix::process::getgid().as_raw(),
     );
     if options.allow_other {
         data.push_str(",allow_other");
+    }
+    if is_checked(options) {
+        data.push_str(",default_permissions");
     }
     let data = CString::new(data)?;
     let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
@@ -241,6 +261,11 @@ impl Mount {
     /// The request of the kernel that has been unanswered for the longest time, if that is at least `patience`.
     pub fn unanswered(&self, patience: Duration) -> Option<Unanswered> {
         self.watch.oldest(patience)
+    }
+
+    /// What the kernel has asked for since it was mounted: reads and writes past the node are not among it.
+    pub fn requests(&self) -> Requests {
+        self.watch.requests()
     }
 
     /// Whether somebody else has unmounted it.

@@ -10,6 +10,7 @@ use fuser::{
 };
 use parking_lot::Mutex;
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,8 +31,27 @@ pub struct Unanswered {
     pub since: Instant,
 }
 
-/// What one thread is at.
-type Slot = Arc<Mutex<Option<Unanswered>>>;
+/// How many requests there were of each kind, by FUSE's name.
+pub type Requests = BTreeMap<&'static str, u64>;
+
+/// What one thread is at, and what it has done.
+#[derive(Debug, Default)]
+struct Thread {
+    now: Option<Unanswered>,
+    /// Few kinds are ever asked for, the same ones again and again: searched from the front.
+    done: Vec<(&'static str, u64)>,
+}
+
+type Slot = Arc<Mutex<Thread>>;
+
+impl Thread {
+    fn count(&mut self, operation: &'static str) {
+        match self.done.iter_mut().find(|(known, _)| *known == operation) {
+            Some((_, count)) => *count += 1,
+            None => self.done.push((operation, 1)),
+        }
+    }
+}
 
 thread_local! {
     /// A thread answers one mount.
@@ -46,8 +66,19 @@ impl Watch {
     /// The request that has been unanswered for the longest time, if that is at least `patience`.
     pub(super) fn oldest(&self, patience: Duration) -> Option<Unanswered> {
         let slots = self.0.lock();
-        let at_work = slots.iter().filter_map(|slot| *slot.lock());
+        let at_work = slots.iter().filter_map(|slot| slot.lock().now);
         at_work.min_by_key(|request| request.since).filter(|request| request.since.elapsed() >= patience)
+    }
+
+    /// What the kernel has asked for since the mount was made.
+    pub(super) fn requests(&self) -> Requests {
+        let mut requests = Requests::new();
+        for slot in self.0.lock().iter() {
+            for (operation, count) in &slot.lock().done {
+                *requests.entry(operation).or_default() += count;
+            }
+        }
+        requests
     }
 
     fn slot(&self) -> Slot {
@@ -62,10 +93,14 @@ impl Watch {
     /// Do `act`, which answers a request, and be seen doing it.
     fn during(&self, operation: &'static str, ino: INodeNo, req: &Request, act: impl FnOnce()) {
         let slot = self.slot();
-        *slot.lock() = Some(Unanswered { operation, ino: Ino(ino.0), pid: req.pid(), since: Instant::now() });
+        {
+            let mut thread = slot.lock();
+            thread.now = Some(Unanswered { operation, ino: Ino(ino.0), pid: req.pid(), since: Instant::now() });
+            thread.count(operation);
+        }
         // Unwinding drops the reply, which is then EIO; the thread lives on to answer the next.
         let ended = catch_unwind(AssertUnwindSafe(act));
-        *slot.lock() = None;
+        slot.lock().now = None;
         if ended.is_err() {
             tracing::error!(operation, ino = ino.0, pid = req.pid(), "a request ended in a panic, its program got EIO");
         }
@@ -98,6 +133,7 @@ impl<T: Filesystem> Filesystem for Watched<T> {
 
     // Nobody waits for an answer to this.
     fn forget(&self, req: &Request, ino: INodeNo, lookups: u64) {
+        self.watch.slot().lock().count("forget");
         self.inner.forget(req, ino, lookups);
     }
 

@@ -1,6 +1,7 @@
-//! The table of inodes in use, and how many descriptors it may keep open.
+//! The table of the inodes in use.
 
-use super::Node;
+use super::resting::Resting;
+use super::{Name, Node};
 use crate::error::{FsError, FsResult};
 use crate::stat::{Id, Stat, know_births};
 use crate::vfs::Ino;
@@ -18,6 +19,9 @@ const DESCRIPTORS_MAX: usize = 16_384;
 
 /// So few are never closed: looking for them at every step would cost more.
 const DESCRIPTORS_MIN: usize = 16;
+
+/// Inodes forgotten at which memory is given back.
+const GIVEN_BACK_MIN: usize = 65_536;
 
 fn open_path(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -38,10 +42,18 @@ struct Slot {
     lookups: u64,
 }
 
-/// Inode number to [`Node`]. A node lives while the kernel, an open handle, a child or unfinished work refers to it.
+/// Every inode that somebody knows of is in one of them.
+#[derive(Debug, Default)]
+struct Slots {
+    live: HashMap<Ino, Slot>,
+    resting: Resting,
+}
+
+/// Inode number to [`Node`]. A node lives while the kernel, an open handle, a child or unfinished work refers to it. Of the files
+/// that the kernel alone refers to, most are kept in a few bytes.
 #[derive(Debug)]
 pub struct InodeTable {
-    slots: RwLock<HashMap<Ino, Slot>>,
+    slots: RwLock<Slots>,
     root: Arc<Node>,
     /// Devices below the backing; the first is the root's.
     devices: RwLock<Vec<u64>>,
@@ -52,6 +64,33 @@ pub struct InodeTable {
     close_at: AtomicUsize,
     /// Slots at which those of nodes that are gone are looked for.
     sweep_at: AtomicUsize,
+    /// Inodes forgotten since memory was last given back.
+    forgotten: AtomicUsize,
+}
+
+impl Slots {
+    /// Make a node of a resting file again; `None` when the file, or the directory it is in, is not known.
+    fn wake(
+        &mut self,
+        ino: Ino,
+        root: &Arc<Node>,
+        devices: &[u64],
+        descriptors: &Arc<AtomicUsize>,
+    ) -> Option<Arc<Node>> {
+        // Somebody else may have been faster.
+        if let Some(slot) = self.live.get(&ino) {
+            return slot.node.upgrade();
+        }
+        let rest = self.resting.get(ino, devices)?;
+        let parent =
+            if rest.parent == Ino::ROOT { Some(root.clone()) } else { self.live.get(&rest.parent)?.node.upgrade() };
+        let names = vec![Name { parent: parent?, name: rest.name }];
+        let node = Arc::new(Node::with((ino, rest.kind), rest.backing, rest.btime_ns, (None, names), descriptors));
+        self.resting.forget(ino, u64::MAX);
+        let slot = Slot { node: Arc::downgrade(&node), held: Some(node.clone()), lookups: rest.lookups };
+        self.live.insert(ino, slot);
+        Some(node)
+    }
 }
 
 impl InodeTable {
@@ -65,13 +104,14 @@ impl InodeTable {
         let descriptors = Arc::default();
         let node = Arc::new(Node::new(Ino::ROOT, &stat, Some(root), &descriptors));
         Ok(Self {
-            slots: RwLock::new(HashMap::new()),
+            slots: RwLock::default(),
             root: node,
             devices: RwLock::new(vec![stat.dev]),
             descriptors,
             most: AtomicUsize::new(descriptors_max()),
             close_at: AtomicUsize::new(descriptors_max()),
             sweep_at: AtomicUsize::new(1024),
+            forgotten: AtomicUsize::new(0),
         })
     }
 
@@ -118,7 +158,15 @@ impl InodeTable {
         if ino == Ino::ROOT {
             return Some(self.root.clone());
         }
-        self.slots.read().get(&ino)?.node.upgrade()
+        {
+            let slots = self.slots.read();
+            match slots.live.get(&ino) {
+                Some(slot) => return slot.node.upgrade(),
+                None if !slots.resting.has(ino) => return None,
+                None => {}
+            }
+        }
+        self.slots.write().wake(ino, &self.root, &self.devices.read(), &self.descriptors)
     }
 
     /// Find `name` in `parent` without a lookup on the kernel's behalf.
@@ -155,16 +203,17 @@ impl InodeTable {
 
     fn insert(&self, ino: Ino, stat: &Stat, fd: Option<OwnedFd>) -> Arc<Node> {
         let mut slots = self.slots.write();
-        let known = slots.get(&ino).and_then(|slot| slot.node.upgrade());
+        let known = slots.live.get(&ino).and_then(|slot| slot.node.upgrade());
         if let Some(node) = known.filter(|node| node.btime_ns == stat.btime_ns) {
             return node;
         }
         let node = Arc::new(Node::new(ino, stat, fd, &self.descriptors));
         let slot = Slot { node: Arc::downgrade(&node), held: None, lookups: 0 };
-        slots.insert(ino, slot);
-        if slots.len() >= self.sweep_at.load(Ordering::Relaxed) {
-            slots.retain(|_, slot| slot.node.strong_count() > 0);
-            self.sweep_at.store(slots.len() * 2 + 1024, Ordering::Relaxed);
+        slots.resting.forget(ino, u64::MAX);
+        slots.live.insert(ino, slot);
+        if slots.live.len() >= self.sweep_at.load(Ordering::Relaxed) {
+            slots.live.retain(|_, slot| slot.node.strong_count() > 0);
+            self.sweep_at.store(slots.live.len() * 2 + 1024, Ordering::Relaxed);
         }
         node
     }
@@ -177,10 +226,12 @@ impl InodeTable {
 
     /// Close the descriptors of idle nodes; they are opened again by name when they are needed.
     fn close_idle(&self) {
-        let nodes: Vec<_> = self.slots.read().values().filter_map(|slot| slot.node.upgrade()).collect();
+        let nodes = self.live_nodes();
         for node in nodes.iter().filter(|node| node.is_idle()) {
             node.close_if_unused();
         }
+        drop(nodes);
+        self.rest();
         // What is in use stays open: look again when as many more are.
         let open = self.descriptors.load(Ordering::Relaxed);
         let most = self.most.load(Ordering::Relaxed);
@@ -207,10 +258,28 @@ impl InodeTable {
         let most = (self.descriptors.load(Ordering::Relaxed) / 2).max(DESCRIPTORS_MIN);
         self.most.fetch_min(most, Ordering::Relaxed);
         self.close_at.fetch_min(most, Ordering::Relaxed);
-        let nodes: Vec<_> = self.slots.read().values().filter_map(|slot| slot.node.upgrade()).collect();
+        let nodes = self.live_nodes();
         for node in nodes.iter().filter(|node| node.can_be_opened_again()) {
             node.close_if_unused();
         }
+        drop(nodes);
+        self.rest();
+    }
+
+    fn live_nodes(&self) -> Vec<Arc<Node>> {
+        self.slots.read().live.values().filter_map(|slot| slot.node.upgrade()).collect()
+    }
+
+    /// Keep files that the kernel alone refers to in a few bytes.
+    fn rest(&self) {
+        let mut slots = self.slots.write();
+        let devices = self.devices.read();
+        let Slots { live, resting } = &mut *slots;
+        live.retain(|_, slot| {
+            let alone = slot.held.as_ref().filter(|node| Arc::strong_count(node) == 1);
+            !alone.is_some_and(|node| resting.take_over(node, slot.lookups, &devices))
+        });
+        live.shrink_to(DESCRIPTORS_MAX);
     }
 
     /// The kernel holds one more lookup of `node`.
@@ -219,7 +288,8 @@ impl InodeTable {
             return;
         }
         let mut slots = self.slots.write();
-        let slot = slots.entry(node.ino).or_insert_with(|| Slot { node: Arc::downgrade(node), held: None, lookups: 0 });
+        let new = || Slot { node: Arc::downgrade(node), held: None, lookups: 0 };
+        let slot = slots.live.entry(node.ino).or_insert_with(new);
         slot.lookups += 1;
         slot.held = Some(node.clone());
     }
@@ -229,14 +299,17 @@ impl InodeTable {
         let mut released = None;
         {
             let mut slots = self.slots.write();
-            let Some(slot) = slots.get_mut(&ino) else {
+            let Some(slot) = slots.live.get_mut(&ino) else {
+                let gone = slots.resting.forget(ino, lookups);
+                self.forgotten.fetch_add(usize::from(gone), Ordering::Relaxed);
                 return;
             };
             slot.lookups = slot.lookups.saturating_sub(lookups);
             if slot.lookups == 0 {
                 released = slot.held.take();
                 if released.as_ref().is_some_and(|node| Arc::strong_count(node) == 1) {
-                    slots.remove(&ino);
+                    slots.live.remove(&ino);
+                    self.forgotten.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }
@@ -244,13 +317,104 @@ impl InodeTable {
         drop(released);
     }
 
-    /// Nodes in use, for status and tests.
+    /// Give memory back to the system when much was forgotten: the allocator keeps it for itself otherwise.
+    pub fn give_back(&self) {
+        if self.forgotten.load(Ordering::Relaxed) < GIVEN_BACK_MIN {
+            return;
+        }
+        self.forgotten.store(0, Ordering::Relaxed);
+        {
+            let mut slots = self.slots.write();
+            let live = slots.live.len();
+            slots.live.shrink_to(live * 2);
+        }
+        #[cfg(target_env = "gnu")]
+        // SAFETY: has no precondition.
+        unsafe {
+            libc::malloc_trim(0);
+        }
+    }
+
+    /// Inodes in use, for status and tests.
     pub fn len(&self) -> usize {
-        self.slots.read().len()
+        let slots = self.slots.read();
+        slots.live.len() + slots.resting.len()
     }
 
     /// Whether only the root is in use.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    /// Looked up by the kernel, as a walk does it; the number of each.
+    fn look_up(table: &InodeTable, count: usize) -> Vec<Ino> {
+        let name = |i: usize| format!("file-{i}");
+        let looked_up = (0..count).map(|i| {
+            let (node, _) = table.open_name(table.root(), OsStr::new(&name(i))).unwrap();
+            table.hold(&node);
+            node.ino
+        });
+        looked_up.collect()
+    }
+
+    fn resting(table: &InodeTable) -> usize {
+        table.slots.read().resting.len()
+    }
+
+    #[test]
+    fn what_only_the_kernel_knows_rests_and_wakes_and_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        for i in 0..100 {
+            File::create(dir.path().join(format!("file-{i}"))).unwrap();
+        }
+        let table = InodeTable::new(File::open(dir.path()).unwrap().into()).unwrap();
+        let inos = look_up(&table, 100);
+        let in_use = table.get(inos[7]).unwrap();
+        let written = table.get(inos[8]).unwrap();
+        written.writing.lock().writers = 1;
+        drop(written);
+        table.close_idle();
+        assert_eq!((resting(&table), table.len()), (98, 100));
+
+        // Known as it was, by number and by name.
+        let node = table.get(inos[3]).unwrap();
+        assert_eq!(table.ino_of(&node.stat().unwrap()), inos[3]);
+        assert_eq!(look_up(&table, 100), inos);
+        assert_eq!((resting(&table), table.len()), (0, 100));
+        table.relieve();
+        drop((node, in_use));
+
+        // Two lookups of each are given back.
+        for ino in &inos {
+            table.forget(*ino, 1);
+        }
+        assert_eq!(table.len(), 100);
+        for ino in &inos {
+            table.forget(*ino, 1);
+        }
+        assert!(table.is_empty());
+        assert!(table.get(inos[3]).is_err());
+    }
+
+    #[test]
+    fn a_resting_file_that_is_replaced_is_another_one() {
+        let dir = tempfile::tempdir().unwrap();
+        File::create(dir.path().join("file-0")).unwrap();
+        let table = InodeTable::new(File::open(dir.path()).unwrap().into()).unwrap();
+        let ino = look_up(&table, 1)[0];
+        table.close_idle();
+        assert_eq!(resting(&table), 1);
+        std::fs::rename(dir.path().join("file-0"), dir.path().join("moved")).unwrap();
+        File::create(dir.path().join("file-0")).unwrap();
+        let old = table.get(ino).unwrap();
+        assert_eq!(old.stat().unwrap_err().errno(), Errno::STALE);
+        let (new, _) = table.open_name(table.root(), OsStr::new("file-0")).unwrap();
+        assert_ne!(new.ino, ino);
     }
 }

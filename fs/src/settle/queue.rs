@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 /// Files waiting at which programs that write more of them wait too.
 const WAITING_MAX: usize = 32_768;
+/// The same in bytes: what waits shall still be in the kernel's cache when its turn comes.
+const WAITING_BYTES_MAX: u64 = 1 << 30;
 /// A file rests this long after its last writer before it is hashed: a program that writes a temporary file and renames it is
 /// done by then, and what it did is one put of the final name.
 const REST: Duration = Duration::from_millis(100);
@@ -37,10 +39,19 @@ struct QueueState {
     later: BTreeMap<(Instant, u64), Arc<Node>>,
     /// When something was last put there.
     last_push: Option<Instant>,
-    /// Inodes in either, so that each waits once, and until when those in `later` rest.
-    waiting: HashMap<u64, Option<Instant>>,
+    /// Inodes in either, so that each waits once.
+    waiting: HashMap<u64, Waiting>,
+    /// Bytes that are about to be hashed.
+    bytes: u64,
     jobs_ended: u64,
     stopping: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    bytes: u64,
+    /// Until when one in `later` rests; none in `ready`.
+    due: Option<Instant>,
 }
 
 impl Queue {
@@ -56,17 +67,20 @@ impl Queue {
     /// As [`Queue::push`] at leisure, for a caller that holds the lock of the node's `writing`.
     pub fn push_locked(&self, node: &Arc<Node>, writing: &Writing) {
         let now = Instant::now();
+        let due = writing.due(now);
+        // One that is not hashed soon holds nobody up.
+        let bytes = if due > now + REST { 0 } else { node.stat().map_or(0, |stat| stat.size) };
         let mut state = self.state.lock();
         state.last_push = Some(now);
-        state.push_later(node, writing.due(now), &self.work);
+        state.push_later(node, due, bytes, &self.work);
     }
 
     fn push_ready(&self, node: &Arc<Node>) {
         let mut state = self.state.lock();
-        match state.waiting.insert(node.id.0, None) {
+        match state.waiting.get_mut(&node.id.0).map(|waiting| waiting.due.take()) {
             Some(None) => return,
             Some(Some(due)) => drop(state.later.remove(&(due, node.id.0))),
-            None => {}
+            None => drop(state.waiting.insert(node.id.0, Waiting { bytes: 0, due: None })),
         }
         state.ready.push_back(node.clone());
         self.work.notify_one();
@@ -74,7 +88,7 @@ impl Queue {
 
     pub(super) fn push_later(&self, node: &Arc<Node>, pause: Duration) {
         let mut state = self.state.lock();
-        state.push_later(node, Instant::now() + pause, &self.work);
+        state.push_later(node, Instant::now() + pause, 0, &self.work);
     }
 
     /// The next node, or `None` when stopping.
@@ -85,7 +99,7 @@ impl Queue {
                 return None;
             }
             if let Some(node) = state.ready.pop_front() {
-                state.waiting.remove(&node.id.0);
+                state.bytes -= state.waiting.remove(&node.id.0).map_or(0, |waiting| waiting.bytes);
                 return Some(node);
             }
             let now = Instant::now();
@@ -93,7 +107,9 @@ impl Queue {
                 Some(turn) if turn <= now => {
                     let due = state.later.first_entry().filter(|first| first.key().0 <= now);
                     let Some(node) = due.map(|first| first.remove()) else { continue };
-                    state.waiting.insert(node.id.0, None);
+                    if let Some(waiting) = state.waiting.get_mut(&node.id.0) {
+                        waiting.due = None;
+                    }
                     state.ready.push_back(node);
                 }
                 Some(turn) => {
@@ -122,10 +138,10 @@ impl Queue {
         }
     }
 
-    /// Wait while too many files wait, before another one is written.
+    /// Wait while too much waits, before another file is written.
     pub fn wait_for_room(&self) {
         let mut state = self.state.lock();
-        while state.waiting.len() >= WAITING_MAX && !state.stopping {
+        while state.is_full() && !state.stopping {
             self.ended.wait(&mut state);
         }
     }
@@ -139,11 +155,16 @@ impl Queue {
 }
 
 impl QueueState {
-    fn push_later(&mut self, node: &Arc<Node>, due: Instant, work: &Condvar) {
+    fn is_full(&self) -> bool {
+        self.waiting.len() >= WAITING_MAX || self.bytes >= WAITING_BYTES_MAX
+    }
+
+    fn push_later(&mut self, node: &Arc<Node>, due: Instant, bytes: u64, work: &Condvar) {
         if self.waiting.contains_key(&node.id.0) {
             return;
         }
-        self.waiting.insert(node.id.0, Some(due));
+        self.waiting.insert(node.id.0, Waiting { bytes, due: Some(due) });
+        self.bytes += bytes;
         // A worker that already waits for an earlier one need not be woken for this.
         let first = self.later.first_key_value().is_none_or(|((earliest, _), _)| due < *earliest);
         self.later.insert((due, node.id.0), node.clone());
@@ -156,7 +177,7 @@ impl QueueState {
     fn next_turn(&self, now: Instant) -> Option<Instant> {
         let ((due, _), _) = self.later.first_key_value()?;
         let calm = self.last_push.map_or(now, |last| last + CALM);
-        if self.later.len() >= BACKLOG_MAX {
+        if self.later.len() >= BACKLOG_MAX || self.bytes >= WAITING_BYTES_MAX / 2 {
             return Some(*due);
         }
         Some((*due).max(calm.min(*due + LATE)))

@@ -1,7 +1,9 @@
 //! The shape of `status`.
 
 use super::BucketStatus;
+use crate::name::BucketName;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// `wizefs status`.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
@@ -14,6 +16,9 @@ pub struct Status {
     pub ledger: LedgerStatus,
     /// The buckets.
     pub buckets: Vec<BucketStatus>,
+    /// What the kernel has asked of each mount, by FUSE's names; reads and writes past the node are not among it.
+    #[serde(default)]
+    pub requests: BTreeMap<BucketName, BTreeMap<String, u64>>,
 }
 
 /// The process in [`Status`].
