@@ -220,6 +220,7 @@ run_tests() {
     step "examples" run_examples
     step "benchmark, a quick round" cargo bench --locked --bench against_native -- --quick
     step "benchmark of archives, a quick round" env WIZEFS_BENCH_MEMBERS=1000 WIZEFS_BENCH_MIB=16 \
+        WIZEFS_BENCH_FILES=300 WIZEFS_BENCH_ADD_MIB=16 \
         cargo bench --locked -p wizefs-fs --bench archives
     step "dependencies" check_dependencies
     step "nothing left behind" nothing_left_behind "$before"

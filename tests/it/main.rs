@@ -19,6 +19,7 @@ mod kills;
 mod listing;
 mod load;
 mod locks;
+mod lz;
 mod mount;
 mod openapi;
 mod opens;
