@@ -59,6 +59,8 @@ pub(crate) struct Behind {
     pub(crate) is_unread: Box<dyn Fn(Id) -> bool + Send + Sync>,
     /// Give a file its content if it does not have it yet.
     pub(crate) complete: Box<dyn Fn(&Arc<Node>) -> FsResult<()> + Send + Sync>,
+    /// These were reported, under the namespace lock.
+    pub(crate) reported: Box<dyn Fn(&[Op]) + Send + Sync>,
 }
 
 impl std::fmt::Debug for Behind {
@@ -325,6 +327,9 @@ impl Recorder {
         rows: Vec<Row>,
         intents: Vec<u64>,
     ) -> u64 {
+        if let Some(behind) = self.behind.get() {
+            (behind.reported)(&ops);
+        }
         let number = self.stream.emit(cause, ops, rows);
         self.intents.end_after(number, intents);
         number

@@ -3,7 +3,6 @@
 use super::archive::{Committed, Problem};
 use super::fs::LzFs;
 use super::stage::Stage;
-use super::touched::Noting;
 use crate::bucket::{Bucket, BucketOptions, ContentCheck, Found, Stored, SyncReport};
 use crate::change::{ChangeSink, Hashes};
 use crate::error::{FsError, FsResult};
@@ -57,11 +56,12 @@ impl LzBucket {
         let state = options.state.clone();
         // The archive may be another's; its stage is ours alone.
         let options = BucketOptions { backing: stage.tree(), adopted: false, exclusive: true, ..options };
-        let sink = Arc::new(Noting { sink, touched: Arc::clone(&stage.touched) });
         let (bucket, recovery) = Bucket::open_prepared(options, sink, boot_id, &mut |recorder| {
-            let (unread, hollow) = (Arc::downgrade(&stage), Arc::downgrade(&stage));
+            let (unread, hollow, touched) =
+                (Arc::downgrade(&stage), Arc::downgrade(&stage), Arc::clone(&stage.touched));
             let behind = Behind {
                 is_unread: Box::new(move |dir| unread.upgrade().is_some_and(|stage| stage.is_unread(dir))),
+                reported: Box::new(move |ops| ops.iter().for_each(|op| touched.reported(op))),
                 complete: Box::new(move |node| hollow.upgrade().map_or(Ok(()), |stage| stage.fill_to_hash(node))),
             };
             // Each recorder is prepared once.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 const TRIES: usize = 5;
 
 impl Stage {
-    /// Bring the archive up to date with everything that the ledger has taken. What is not at rest is left as the archive has it.
+    /// Bring the archive up to date with everything that was reported. What is not at rest is left as the archive has it.
     ///
     /// # Errors
     /// `ENOSPC` and whatever else writing the archive answers: the stage keeps what is not in the archive. [`FsError::Archive`]
@@ -87,9 +87,9 @@ impl Stage {
     /// What is to be done, with the paths that were looked at for it.
     fn draft(&self) -> FsResult<(Draft, Paths)> {
         let recorder = self.recorder()?;
+        // Whatever was moved until now is noted, and nothing moves.
+        let _moving = self.moving.write();
         let _names = recorder.lock_names();
-        // Whatever was moved until now is noted when the ledger has it.
-        recorder.stream.drain().inspect_err(|_| self.touched.give_back(Paths::new(), true))?;
         let paths = self.touched.take();
         let drafted = Plan::new(self, recorder, &mut self.view.lock()).make(&paths);
         match drafted {

@@ -391,13 +391,21 @@ impl Vfs for LzFs {
     fn rmdir(&self, parent: Ino, name: &OsStr, who: Caller) -> FsResult<()> {
         self.stage.admit()?;
         self.look_into_name(parent, name)?;
-        self.inner.rmdir(parent, name, who)
+        let _moving = self.stage.moving.read();
+        self.inner.rmdir(parent, name, who)?;
+        self.stage.touch_name(&self.node(parent)?, name);
+        Ok(())
     }
 
     fn rename(&self, from: (Ino, &OsStr), to: (Ino, &OsStr), flags: RenameFlags, who: Caller) -> FsResult<()> {
         self.enter(from.0)?;
         self.look_into_name(to.0, to.1)?;
-        self.inner.rename(from, to, flags, who)
+        let _moving = self.stage.moving.read();
+        self.inner.rename(from, to, flags, who)?;
+        // Also of what the ledger does not know, and is not told of.
+        self.stage.touch_name(&self.node(from.0)?, from.1);
+        self.stage.touch_name(&self.node(to.0)?, to.1);
+        Ok(())
     }
 
     fn setattr(&self, ino: Ino, fh: Option<Fh>, set: SetAttr, who: Caller) -> FsResult<Attr> {

@@ -18,7 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -68,6 +68,8 @@ pub(super) struct Stage {
     unread: AtomicUsize,
     /// One directory is filled at a time.
     pub(super) filling: Mutex<()>,
+    /// Held while something is moved that the ledger may not know, until that is noted.
+    pub(super) moving: RwLock<()>,
     /// One commit at a time.
     pub(super) committing: Mutex<()>,
     pub(super) recorder: OnceLock<Arc<Recorder>>,
@@ -148,6 +150,7 @@ impl Stage {
             inodes: Mutex::default(),
             unread: AtomicUsize::new(0),
             filling: Mutex::new(()),
+            moving: RwLock::new(()),
             committing: Mutex::new(()),
             recorder: OnceLock::new(),
             trouble: RwLock::new(None),
@@ -305,6 +308,13 @@ impl Stage {
             if let Ok(path) = recorder.path(&name.parent, &name.name) {
                 self.touched.note(path, false, 0);
             }
+        }
+    }
+
+    /// What is at `name` in `dir` is not what it was, with all below it.
+    pub(super) fn touch_name(&self, dir: &Arc<Node>, name: &OsStr) {
+        if let Ok(path) = self.recorder().and_then(|recorder| recorder.path(dir, name)) {
+            self.touched.note(path, true, 0);
         }
     }
 

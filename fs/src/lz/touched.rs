@@ -1,10 +1,9 @@
-//! Which paths the archive may be behind at: noted from the changes that the ledger took.
+//! Which paths the archive may be behind at: noted with the changes that are reported.
 
-use crate::change::{Change, ChangeSink, Op, Row, RowVisitor, SinkError};
+use crate::change::Op;
 use crate::path::BucketPath;
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The archive is brought up to date when nothing has been changed for this long,
@@ -105,7 +104,8 @@ impl Touched {
         self.changed.notify_all();
     }
 
-    fn told(&self, op: &Op) {
+    /// `op` was reported.
+    pub(super) fn reported(&self, op: &Op) {
         let deep = matches!(op, Op::Rename { .. } | Op::Exchange { .. });
         let bytes = match op {
             Op::Put(put) | Op::Accept(put) => match put.content {
@@ -117,42 +117,6 @@ impl Touched {
         for path in op.paths() {
             self.note(path.clone(), deep, bytes);
         }
-    }
-}
-
-/// A sink whose changes are noted once it has taken them.
-pub(super) struct Noting {
-    pub(super) sink: Arc<dyn ChangeSink>,
-    pub(super) touched: Arc<Touched>,
-}
-
-impl ChangeSink for Noting {
-    fn last_number(&self) -> Result<u64, SinkError> {
-        self.sink.last_number()
-    }
-
-    fn admits(&self) -> Result<(), SinkError> {
-        self.sink.admits()
-    }
-
-    fn submit(&self, changes: &[Change], rows: &[Row]) -> Result<(), SinkError> {
-        self.sink.submit(changes, rows)?;
-        for change in changes {
-            self.touched.told(&change.op);
-        }
-        Ok(())
-    }
-
-    fn row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, SinkError> {
-        self.sink.row(key)
-    }
-
-    fn rows(&self, prefix: &[u8], visit: RowVisitor<'_>) -> Result<(), SinkError> {
-        self.sink.rows(prefix, visit)
-    }
-
-    fn unsealed(&self, visit: &mut dyn FnMut(&BucketPath)) -> Result<(), SinkError> {
-        self.sink.unsealed(visit)
     }
 }
 
