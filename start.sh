@@ -225,6 +225,7 @@ run_tests() {
     step "benchmark of the ledger, a quick round" \
         cargo run -q --release --locked -p wizefs-ledger --example throughput -- 5000
     step "benchmark of archives, a quick round" env WIZEFS_BENCH_MEMBERS=1000 WIZEFS_BENCH_MIB=16 \
+        WIZEFS_BENCH_FILES=300 WIZEFS_BENCH_ADD_MIB=16 \
         cargo bench --locked -p wizefs-fs --bench archives
     step "dependencies" check_dependencies
     step "nothing left behind" nothing_left_behind "$before"

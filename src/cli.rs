@@ -13,7 +13,7 @@ use std::path::PathBuf;
 /// What the predecessor's users know, and what came since, in the order of a first visit.
 const GROUPS: &str = "\
 Buckets:  create (c)   delete (d)   mount (m)   unmount (u)   list (ls)   check
-          bucket
+          bucket       compact
 Files:    put (p)      get (g)      remove (r)  search        export
 Ledger:   log          verify       accept      sync          integrity
           proof        witness      block       mine          forget
@@ -171,6 +171,8 @@ pub enum Command {
     Bucket(cmd::bucket::Args),
     /// Structure and mount state of a bucket, quickly
     Check(cmd::check::Args),
+    /// Rewrite the archive of an lz bucket without holes
+    Compact(cmd::compact::Args),
     /// The transactions, newest first
     Log(cmd::log::Args),
     /// Bytes against the ledger

@@ -4,6 +4,7 @@ pub mod accept;
 pub mod block;
 pub mod bucket;
 pub mod check;
+pub mod compact;
 mod complete;
 pub mod completions;
 pub mod create;
@@ -115,6 +116,7 @@ fn run_once(context: &Context, command: &Command) -> Result<u8> {
         Command::Log(args) => log::run(context, args).map(|()| 0),
         Command::Verify(args) => verify::run(context, args),
         Command::Accept(args) => accept::run(context, args).map(|()| 0),
+        Command::Compact(args) => compact::run(context, args).map(|()| 0),
         Command::Sync(args) => sync::run(context, args).map(|()| 0),
         Command::Wallet(args) => wallet::run(context, args).map(|()| 0),
         Command::Send(args) => send::run(context, args).map(|()| 0),

@@ -101,6 +101,18 @@ impl Check<'_> {
 
     /// The archive behind the bucket, where there is one, against what was recorded.
     fn archive(&mut self) -> Result<ControlFlow<()>> {
+        for problem in self.fs.archive_problems().map_err(trouble::fs)? {
+            // What is wrong with a member's content shows when that is compared.
+            if problem.path.is_some() {
+                continue;
+            }
+            let (expected, found) = ("a whole zip archive".to_owned(), problem.what);
+            let verdict = Verdict::Damaged { fields: vec!["archive"], expected, found, ranges: Vec::new() };
+            let flow = self.report(&BucketPath::ROOT, None, verdict, true)?;
+            if flow.is_break() {
+                return Ok(flow);
+            }
+        }
         match self.fs.check_archive().map_err(trouble::fs)? {
             None | Some(ArchiveCheck::Same) => Ok(ControlFlow::Continue(())),
             Some(ArchiveCheck::Differs { expected, found }) => {
@@ -225,6 +237,15 @@ impl Check<'_> {
         let Some(hashes) = hashes else { return Ok(Verdict::Pending) };
         let checked = match self.fs.check_content(path, &hashes.blake3) {
             Err(error) if error.errno() == rustix::io::Errno::NOENT => return Ok(Verdict::Missing),
+            // What cannot be read is not what was recorded: a member whose checksum fails, a bad block of the disk.
+            Err(error) if error.errno() == rustix::io::Errno::IO => {
+                return Ok(Verdict::Damaged {
+                    fields: vec!["content"],
+                    expected: wire::hex(&hashes.blake3),
+                    found: error.to_string(),
+                    ranges: size.checked_sub(1).map(|last| (0, last)).into_iter().collect(),
+                });
+            }
             checked => checked.map_err(trouble::fs)?,
         };
         self.summary.bytes += checked.size;

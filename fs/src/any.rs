@@ -3,6 +3,7 @@
 use crate::bucket::{Bucket, ContentCheck, Found, Stored, SyncReport};
 use crate::error::{FsError, FsResult};
 use crate::import::{ImportProgress, Watch};
+use crate::lz::{Committed, LzBucket, Problem};
 use crate::path::BucketPath;
 use crate::verified::Verified;
 use crate::vfs::{Kernel, Trust, Vfs};
@@ -19,6 +20,8 @@ pub enum AnyBucket {
     Loopback(Arc<Bucket>),
     /// A zip archive, read-only.
     Zip(Arc<ZipBucket>),
+    /// A zip archive that is written.
+    Lz(Arc<LzBucket>),
 }
 
 fn read_only<T>() -> FsResult<T> {
@@ -30,6 +33,7 @@ impl AnyBucket {
         match self {
             Self::Loopback(bucket) => bucket.vfs(),
             Self::Zip(bucket) => bucket.vfs(),
+            Self::Lz(bucket) => bucket.vfs(),
         }
     }
 
@@ -37,13 +41,16 @@ impl AnyBucket {
         match self {
             Self::Loopback(bucket) => bucket.trust(),
             Self::Zip(bucket) => bucket.trust(),
+            Self::Lz(bucket) => bucket.trust(),
         }
     }
 
     pub(crate) fn served_to(&self, kernel: Option<Arc<dyn Kernel>>) {
-        // Nothing changes in an archive that the kernel would have to be told of.
-        if let Self::Loopback(bucket) = self {
-            bucket.served_to(kernel);
+        match self {
+            Self::Loopback(bucket) => bucket.served_to(kernel),
+            Self::Lz(bucket) => bucket.served_to(kernel),
+            // Nothing changes in it that the kernel would have to be told of.
+            Self::Zip(_) => {}
         }
     }
 
@@ -60,6 +67,7 @@ impl AnyBucket {
         match self {
             Self::Loopback(bucket) => Ok((bucket.import(watch)?, Vec::new())),
             Self::Zip(bucket) => bucket.import(watch),
+            Self::Lz(bucket) => bucket.import(watch),
         }
     }
 
@@ -69,8 +77,40 @@ impl AnyBucket {
     /// As there.
     pub fn check_archive(&self) -> FsResult<Option<ArchiveCheck>> {
         match self {
-            Self::Loopback(_) => Ok(None),
+            Self::Loopback(_) | Self::Lz(_) => Ok(None),
             Self::Zip(bucket) => bucket.check_archive(),
+        }
+    }
+
+    /// As [`LzBucket::problems`]; none where there is no archive that is written.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn archive_problems(&self) -> FsResult<Vec<Problem>> {
+        match self {
+            Self::Lz(bucket) => bucket.problems(),
+            Self::Loopback(_) | Self::Zip(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// As [`LzBucket::trouble`].
+    pub fn trouble(&self) -> Option<String> {
+        match self {
+            Self::Lz(bucket) => bucket.trouble(),
+            Self::Loopback(_) | Self::Zip(_) => None,
+        }
+    }
+
+    /// As [`LzBucket::compact`].
+    ///
+    /// # Errors
+    /// As there; `EOPNOTSUPP` for the other kinds.
+    pub fn compact(&self) -> FsResult<Committed> {
+        match self {
+            Self::Lz(bucket) => bucket.compact(),
+            Self::Loopback(_) | Self::Zip(_) => {
+                Err(FsError::os("only an archive that is written can be compacted", Errno::OPNOTSUPP))
+            }
         }
     }
 
@@ -82,6 +122,19 @@ impl AnyBucket {
         match self {
             Self::Loopback(bucket) => bucket.put(path, mode, data),
             Self::Zip(_) => read_only(),
+            Self::Lz(bucket) => bucket.put(path, mode, data),
+        }
+    }
+
+    /// As [`Bucket::settle`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn settle(&self, path: &BucketPath) -> FsResult<Stored> {
+        match self {
+            Self::Loopback(bucket) => bucket.settle(path),
+            Self::Zip(_) => read_only(),
+            Self::Lz(bucket) => bucket.settle(path),
         }
     }
 
@@ -93,6 +146,7 @@ impl AnyBucket {
         match self {
             Self::Loopback(bucket) => bucket.remove(path),
             Self::Zip(_) => read_only(),
+            Self::Lz(bucket) => bucket.remove(path),
         }
     }
 
@@ -104,6 +158,7 @@ impl AnyBucket {
         match self {
             Self::Loopback(bucket) => bucket.accept(path),
             Self::Zip(_) => read_only(),
+            Self::Lz(bucket) => bucket.accept(path),
         }
     }
 
@@ -115,6 +170,7 @@ impl AnyBucket {
         match self {
             Self::Loopback(bucket) => bucket.make_dir(path, mode),
             Self::Zip(_) => read_only(),
+            Self::Lz(bucket) => bucket.make_dir(path, mode),
         }
     }
 
@@ -126,6 +182,7 @@ impl AnyBucket {
         match self {
             Self::Loopback(bucket) => bucket.remove_dir(path),
             Self::Zip(_) => read_only(),
+            Self::Lz(bucket) => bucket.remove_dir(path),
         }
     }
 
@@ -137,6 +194,7 @@ impl AnyBucket {
         match self {
             Self::Loopback(bucket) => bucket.rename(from, to),
             Self::Zip(_) => read_only(),
+            Self::Lz(bucket) => bucket.rename(from, to),
         }
     }
 
@@ -148,6 +206,7 @@ impl AnyBucket {
         match self {
             Self::Loopback(bucket) => bucket.list(path),
             Self::Zip(bucket) => bucket.list(path),
+            Self::Lz(bucket) => bucket.list(path),
         }
     }
 
@@ -159,6 +218,7 @@ impl AnyBucket {
         match self {
             Self::Loopback(bucket) => bucket.inspect(path),
             Self::Zip(bucket) => bucket.inspect(path),
+            Self::Lz(bucket) => bucket.inspect(path),
         }
     }
 
@@ -170,6 +230,7 @@ impl AnyBucket {
         match self {
             Self::Loopback(bucket) => bucket.open_file(path),
             Self::Zip(bucket) => bucket.open_file(path),
+            Self::Lz(bucket) => bucket.open_file(path),
         }
     }
 
@@ -181,6 +242,7 @@ impl AnyBucket {
         match self {
             Self::Loopback(bucket) => bucket.open_verified(path, size, expected),
             Self::Zip(bucket) => bucket.open_verified(path, size, expected),
+            Self::Lz(bucket) => bucket.open_verified(path, size, expected),
         }
     }
 
@@ -192,6 +254,7 @@ impl AnyBucket {
         match self {
             Self::Loopback(bucket) => bucket.check_content(path, expected),
             Self::Zip(bucket) => bucket.check_content(path, expected),
+            Self::Lz(bucket) => bucket.check_content(path, expected),
         }
     }
 
@@ -200,6 +263,7 @@ impl AnyBucket {
         match self {
             Self::Loopback(bucket) => bucket.is_pending(path),
             Self::Zip(_) => false,
+            Self::Lz(bucket) => bucket.is_pending(path),
         }
     }
 
@@ -211,6 +275,7 @@ impl AnyBucket {
         match self {
             Self::Loopback(bucket) => bucket.sync(),
             Self::Zip(bucket) => bucket.sync(),
+            Self::Lz(bucket) => bucket.sync(),
         }
     }
 
@@ -222,6 +287,7 @@ impl AnyBucket {
         match self {
             Self::Loopback(bucket) => bucket.drain(),
             Self::Zip(bucket) => bucket.drain(),
+            Self::Lz(bucket) => bucket.inner().drain(),
         }
     }
 
@@ -233,13 +299,16 @@ impl AnyBucket {
         match self {
             Self::Loopback(bucket) => bucket.persist(),
             Self::Zip(bucket) => bucket.persist(),
+            Self::Lz(bucket) => bucket.inner().persist(),
         }
     }
 
     /// As [`Bucket::retire`].
     pub fn retire(&self, number: u64) {
-        if let Self::Loopback(bucket) = self {
-            bucket.retire(number);
+        match self {
+            Self::Loopback(bucket) => bucket.retire(number),
+            Self::Lz(bucket) => bucket.inner().retire(number),
+            Self::Zip(_) => {}
         }
     }
 
@@ -248,6 +317,7 @@ impl AnyBucket {
         match self {
             Self::Loopback(bucket) => bucket.unsettled(),
             Self::Zip(bucket) => bucket.unsettled(),
+            Self::Lz(bucket) => bucket.inner().unsettled(),
         }
     }
 
@@ -259,6 +329,7 @@ impl AnyBucket {
         match self {
             Self::Loopback(bucket) => bucket.close(),
             Self::Zip(bucket) => bucket.close(),
+            Self::Lz(bucket) => bucket.close(),
         }
     }
 }

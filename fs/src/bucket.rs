@@ -116,6 +116,19 @@ impl Bucket {
         sink: Arc<dyn ChangeSink>,
         boot_id: &str,
     ) -> FsResult<(Arc<Self>, Recovery)> {
+        Self::open_prepared(options, sink, boot_id, &mut |_| Ok(()))
+    }
+
+    /// As [`Bucket::open_in_boot`]; `prepare` sees to the backing before it is compared with what is known of it.
+    ///
+    /// # Errors
+    /// As [`Bucket::open`]; what `prepare` answers.
+    pub(crate) fn open_prepared(
+        options: BucketOptions,
+        sink: Arc<dyn ChangeSink>,
+        boot_id: &str,
+        prepare: &mut dyn FnMut(&Arc<Recorder>) -> FsResult<()>,
+    ) -> FsResult<(Arc<Self>, Recovery)> {
         ignore_lease_signal();
         std::fs::create_dir_all(&options.state).map_err(|e| FsError::os(options.state.display().to_string(), e))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -134,6 +147,7 @@ impl Bucket {
             leases_sound,
         }));
         let exclusive = !options.adopted || options.exclusive;
+        prepare(&recorder)?;
         let recovery = recover::recover(&recorder, &found, &left)?;
         session.write(&recorder, false)?;
         let bucket = Arc::new(Self {

@@ -157,6 +157,15 @@ impl Outboards {
         }
     }
 
+    /// What is kept for `from` is of the file that is now `to`.
+    pub fn moved(&self, from: u64, to: u64) {
+        if let Err(error) = std::fs::rename(self.path(from), self.path(to))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(from, to, %error, "inner hashes not moved");
+        }
+    }
+
     /// The byte ranges (both ends inclusive) in which `file` differs from the content with root `expected`. Without kept
     /// hashes that is the whole file.
     ///

@@ -42,6 +42,7 @@ pub use change::{Cause, Change, ChangeSink, Content, Evidence, Hashes, Op, Put, 
 pub use error::FsError;
 pub use fuse::{Holder, Mount, MountOptions, Requests, Unanswered, UnmountError, clear_stale_mount};
 pub use import::ImportProgress;
+pub use lz::{LzBucket, LzFs};
 pub use memory::MemorySink;
 pub use path::{BucketPath, PathError};
 pub use recover::Recovery;

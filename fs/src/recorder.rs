@@ -21,8 +21,8 @@ use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 /// Shared by the operations and the settle workers of one bucket.
@@ -44,11 +44,29 @@ pub struct Recorder {
     pub durability: Durability,
     /// Whether a lease on this backing proves that nobody writes.
     pub leases_sound: bool,
+    /// What stands behind files and directories that do not hold all of their own.
+    pub(crate) behind: OnceLock<Behind>,
     /// The kernel's side, while mounted.
     pub(crate) kernel: RwLock<Option<Arc<dyn Kernel>>>,
     namespace: Mutex<()>,
     /// Every node with unreported content; keeps them and their parents alive.
     dirty: Mutex<HashMap<Id, Arc<Node>>>,
+}
+
+/// What a backing is asked that is itself made of something else, piece by piece.
+pub(crate) struct Behind {
+    /// Whether a directory does not have its names yet.
+    pub(crate) is_unread: Box<dyn Fn(Id) -> bool + Send + Sync>,
+    /// Give a file its content if it does not have it yet.
+    pub(crate) complete: Box<dyn Fn(&Arc<Node>) -> FsResult<()> + Send + Sync>,
+    /// These were reported, under the namespace lock.
+    pub(crate) reported: Box<dyn Fn(&[Op]) + Send + Sync>,
+}
+
+impl std::fmt::Debug for Behind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Behind").finish_non_exhaustive()
+    }
 }
 
 /// Proof that the caller holds the namespace lock: names do not move and numbers are given in order.
@@ -86,6 +104,7 @@ impl Recorder {
             writers: parts.writers,
             durability: parts.durability,
             leases_sound: parts.leases_sound,
+            behind: OnceLock::new(),
             kernel: RwLock::new(None),
             namespace: Mutex::new(()),
             dirty: Mutex::new(HashMap::new()),
@@ -95,6 +114,11 @@ impl Recorder {
     /// The kernel's side, while the bucket is mounted.
     pub(crate) fn kernel(&self) -> Option<Arc<dyn Kernel>> {
         self.kernel.read().clone()
+    }
+
+    /// Whether the names in the directory are still elsewhere: none of them is missing.
+    pub(crate) fn is_unread(&self, dir: Id) -> bool {
+        self.behind.get().is_some_and(|behind| (behind.is_unread)(dir))
     }
 
     /// Tell the kernel that the attributes of `node` changed by other ways than the mount.
@@ -303,6 +327,9 @@ impl Recorder {
         rows: Vec<Row>,
         intents: Vec<u64>,
     ) -> u64 {
+        if let Some(behind) = self.behind.get() {
+            (behind.reported)(&ops);
+        }
         let number = self.stream.emit(cause, ops, rows);
         self.intents.end_after(number, intents);
         number

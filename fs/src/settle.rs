@@ -112,6 +112,9 @@ impl Recorder {
     }
 
     fn settle_claimed(&self, node: &Arc<Node>, flag: &AtomicBool, in_close: bool) -> FsResult<Outcome> {
+        if let Some(behind) = self.behind.get() {
+            (behind.complete)(node)?;
+        }
         let began = Instant::now();
         // Opened for reading: the kernel takes read leases on nothing else.
         let file = node.open(OFlags::RDONLY | OFlags::NONBLOCK)?;

@@ -2,13 +2,14 @@
 
 use super::{mountpoint, trouble};
 use crate::error::{Error, Kind, Result};
-use crate::name::BucketKind;
+use crate::name::{BucketKind, BucketName};
 use crate::registry::{BucketConf, Registry};
 use crate::rest::wire;
 use crate::root::Root;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use wizefs_fs::ZipFs;
+use wizefs_fs::lz::Archive;
 
 /// Longest passphrase, in bytes.
 const PASSPHRASE_MAX: usize = 64 * 1024;
@@ -16,7 +17,7 @@ const PASSPHRASE_MAX: usize = 64 * 1024;
 /// The backing of a bucket to be made.
 ///
 /// # Errors
-/// [`Kind::Usage`] for an archive that is not named, [`Kind::Unsupported`] for kinds without a file system,
+/// [`Kind::Usage`] for an archive that is not named, [`Kind::Unsupported`] for one that cannot be written,
 /// [`Kind::FileMissing`], [`Kind::NotAFile`] and [`Kind::ConfigChange`] for what cannot be adopted, [`Kind::Archive`] and
 /// [`Kind::Passphrase`] for an archive that cannot be read.
 pub(super) fn of_new(
@@ -28,10 +29,12 @@ pub(super) fn of_new(
 ) -> Result<PathBuf> {
     let name = &request.origin;
     match (kind, &request.from) {
-        (BucketKind::Lz, _) => {
-            let text = format!("{name} would be of kind lz, which this version does not serve");
-            Err(Error::new(Kind::Unsupported, text).hint(format!("wizefs create {name} --kind loopback")))
+        (BucketKind::Lz, _) if request.passfile.is_some() => {
+            let text = "archives with encrypted members can only be read";
+            Err(Error::new(Kind::Unsupported, text).hint(format!("wizefs create {name} --kind zip --from ARCHIVE.zip")))
         }
+        (BucketKind::Lz, None) => Ok(state.join(archive_name(name))),
+        (BucketKind::Lz, Some(from)) => archive(from, None, root, registry),
         (BucketKind::Zip, None) => {
             let text = format!("{name} would be of kind zip, which is made from an archive");
             Err(Error::new(Kind::Usage, text).hint(format!("wizefs create {name} --kind zip --from ARCHIVE.zip")))
@@ -42,6 +45,27 @@ pub(super) fn of_new(
         }
         (BucketKind::Loopback, None) => Ok(state.join("data")),
         (BucketKind::Loopback, Some(from)) => folder(from, root, registry),
+    }
+}
+
+/// The file of an archive of its own.
+fn archive_name(name: &BucketName) -> String {
+    let suffix = if name.as_str().ends_with(".zip") { "" } else { ".zip" };
+    format!("{name}{suffix}")
+}
+
+/// Make what stands behind a new bucket that adopts nothing.
+///
+/// # Errors
+/// [`Kind::Root`].
+pub(super) fn make(kind: BucketKind, backing: &Path) -> Result<()> {
+    let cannot = |e: &std::io::Error| Error::io(Kind::Root, format!("cannot make {}", backing.display()), e);
+    match kind {
+        BucketKind::Loopback => std::fs::create_dir_all(backing).map_err(|e| cannot(&e)),
+        BucketKind::Zip => Ok(()),
+        // One that a crash left is as empty as a new one.
+        BucketKind::Lz if backing.is_file() => Ok(()),
+        BucketKind::Lz => Archive::create(backing).map_err(trouble::fs),
     }
 }
 

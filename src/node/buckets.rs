@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use wizefs_fs::{AnyBucket, Bucket, BucketOptions, Durability, ZipBucket, ZipOptions};
+use wizefs_fs::{AnyBucket, Bucket, BucketOptions, Durability, LzBucket, ZipBucket, ZipOptions};
 use wizefs_ledger::{BucketId, Draft, Label, Statement};
 
 /// Folders of deleted buckets, until they are gone.
@@ -124,9 +124,11 @@ impl Node {
         let kind = request.kind.unwrap_or_else(|| BucketKind::of_name(name));
         let state = self.registry.lock().state_dir(name);
         let backing = backing::of_new(request, kind, &state, &self.root, &self.registry.lock())?;
-        let folders = if kind == BucketKind::Zip { &state } else { &backing };
-        let made = std::fs::create_dir_all(&state).and_then(|()| std::fs::create_dir_all(folders));
-        made.map_err(|e| Error::io(Kind::Root, format!("cannot make the folders of {name}"), &e))?;
+        let made = std::fs::create_dir_all(&state);
+        made.map_err(|e| Error::io(Kind::Root, format!("cannot make the folder of {name}"), &e))?;
+        if request.from.is_none() {
+            backing::make(kind, &backing)?;
+        }
         let mut conf = BucketConf::new(name.clone(), kind, backing, request.from.is_some());
         conf.passfile.clone_from(&request.passfile);
         // Without the registry's lock: a full mempool waits for the sealer, which looks into the registry.
@@ -178,7 +180,7 @@ impl Node {
     pub(super) fn with_passfile(&self, conf: BucketConf, passfile: Option<&Path>) -> Result<BucketConf> {
         let Some(passfile) = passfile else { return Ok(conf) };
         if conf.kind()? != BucketKind::Zip {
-            let text = format!("{} is no archive: it has no encrypted members", conf.origin);
+            let text = format!("{} has no encrypted members: only zip buckets have", conf.origin);
             return Err(Error::new(Kind::Unsupported, text));
         }
         backing::passphrase(passfile)?;
@@ -253,8 +255,34 @@ impl Node {
         {
             problems.push(format!("the kernel shows no mount of ours at {}", place.display()));
         }
+        if let Some(bucket) = self.open.lock().get(name) {
+            problems.extend(bucket.fs.try_read().and_then(|fs| fs.trouble()));
+        }
         problems.extend(self.problem());
         Ok(wire::Checked { v: wire::V, ok: problems.is_empty(), bucket: status, backing: conf.originpath, problems })
+    }
+
+    /// Rewrite the archive of an lz bucket without holes.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] for the other kinds; [`Kind::NoSpace`], [`Kind::Archive`].
+    pub fn compact(&self, name: &BucketName) -> Result<wire::Compacted> {
+        let conf = self.registry.lock().bucket(name)?;
+        if conf.kind()? != BucketKind::Lz {
+            let text = format!("{name} is of kind {}: only lz buckets can be compacted", conf.kind()?.as_str());
+            return Err(Error::new(Kind::Unsupported, text));
+        }
+        let before = std::fs::metadata(&conf.originpath).map_or(0, |found| found.len());
+        let bucket = self.bucket(name)?;
+        let compacted = bucket.fs.read().compact().map_err(trouble::fs)?;
+        self.seal()?;
+        Ok(wire::Compacted {
+            v: wire::V,
+            bucket: name.clone(),
+            archive: conf.originpath,
+            bytes_before: before,
+            bytes: compacted.length,
+        })
     }
 
     /// The bucket, opened at the first need. Opening recovers what a crash left.
@@ -322,9 +350,15 @@ impl Node {
             read_only: promises.read_only,
             exclusive: promises.exclusive,
         };
-        let (fs, recovery) = Bucket::open(options, sink).map_err(trouble::fs)?;
+        let (fs, recovery) = if conf.kind()? == BucketKind::Lz {
+            let (bucket, recovery) = LzBucket::open(options, sink).map_err(trouble::fs)?;
+            (AnyBucket::Lz(bucket), recovery)
+        } else {
+            let (bucket, recovery) = Bucket::open(options, sink).map_err(trouble::fs)?;
+            (AnyBucket::Loopback(bucket), recovery)
+        };
         *recovered.lock() += recovery.recovered + recovery.foreign;
-        Ok(AnyBucket::Loopback(fs))
+        Ok(fs)
     }
 
     /// The open bucket with this id.
@@ -346,13 +380,16 @@ impl Node {
     }
 
     /// Wait for those who use the bucket, record what they did, and close it.
-    fn close_bucket(&self, name: &BucketName) -> Result<()> {
+    pub(super) fn close_bucket(&self, name: &BucketName) -> Result<()> {
         let _one_at_a_time = self.opening.lock();
         let Some(bucket) = self.open.lock().get(name).cloned() else { return Ok(()) };
         let fs = bucket.fs.write();
-        fs.close().map_err(trouble::fs)?;
-        self.open.lock().remove(name);
-        Ok(())
+        let closed = fs.close();
+        // What an archive could not take waits beside it, and is taken up when the bucket is opened again.
+        if closed.is_ok() || matches!(&*fs, AnyBucket::Lz(_)) {
+            self.open.lock().remove(name);
+        }
+        closed.map_err(trouble::fs)
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use wizefs_fs::{Mount, MountOptions, UnmountError, clear_stale_mount};
+use wizefs_fs::{AnyBucket, Mount, MountOptions, UnmountError, clear_stale_mount};
 
 /// Threads that answer the kernel, per mount: one more than processors, so that one may wait for a disk.
 fn threads() -> usize {
@@ -128,8 +128,11 @@ impl Node {
             });
         };
         let detached = self.take_away(&bucket, mounted, lazy)?;
-        let synced = bucket.fs.read().sync().map_err(trouble::fs);
+        let synced = bucket.fs.read().sync().map(drop).map_err(trouble::fs);
         let sealed = self.seal();
+        // The archive has everything: what stands beside it goes.
+        let is_lz = matches!(&*bucket.fs.read(), AnyBucket::Lz(_));
+        let synced = if is_lz && !detached { synced.and(self.close_bucket(name)) } else { synced };
         let node_ends = self.end_without_mounts();
         synced?;
         sealed?;

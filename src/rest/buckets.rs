@@ -41,6 +41,11 @@ pub(super) fn routes() -> Routes {
             about("Unmount, then settle and seal").query::<UnmountQuery>().reply::<wire::Unmounted>(),
         )
         .post("/v1/buckets/{bucket}/sync", sync_one, synced())
+        .post(
+            "/v1/buckets/{bucket}/compact",
+            compact,
+            about("Rewrite the archive of an lz bucket without holes").reply::<wire::Compacted>(),
+        )
         .post("/v1/sync", sync_all, synced())
 }
 
@@ -136,6 +141,13 @@ struct SyncQuery {
 async fn sync_one(State(node): State<Arc<Node>>, uri: Uri, Asked(query): Asked<SyncQuery>) -> Response {
     match bucket_at(&uri, 2) {
         Ok(name) => answer(move || node.sync(Some(&name), query.strict)).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn compact(State(node): State<Arc<Node>>, uri: Uri) -> Response {
+    match bucket_at(&uri, 2) {
+        Ok(name) => answer(move || node.compact(&name)).await,
         Err(error) => error.into_response(),
     }
 }

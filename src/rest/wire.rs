@@ -361,6 +361,22 @@ pub struct Synced {
     pub open_writers: Vec<String>,
 }
 
+/// `wizefs compact ORIGIN`.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Compacted {
+    /// [`V`].
+    pub v: u32,
+    /// Which bucket.
+    pub bucket: BucketName,
+    /// Its archive.
+    #[schema(value_type = String)]
+    pub archive: PathBuf,
+    /// Bytes of the archive before.
+    pub bytes_before: u64,
+    /// Bytes of the archive now.
+    pub bytes: u64,
+}
+
 /// `wizefs check ORIGIN`.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Checked {

@@ -162,11 +162,12 @@ fn a_deleted_bucket_is_gone_and_its_name_is_free() {
 }
 
 #[test]
-fn kinds_that_are_not_served_yet_are_refused() {
+fn the_name_or_the_user_decides_the_kind() {
     let root = TestRoot::new();
-    for line in ["create a.zip", "create a --kind lz"] {
-        assert_eq!(root.run(&format!("{line} --json")).expect(9).error().1, "unsupported");
-    }
-    root.run("create a.zip --kind loopback").expect(0);
-    root.run("create image.jpg").expect(0);
+    let kind = |line: &str| root.run(&format!("{line} --json")).expect(0).json()["kind"].as_str().unwrap().to_owned();
+    assert_eq!(kind("create a.zip"), "lz");
+    assert_eq!(kind("create a --kind lz"), "lz");
+    assert_eq!(kind("create b.zip --kind loopback"), "loopback");
+    assert_eq!(kind("create image.jpg"), "loopback");
+    assert!(root.path("buckets/a.zip/a.zip").is_file() && root.path("buckets/a/a.zip").is_file());
 }

@@ -23,6 +23,7 @@ mod kills;
 mod listing;
 mod load;
 mod locks;
+mod lz;
 mod monitor;
 mod mount;
 mod openapi;

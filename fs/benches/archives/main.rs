@@ -2,10 +2,12 @@
 //! mount-zip take part where they are installed, `zip` and `unzip` must be. Every figure is the median of the runs.
 //!
 //! `WIZEFS_BENCH_MEMBERS` (default 1000,100000,1000000) are the sizes of the archives walked, `WIZEFS_BENCH_MIB` (default
-//! 1024) is the size of the member read.
+//! 1024) is the size of the member read and of the file written, `WIZEFS_BENCH_FILES` (default 10000) how many files are copied in and
+//! renamed, `WIZEFS_BENCH_ADD_MIB` (default 1024,10240) are the sizes of the archives that a file is added to.
 
 mod archives;
 mod mounts;
+mod writes;
 
 use mounts::{Contender, Mounted};
 use std::error::Error;
@@ -26,10 +28,10 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().collect();
-    if let [_, serve, archive, mountpoint] = &args[..]
-        && serve == mounts::SERVE
+    if let [_, how, backing, mountpoint] = &args[..]
+        && how.starts_with("--serve-")
     {
-        return mounts::serve(archive.as_ref(), mountpoint.as_ref());
+        return mounts::serve(how, backing.as_ref(), mountpoint.as_ref());
     }
     let dir = tempfile::Builder::new().prefix("wizefs-bench-").tempdir()?;
     let contenders = mounts::contenders();
@@ -55,7 +57,7 @@ fn main() -> Result<()> {
         }
         std::fs::remove_file(&archive)?;
     }
-    Ok(())
+    writes::all(dir.path())
 }
 
 fn setting(name: &str, default: &str) -> String {

@@ -5,10 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use wizefs_fs::{AnyBucket, MemorySink, MountOptions, ZipBucket, ZipOptions};
+use wizefs_fs::{
+    AnyBucket, Bucket, BucketOptions, Durability, LzBucket, MemorySink, MountOptions, ZipBucket, ZipOptions,
+};
 
-/// The argument with which this program mounts instead of measuring.
+/// The arguments with which this program mounts instead of measuring: an archive to read, one to write, a directory.
 pub(crate) const SERVE: &str = "--serve-archive";
+pub(crate) const SERVE_LZ: &str = "--serve-lz";
+pub(crate) const SERVE_LOOPBACK: &str = "--serve-loopback";
 /// The longest that a mount may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -35,13 +39,50 @@ pub(crate) fn contenders() -> Vec<Contender> {
     found
 }
 
-/// Mount until it is unmounted.
-pub(crate) fn serve(archive: &Path, mountpoint: &Path) -> Result<()> {
-    let options = ZipOptions { archive: archive.to_owned(), state: std::env::temp_dir(), passphrase: None };
-    let bucket = ZipBucket::open(options, Arc::new(MemorySink::default()))?;
-    let options = MountOptions { name: "bench".into(), allow_other: false, read_only: true, threads: 3 };
-    AnyBucket::Zip(bucket).mount(mountpoint, options)?.wait();
-    Ok(())
+/// This program, and the other one that writes archives, where it is installed.
+pub(crate) fn writers() -> Vec<Contender> {
+    let mut found = contenders();
+    found.retain(|contender| contender.name != "mount-zip");
+    for contender in &mut found {
+        contender.args = if contender.name == "wizefs" { &[SERVE_LZ] } else { &["-f"] };
+    }
+    found
+}
+
+/// This program with a directory behind the mount.
+pub(crate) fn loopback() -> Result<Contender> {
+    Ok(Contender { name: "wizefs loopback", command: std::env::current_exe()?, args: &[SERVE_LOOPBACK] })
+}
+
+/// A bucket that is written.
+pub(crate) fn writable(how: &str, backing: &Path, state: &Path) -> Result<AnyBucket> {
+    let options = BucketOptions {
+        backing: backing.to_owned(),
+        state: state.to_owned(),
+        adopted: false,
+        exclusive: true,
+        read_only: false,
+        durability: Durability::Relaxed,
+    };
+    let sink = Arc::new(MemorySink::default());
+    Ok(match how {
+        SERVE_LZ => AnyBucket::Lz(LzBucket::open(options, sink)?.0),
+        _ => AnyBucket::Loopback(Bucket::open(options, sink)?.0),
+    })
+}
+
+/// Mount until it is unmounted, and end in order.
+pub(crate) fn serve(how: &str, backing: &Path, mountpoint: &Path) -> Result<()> {
+    let state = tempfile::tempdir()?;
+    let bucket = if how == SERVE {
+        let options = ZipOptions { archive: backing.to_owned(), state: std::env::temp_dir(), passphrase: None };
+        AnyBucket::Zip(ZipBucket::open(options, Arc::new(MemorySink::default()))?)
+    } else {
+        writable(how, backing, state.path())?
+    };
+    let options = MountOptions { name: "bench".into(), allow_other: false, read_only: how == SERVE, threads: 3 };
+    bucket.mount(mountpoint, options)?.wait();
+    Ok(bucket.close()?)
 }
 
 /// A mount of one of them.
@@ -76,6 +117,13 @@ impl Mounted {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
         let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kib << 10)
+    }
+
+    /// Bytes it has had written to the disk.
+    pub(crate) fn written(&self) -> Result<u64> {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", self.child.id()))?;
+        let line = io.lines().find_map(|line| line.strip_prefix("write_bytes:")).ok_or("no write_bytes")?;
+        Ok(line.trim().parse()?)
     }
 
     pub(crate) fn end(mut self) -> Result<()> {

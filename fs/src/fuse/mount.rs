@@ -139,7 +139,12 @@ fn start(bucket: &AnyBucket, watch: Watch, mountpoint: &Path, options: &MountOpt
         mounted(Watched { inner: adapter, watch }, mountpoint, options).map_err(|e| FsError::os(what(), e))?;
     let serve = || {
         // Decided before the first file is opened.
-        if let AnyBucket::Loopback(bucket) = bucket {
+        let inner = match bucket {
+            AnyBucket::Loopback(bucket) => Some(bucket),
+            AnyBucket::Lz(bucket) => Some(bucket.inner()),
+            AnyBucket::Zip(_) => None,
+        };
+        if let Some(bucket) = inner {
             let through = passthrough::is_possible(&session, &*bucket.recorder().inodes.root().fd()?)?;
             // Where a lease does not see mappings, only writes that we see ourselves can be told from rest.
             bucket.vfs().pass_through(through && bucket.recorder().leases_sound);

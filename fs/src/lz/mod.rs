@@ -1,10 +1,27 @@
 //! The third kind: a zip archive that is written, LZFS (Loopback Zipped).
 //!
 //! The archive is a checkpoint: at every moment, also after a kill or a power cut, a whole zip that every program opens.
-//! [`archive`] is what reads and rewrites it, without knowing of mounts.
+//! [`archive`] is what reads and rewrites it, without knowing of mounts. Programs work in a directory tree beside it, the
+//! stage, which an ordinary bucket serves and records; what they did there goes into the archive in the background.
 
 pub mod archive;
+mod bucket;
+mod commit;
+mod draft;
+mod fill;
+mod fs;
+mod import;
+mod left;
+mod mark;
+mod patch;
+mod plan;
+mod repair;
+mod stage;
+mod touched;
+mod view;
 
 pub use archive::{
     Archive, Committed, Edit, Edits, MemberId, MemberInfo, NewMember, Pin, Policy, Problem, Source, Strategy,
 };
+pub use bucket::LzBucket;
+pub use fs::LzFs;

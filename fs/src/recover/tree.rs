@@ -92,6 +92,9 @@ impl Differences {
         dirs: &mut Vec<Arc<Node>>,
         lost_dirs: &mut Vec<Id>,
     ) -> FsResult<()> {
+        if recorder.is_unread(dir.id) {
+            return Ok(());
+        }
         // What hangs on a directory that is itself not reported is not on the ledger either.
         let reported = dir.id == Id::ROOT || recorder.inode_row(dir.id)?.is_some();
         let rows = if reported { table::names_in(recorder.stream.sink(), dir.id)? } else { Vec::new() };

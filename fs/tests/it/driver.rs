@@ -7,9 +7,9 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use wizefs_fs::loopback::LoopbackFs;
-use wizefs_fs::vfs::{Attr, Caller, Fh, Ino, Opened, ReadFs, SetAttr, Vfs};
-use wizefs_fs::{Bucket, BucketOptions, Change, Durability, MemorySink, Op};
+use wizefs_fs::lz::Archive;
+use wizefs_fs::vfs::{Attr, Caller, Fh, Ino, Opened, SetAttr, Vfs};
+use wizefs_fs::{AnyBucket, Bucket, BucketOptions, Change, Durability, LzBucket, MemorySink, Op};
 
 /// The caller of every operation.
 pub(crate) fn me() -> Caller {
@@ -32,10 +32,14 @@ pub(crate) struct Lost {
     pub(crate) unsealed: bool,
 }
 
-pub(crate) struct Driver {
-    pub(crate) bucket: Arc<Bucket>,
+/// A bucket of kind loopback.
+pub(crate) type Driver = Driven<false>;
+
+/// A bucket on a directory, or on an archive (`LZ`).
+pub(crate) struct Driven<const LZ: bool> {
+    pub(crate) bucket: AnyBucket,
     pub(crate) sink: Arc<MemorySink>,
-    vfs: Arc<LoopbackFs>,
+    vfs: Arc<dyn Vfs>,
     folder: Arc<tempfile::TempDir>,
     state: PathBuf,
     durability: Durability,
@@ -44,14 +48,21 @@ pub(crate) struct Driver {
     pub(crate) held: RefCell<Vec<Fh>>,
 }
 
-impl Driver {
+impl<const LZ: bool> Driven<LZ> {
+    /// Whether the kind has hard links.
+    pub(crate) const LINKS: bool = !LZ;
+
     pub(crate) fn new() -> Self {
         Self::with(Durability::Relaxed)
     }
 
     pub(crate) fn with(durability: Durability) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
-        std::fs::create_dir(folder.path().join("backing")).unwrap();
+        if LZ {
+            Archive::create(&folder.path().join("backing")).unwrap();
+        } else {
+            std::fs::create_dir(folder.path().join("backing")).unwrap();
+        }
         let state = folder.path().join("state");
         Self::open(folder, state, Arc::default(), durability, "boot")
     }
@@ -71,9 +82,15 @@ impl Driver {
             read_only: false,
             durability,
         };
-        let (bucket, _) = Bucket::open_in_boot(options, sink.clone(), boot).unwrap();
+        let (bucket, vfs): (AnyBucket, Arc<dyn Vfs>) = if LZ {
+            let (bucket, _) = LzBucket::open_in_boot(options, sink.clone(), boot).unwrap();
+            (AnyBucket::Lz(bucket.clone()), bucket.vfs())
+        } else {
+            let (bucket, _) = Bucket::open_in_boot(options, sink.clone(), boot).unwrap();
+            (AnyBucket::Loopback(bucket.clone()), bucket.vfs())
+        };
         let held = RefCell::default();
-        let driver = Self { vfs: bucket.vfs(), bucket, sink, folder, state, durability, boot: boot.to_owned(), held };
+        let driver = Self { vfs, bucket, sink, folder, state, durability, boot: boot.to_owned(), held };
         driver.intents_reach_the_disk();
         driver
     }
@@ -96,13 +113,32 @@ impl Driver {
         }
         // The threads of the dead bucket must not go on reporting into the sink of the living one.
         self.sink.set_problem(Some(wizefs_fs::SinkError::Broken("killed".into())));
+        if let AnyBucket::Lz(bucket) = &self.bucket {
+            bucket.abandon();
+        }
         let (folder, durability) = (self.folder.clone(), self.durability);
         drop(self);
         Self::open(folder, state, sink, durability, boot)
     }
 
+    /// The same backing after the node ended in order and was started again.
+    pub(crate) fn reopen(self) -> Self {
+        self.let_all_go();
+        self.sync();
+        self.seal();
+        self.bucket.close().unwrap();
+        self.sink.seal();
+        let (folder, state, durability) = (self.folder.clone(), self.state.clone(), self.durability);
+        let sink = Arc::new(self.sink.after_kill());
+        let boot = self.boot.clone();
+        drop(self);
+        assert!(!LZ || !folder.path().join("backing.lzfs").exists(), "the archive has everything");
+        Self::open(folder, state, sink, durability, &boot)
+    }
+
     pub(crate) fn backing(&self, path: &str) -> PathBuf {
-        self.folder.path().join("backing").join(path)
+        let tree = if LZ { "backing.lzfs/tree" } else { "backing" };
+        self.folder.path().join(tree).join(path)
     }
 
     fn lookup(&self, path: &str) -> Result<Attr, Errno> {
@@ -296,12 +332,13 @@ impl Driver {
     pub(crate) fn assert_told_is_there(&self) {
         self.sync();
         let told = Fold::of(&self.sink.changes());
-        let there = Fold::of_tree(&self.backing(""));
+        let there =
+            if LZ { Fold::of_archive(&self.folder.path().join("backing")) } else { Fold::of_tree(&self.backing("")) };
         assert_eq!(told, there, "changes: {:#?}", self.told());
     }
 }
 
-impl Drop for Driver {
+impl<const LZ: bool> Drop for Driven<LZ> {
     fn drop(&mut self) {
         // Its threads end; what it could not report is the test's affair.
         let _ignored = self.bucket.close();

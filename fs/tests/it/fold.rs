@@ -1,10 +1,12 @@
 //! The state a stream of changes leads to, to compare with the state a tree is in.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use wizefs_fs::{Cause, Change, Content, Op};
+use std::sync::Arc;
+use wizefs_fs::{BucketPath, Cause, Change, Content, FoundKind, MemorySink, Op, ZipBucket, ZipOptions};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Node {
@@ -96,6 +98,35 @@ impl Fold {
     pub(crate) fn of_tree(root: &Path) -> Self {
         let mut fold = Self::default();
         fold.walk(root, b"");
+        fold
+    }
+
+    /// What a reader of archives finds, told of nothing else.
+    pub(crate) fn of_archive(archive: &Path) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let options = ZipOptions { archive: archive.to_owned(), state: state.path().to_owned(), passphrase: None };
+        let bucket = ZipBucket::open(options, Arc::<MemorySink>::default()).unwrap();
+        let mut fold = Self::default();
+        let mut dirs = vec![BucketPath::ROOT];
+        while let Some(dir) = dirs.pop() {
+            for found in bucket.list(&dir).unwrap() {
+                let node = match found.kind {
+                    FoundKind::Directory => Node::Directory(found.mode),
+                    FoundKind::Symlink => Node::Symlink(found.target.unwrap()),
+                    _ => {
+                        let mut content = Vec::new();
+                        bucket.open_file(&found.path).unwrap().read_to_end(&mut content).unwrap();
+                        let blake3 = Some(*blake3::hash(&content).as_bytes());
+                        Node::File { blake3, size: content.len() as u64, mode: found.mode }
+                    }
+                };
+                fold.0.insert(found.path.as_bytes().to_vec(), node);
+                if found.kind == FoundKind::Directory {
+                    dirs.push(found.path);
+                }
+            }
+        }
+        bucket.close().unwrap();
         fold
     }
 

@@ -7,6 +7,7 @@ mod crash;
 mod driver;
 mod fold;
 mod hostile;
+mod lz;
 mod model;
 mod names;
 mod promises;

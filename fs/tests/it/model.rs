@@ -1,6 +1,6 @@
 //! Random operations, with barriers and crashes between them: in the end the fold of what was told is what is there.
 
-use crate::driver::{Done, Driver, Lost};
+use super::driver::{Done, Driver, Lost};
 use proptest::prelude::*;
 use rustix::fs::RenameFlags;
 
@@ -36,6 +36,8 @@ enum Step {
     Sync,
     HoldBack,
     Kill,
+    /// Ended in order and begun again.
+    Reopen,
     PowerCut {
         intents: bool,
         unsealed: bool,
@@ -74,6 +76,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Sync),
         1 => Just(Step::HoldBack),
         2 => Just(Step::Kill),
+        2 => Just(Step::Reopen),
         1 => any::<(bool, bool)>().prop_map(|(intents, unsealed)| Step::PowerCut { intents, unsealed }),
     ]
 }
@@ -130,6 +133,10 @@ fn run(driver: Driver, step: &Step, boots: &mut u32) -> Driver {
         Step::HoldBack => {
             driver.sink.hold_back(true);
             Ok(())
+        }
+        Step::Reopen => {
+            driver.sink.hold_back(false);
+            return driver.reopen();
         }
         Step::Kill => return driver.crash(&format!("boot {boots}"), Lost::default()),
         Step::PowerCut { intents, unsealed } => {

@@ -1,6 +1,6 @@
 //! What each operation reports, and in which order.
 
-use crate::driver::{Driver, tamper};
+use super::driver::{Driver, tamper};
 use rustix::fs::RenameFlags;
 
 /// Run `script`, then compare what was told with `expect` and with what is there.
@@ -93,6 +93,9 @@ fn exchange_is_one_change() {
 
 #[test]
 fn names_of_one_inode_are_put_together() {
+    if !Driver::LINKS {
+        return;
+    }
     check(
         |d| {
             d.write("a", b"1").unwrap();
@@ -110,6 +113,9 @@ fn names_of_one_inode_are_put_together() {
 
 #[test]
 fn renaming_one_name_of_an_inode_over_another_changes_nothing() {
+    if !Driver::LINKS {
+        return;
+    }
     check(
         |d| {
             d.write("a", b"1").unwrap();
@@ -206,10 +212,14 @@ fn our_own_metadata_changes_are_not_taken_for_foreign_ones() {
     driver.write("a", b"1").unwrap();
     driver.mkdir("d").unwrap();
     driver.sync();
-    driver.link("a", "b").unwrap();
+    if Driver::LINKS {
+        driver.link("a", "b").unwrap();
+    }
     driver.chmod("a", 0o640).unwrap();
     driver.mv("a", "d/a").unwrap();
-    driver.unlink("b").unwrap();
+    if Driver::LINKS {
+        driver.unlink("b").unwrap();
+    }
     driver.append("d/a", b"2").unwrap();
     driver.assert_told_is_there();
     assert_eq!(driver.told().last().unwrap(), "put d/a");

@@ -1,6 +1,6 @@
 //! What `close`, `fsync` and the barrier promise.
 
-use crate::driver::Driver;
+use super::driver::Driver;
 use wizefs_fs::{BucketPath, Durability, Evidence, Op, SinkError};
 
 #[test]

@@ -1,0 +1,121 @@
+//! Bringing the archive up to date with the stage: in the background, and when somebody asks.
+
+use super::archive::{Archive, Committed};
+use super::draft::Draft;
+use super::plan::Plan;
+use super::stage::Stage;
+use super::touched::Paths;
+use crate::error::{FsError, FsResult};
+use rustix::io::Errno;
+use std::sync::Arc;
+
+/// A file that is written while it is packed makes a commit fail; then it is tried again, without that file.
+const TRIES: usize = 5;
+
+impl Stage {
+    /// Bring the archive up to date with everything that was reported. What is not at rest is left as the archive has it.
+    ///
+    /// # Errors
+    /// `ENOSPC` and whatever else writing the archive answers: the stage keeps what is not in the archive. [`FsError::Archive`]
+    /// when another program changed the archive; then nothing can be changed any more.
+    pub(super) fn commit(&self) -> FsResult<()> {
+        if let Some(why) = self.trouble() {
+            return Err(FsError::Archive(why));
+        }
+        let _one_at_a_time = self.committing.lock();
+        let mut tries = 0;
+        loop {
+            let (draft, paths) = self.draft()?;
+            if draft.edits.0.is_empty() {
+                let Draft { waiting, left, .. } = draft;
+                self.touched.give_back(waiting, false);
+                self.touched.give_back(left, false);
+                return Ok(());
+            }
+            let is_all = draft.left.is_empty();
+            match self.write(|archive| archive.commit(&draft.edits)) {
+                Ok(committed) => {
+                    tracing::debug!(edits = draft.edits.0.len(), ?committed.strategy, bytes = committed.bytes_written, "archive");
+                    self.touched.give_back(draft.waiting.clone(), false);
+                    self.touched.give_back(draft.left.clone(), false);
+                    draft.done(&mut self.view.lock(), self, &committed.ids);
+                    tries = 0;
+                    if is_all {
+                        return Ok(());
+                    }
+                }
+                Err(error) => {
+                    draft.undo(&mut self.view.lock(), self);
+                    tries += 1;
+                    let is_final = matches!(error, FsError::Archive(_)) || error.errno() == Errno::NOSPC;
+                    if matches!(error, FsError::Archive(_)) {
+                        self.give_up(error.to_string());
+                    }
+                    if is_final || tries >= TRIES {
+                        self.touched.give_back(paths, true);
+                        return Err(error);
+                    }
+                    tracing::debug!(%error, "the archive is tried again");
+                    self.touched.give_back(paths, false);
+                }
+            }
+        }
+    }
+
+    /// Write the archive, unless somebody else has.
+    fn write(&self, act: impl FnOnce(&Archive) -> FsResult<Committed>) -> FsResult<Committed> {
+        if !self.is_as_left()? {
+            let path = self.archive.path().display();
+            return Err(FsError::Archive(format!("{path} was changed by another program while it was open")));
+        }
+        self.note_writing()?;
+        let committed = act(&self.archive);
+        // After a failure too, which has changed nothing.
+        self.note_left()?;
+        committed
+    }
+
+    /// Rewrite the archive without holes.
+    ///
+    /// # Errors
+    /// As [`Stage::commit`].
+    pub(super) fn compact(&self) -> FsResult<Committed> {
+        let _one_at_a_time = self.committing.lock();
+        self.write(Archive::compact)
+    }
+
+    /// What is to be done, with the paths that were looked at for it.
+    fn draft(&self) -> FsResult<(Draft, Paths)> {
+        let recorder = self.recorder()?;
+        // Whatever was moved until now is noted, and nothing moves.
+        let _moving = self.moving.write();
+        let _names = recorder.lock_names();
+        let paths = self.touched.take();
+        let drafted = Plan::new(self, recorder, &mut self.view.lock()).make(&paths);
+        match drafted {
+            Ok(draft) => Ok((draft, paths)),
+            Err(error) => {
+                self.touched.give_back(paths, true);
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether the archive has everything that is in the stage.
+    pub(super) fn is_committed(&self) -> bool {
+        self.touched.is_empty() && self.trouble().is_none()
+    }
+
+    /// The thread that brings the archive up to date in the background, until the end.
+    pub(super) fn follow(self: &Arc<Self>) {
+        crate::stream::yield_to_programs();
+        while self.touched.wait() {
+            if let Err(error) = self.commit() {
+                tracing::warn!(archive = %self.archive.path().display(), %error, "not brought up to date");
+                if self.trouble().is_some() {
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What the stage notes at its files and directories, so that a crash leaves no doubt what they stand for: extended attributes
+//! that programs in the mount do not see.
+
+use crate::error::{FsError, FsResult};
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+use std::os::fd::AsFd;
+
+/// Of a file whose content is in the archive alone: [`Hollow`].
+const HOLLOW: &str = "user.wizefs.hollow";
+/// Of a directory that stands for one of the archive: [`Listed`].
+const LISTED: &str = "user.wizefs.listed";
+
+/// A file whose content is in the archive alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hollow {
+    /// The member.
+    pub(super) member: u64,
+    /// CRC-32 of its content: another program may have put something else in its place.
+    pub(super) crc: u32,
+    /// The inode that the table knew it by before, 0 for none.
+    pub(super) was: u64,
+}
+
+/// A directory of the archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Listed {
+    /// A member below it, and how many levels up from there the directory is: where to find what is in it.
+    pub(super) anchor: (u64, u32),
+    /// The inode that the table knew it by before, 0 for none.
+    pub(super) was: u64,
+    /// What is in it is in the stage too.
+    pub(super) whole: bool,
+}
+
+fn numbers<const N: usize>(bytes: &[u8]) -> Option<[u64; N]> {
+    let mut found = [0; N];
+    let (words, rest) = bytes.as_chunks::<8>();
+    if words.len() != N || !rest.is_empty() {
+        return None;
+    }
+    for (number, word) in found.iter_mut().zip(words) {
+        *number = u64::from_le_bytes(*word);
+    }
+    Some(found)
+}
+
+fn bytes(numbers: &[u64]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+}
+
+fn read(fd: impl AsFd, name: &str) -> FsResult<Option<Vec<u8>>> {
+    let mut value = [0; 64];
+    match rustix::fs::fgetxattr(fd, name, &mut value) {
+        Ok(length) => Ok(Some(value[..length].to_vec())),
+        Err(Errno::NODATA) => Ok(None),
+        Err(errno) => Err(FsError::os("read what the stage notes", errno)),
+    }
+}
+
+fn write(fd: impl AsFd, name: &str, value: &[u64]) -> FsResult<()> {
+    let written = rustix::fs::fsetxattr(fd, name, &bytes(value), XattrFlags::empty());
+    written.map_err(|errno| match errno {
+        Errno::OPNOTSUPP => {
+            FsError::os("the disk of the archive has no extended attributes, which its stage needs", errno)
+        }
+        errno => FsError::os("note in the stage", errno),
+    })
+}
+
+impl Hollow {
+    /// What is noted at an open file.
+    pub(super) fn of(fd: impl AsFd) -> FsResult<Option<Self>> {
+        let value = read(fd, HOLLOW)?;
+        Ok(value.and_then(|value| numbers(&value)).map(|[member, crc, was]| Self { member, crc: crc as u32, was }))
+    }
+
+    /// Note it at an open file.
+    pub(super) fn set(self, fd: impl AsFd) -> FsResult<()> {
+        write(fd, HOLLOW, &[self.member, u64::from(self.crc), self.was])
+    }
+
+    /// Take the note away: the file has its content now.
+    pub(super) fn clear(fd: impl AsFd) -> FsResult<()> {
+        match rustix::fs::fremovexattr(fd, HOLLOW) {
+            Ok(()) | Err(Errno::NODATA) => Ok(()),
+            Err(errno) => Err(FsError::os("note in the stage", errno)),
+        }
+    }
+}
+
+impl Listed {
+    /// What is noted at an open directory.
+    pub(super) fn of(fd: impl AsFd) -> FsResult<Option<Self>> {
+        let value = read(fd, LISTED)?;
+        Ok(value.and_then(|value| numbers(&value)).map(|[member, up, was, whole]| Self {
+            anchor: (member, u32::try_from(up).unwrap_or(u32::MAX)),
+            was,
+            whole: whole != 0,
+        }))
+    }
+
+    /// Note it at an open directory.
+    pub(super) fn set(self, fd: impl AsFd) -> FsResult<()> {
+        write(fd, LISTED, &[self.anchor.0, u64::from(self.anchor.1), self.was, u64::from(self.whole)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    #[test]
+    fn what_is_noted_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::create(dir.path().join("f")).unwrap();
+        assert_eq!(Hollow::of(&file).unwrap(), None);
+        let hollow = Hollow { member: u64::MAX, crc: u32::MAX, was: 3 };
+        hollow.set(&file).unwrap();
+        assert_eq!(Hollow::of(&file).unwrap(), Some(hollow));
+        Hollow::clear(&file).unwrap();
+        Hollow::clear(&file).unwrap();
+        assert_eq!(Hollow::of(&file).unwrap(), None);
+        let dir = File::open(dir.path()).unwrap();
+        let listed = Listed { anchor: (5, 2), was: 9, whole: true };
+        listed.set(&dir).unwrap();
+        assert_eq!(Listed::of(&dir).unwrap(), Some(listed));
+    }
+}

@@ -1,0 +1,331 @@
+//! The stage: a directory tree beside the archive in which programs work, as in a loopback bucket.
+//!
+//! What of the archive nobody has looked at is not in it. A directory is filled, when it is first looked into, with what stands
+//! for its members: files of their size without content ("hollow"), which are read from the archive, and get their content
+//! when they are first written. The tree is the truth while it exists; the archive follows, and when it has everything the
+//! tree goes.
+
+use super::archive::{Archive, MemberId};
+use super::left;
+use super::patch::{self, Filling};
+use super::touched::Touched;
+use super::view::{Number, View};
+use crate::error::{FsError, FsResult};
+use crate::inode::Node;
+use crate::recorder::Recorder;
+use crate::stat::{Id, Kind, Stat};
+use parking_lot::{Mutex, RwLock};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// The tree in the folder of the stage.
+const TREE: &str = "tree";
+
+/// A file whose content is in the archive alone. Locked for writing while that changes.
+#[derive(Debug)]
+pub(super) struct HollowFile {
+    /// The content.
+    pub(super) member: MemberId,
+    /// It has its content now: what is in the archive is out of date.
+    pub(super) is_full: RwLock<bool>,
+    /// Its content is on its way into the stage.
+    pub(super) filling: Mutex<Option<Arc<Filling>>>,
+}
+
+/// What the inodes of the stage are.
+#[derive(Debug, Default)]
+pub(super) struct Inodes {
+    /// Files without content.
+    pub(super) hollow: HashMap<Id, Arc<HollowFile>>,
+    /// Directories that are not filled, and the inode that the table knows them by.
+    pub(super) unread: HashMap<Id, (Number, Id)>,
+    /// The nodes of the view that files and directories stand for.
+    pub(super) nodes: HashMap<Id, Number>,
+    /// Files that are a member with some parts replaced.
+    pub(super) patched: HashMap<Id, Arc<Filling>>,
+    /// Handles of a file that the kernel asks us about, while it could do without: all handles must go one way.
+    pub(super) asking: HashMap<Id, usize>,
+}
+
+/// An archive and the stage beside it.
+pub(super) struct Stage {
+    /// The archive.
+    pub(super) archive: Archive,
+    /// What is in it.
+    pub(super) view: Mutex<View>,
+    /// What may have to be done to it.
+    pub(super) touched: Arc<Touched>,
+    pub(super) inodes: Mutex<Inodes>,
+    /// Directories that are not filled: almost always none is asked for.
+    unread: AtomicUsize,
+    /// One directory is filled at a time.
+    pub(super) filling: Mutex<()>,
+    /// Held while something is moved that the ledger may not know, until that is noted.
+    pub(super) moving: RwLock<()>,
+    /// One commit at a time.
+    pub(super) committing: Mutex<()>,
+    pub(super) recorder: OnceLock<Arc<Recorder>>,
+    /// What the stage has come to grief at; nothing can be changed any more.
+    trouble: RwLock<Option<String>>,
+    /// The owner of what is in the archive: that of the archive.
+    pub(super) owner: (u32, u32),
+    folder: PathBuf,
+    /// Locked while the stage is in use.
+    _lock: File,
+    /// It was there already: its session did not end in order.
+    pub(super) is_left: bool,
+    /// Another program has written the archive since that session.
+    pub(super) is_theirs: bool,
+    closed: AtomicBool,
+}
+
+impl std::fmt::Debug for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stage").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// The folder of the stage of an archive.
+pub(super) fn folder_of(archive: &Path) -> PathBuf {
+    let mut name = archive.file_name().map_or_else(OsString::new, OsString::from);
+    name.push(".lzfs");
+    archive.with_file_name(name)
+}
+
+fn cannot(what: &str, path: &Path, error: std::io::Error) -> FsError {
+    FsError::os(format!("{what} {}", path.display()), error)
+}
+
+impl Stage {
+    /// Open the archive at `path` and the stage beside it, which is made when it is not there.
+    ///
+    /// # Errors
+    /// [`FsError::Busy`] when another process uses it; [`FsError::Archive`]; what making the folders answers.
+    pub(super) fn open(path: &Path) -> FsResult<Self> {
+        let found = std::fs::metadata(path).map_err(|e| cannot("open", path, e))?;
+        let owner = (found.uid(), found.gid());
+        let folder = folder_of(path);
+        std::fs::create_dir_all(&folder).map_err(|e| cannot("make", &folder, e))?;
+        let lock = File::open(&folder).map_err(|e| cannot("open", &folder, e))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(FsError::Busy(format!("{} is in use by another node", path.display())));
+            }
+            Err(errno) => return Err(FsError::os(format!("lock {}", folder.display()), errno)),
+        }
+        // Whoever may not read the archive must not read its stage either.
+        let mode = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(&folder, mode).map_err(|e| cannot("make", &folder, e))?;
+        let opened = Archive::open(path).and_then(|archive| Ok((View::of(&archive)?, archive)));
+        let (view, archive) = opened.inspect_err(|_| {
+            // Nothing of ours stays beside what is no archive of ours.
+            if let Err(error) = std::fs::remove_dir(&folder) {
+                tracing::debug!(%error, "a folder beside the archive stays");
+            }
+        })?;
+        let tree = folder.join(TREE);
+        let is_left = tree.is_dir();
+        let is_theirs = is_left && !left::is_ours(&folder, path)?;
+        if !is_left {
+            std::fs::create_dir(&tree).map_err(|e| cannot("make", &tree, e))?;
+            let mode = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(&tree, mode).map_err(|e| cannot("make", &tree, e))?;
+            if rustix::process::geteuid().is_root() {
+                std::os::unix::fs::chown(&tree, Some(owner.0), Some(owner.1)).map_err(|e| cannot("make", &tree, e))?;
+            }
+        }
+        Ok(Self {
+            archive,
+            view: Mutex::new(view),
+            touched: Arc::default(),
+            inodes: Mutex::default(),
+            unread: AtomicUsize::new(0),
+            filling: Mutex::new(()),
+            moving: RwLock::new(()),
+            committing: Mutex::new(()),
+            recorder: OnceLock::new(),
+            trouble: RwLock::new(None),
+            owner,
+            folder,
+            _lock: lock,
+            is_theirs,
+            is_left,
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// The archive is about to be written by us, durably noted: whatever it is when nothing else is noted, it is ours.
+    ///
+    /// # Errors
+    /// What writing the note answers.
+    pub(super) fn note_writing(&self) -> FsResult<()> {
+        left::note(&self.folder, None)
+    }
+
+    /// Whether nobody else has written the archive.
+    ///
+    /// # Errors
+    /// What reading the note answers.
+    pub(super) fn is_as_left(&self) -> FsResult<bool> {
+        left::is_ours(&self.folder, self.archive.path())
+    }
+
+    /// The archive is as we left it.
+    ///
+    /// # Errors
+    /// What writing the note answers.
+    pub(super) fn note_left(&self) -> FsResult<()> {
+        left::note(&self.folder, Some(self.archive.path()))
+    }
+
+    /// The note of what was written in a file.
+    pub(super) fn note_of(&self, inode: u64) -> PathBuf {
+        patch::note_of(&self.folder, inode)
+    }
+
+    /// The tree, the backing of the bucket.
+    pub(super) fn tree(&self) -> PathBuf {
+        self.folder.join(TREE)
+    }
+
+    /// Take the stage away: the archive has everything.
+    ///
+    /// # Errors
+    /// What removing answers; what is left is looked at when the bucket is opened again.
+    pub(super) fn remove(&self) -> FsResult<()> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        // Renamed first: half a tree must not be taken for what programs left.
+        let (tree, done) = (self.tree(), self.folder.join("done"));
+        match std::fs::remove_dir_all(&done) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(cannot("remove", &done, e)),
+            _ => {}
+        }
+        left::remove(&self.folder)?;
+        for entry in std::fs::read_dir(&self.folder).map_err(|e| cannot("read", &self.folder, e))?.flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(patch::NOTES) {
+                patch::remove(&entry.path());
+            }
+        }
+        std::fs::rename(&tree, &done).map_err(|e| cannot("remove", &tree, e))?;
+        std::fs::remove_dir_all(&done).map_err(|e| cannot("remove", &done, e))?;
+        match std::fs::remove_dir(&self.folder) {
+            Err(e) if e.kind() != std::io::ErrorKind::DirectoryNotEmpty => Err(cannot("remove", &self.folder, e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What operations share to be recorded.
+    ///
+    /// # Errors
+    /// The bucket is not open yet.
+    pub(super) fn recorder(&self) -> FsResult<&Arc<Recorder>> {
+        self.recorder.get().ok_or_else(|| FsError::Busy("the bucket is being opened".into()))
+    }
+
+    /// Why nothing can be changed, if so.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.read().clone()
+    }
+
+    /// From now on nothing can be changed.
+    pub(super) fn give_up(&self, why: String) {
+        let mut trouble = self.trouble.write();
+        if trouble.is_none() {
+            tracing::error!(archive = %self.archive.path().display(), %why, "the archive takes no changes any more");
+            *trouble = Some(why);
+        }
+    }
+
+    /// Before a change.
+    ///
+    /// # Errors
+    /// `EROFS` when nothing can be changed.
+    pub(super) fn admit(&self) -> FsResult<()> {
+        match &*self.trouble.read() {
+            Some(why) => Err(FsError::os(why.clone(), Errno::ROFS)),
+            None => Ok(()),
+        }
+    }
+
+    /// The file of a node whose content is in the archive alone.
+    pub(super) fn hollow(&self, node: &Node) -> Option<Arc<HollowFile>> {
+        if node.kind != Kind::File {
+            return None;
+        }
+        self.inodes.lock().hollow.get(&node.id).cloned()
+    }
+
+    /// Whether the directory `id` is not filled.
+    pub(super) fn is_unread(&self, id: Id) -> bool {
+        self.unread.load(Ordering::Acquire) > 0 && self.inodes.lock().unread.contains_key(&id)
+    }
+
+    /// The directory `id` stands for the node `number` and is not filled; the table knows it as `was`.
+    pub(super) fn set_unread(&self, id: Id, number: Number, was: Id) {
+        let mut inodes = self.inodes.lock();
+        inodes.unread.insert(id, (number, was));
+        self.unread.store(inodes.unread.len(), Ordering::Release);
+    }
+
+    /// The directory `id` is filled.
+    pub(super) fn set_read(&self, id: Id) {
+        let mut inodes = self.inodes.lock();
+        inodes.unread.remove(&id);
+        self.unread.store(inodes.unread.len(), Ordering::Release);
+    }
+
+    /// The file `id` has no content of its own.
+    pub(super) fn set_hollow(&self, id: Id, member: MemberId) {
+        let hollow = HollowFile { member, is_full: RwLock::new(false), filling: Mutex::new(None) };
+        self.inodes.lock().hollow.insert(id, Arc::new(hollow));
+    }
+
+    /// The top of the tree.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub(super) fn open_tree(&self) -> FsResult<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let tree = self.tree();
+        rustix::fs::open(&tree, flags, Mode::empty()).map_err(|e| FsError::os(tree.display().to_string(), e))
+    }
+
+    /// Times or owner of `node` are not what they were, which nothing reports.
+    pub(super) fn touch(&self, node: &Arc<Node>) {
+        let Ok(recorder) = self.recorder() else { return };
+        for name in node.names() {
+            if let Ok(path) = recorder.path(&name.parent, &name.name) {
+                self.touched.note(path, false, 0);
+            }
+        }
+    }
+
+    /// What is at `name` in `dir` is not what it was, with all below it.
+    pub(super) fn touch_name(&self, dir: &Arc<Node>, name: &OsStr) {
+        if let Ok(path) = self.recorder().and_then(|recorder| recorder.path(dir, name)) {
+            self.touched.note(path, true, 0);
+        }
+    }
+
+    /// As the kernel shows it to programs: a hollow file has the blocks that its content would have.
+    pub(super) fn shown(&self, id: Id, mut stat: Stat) -> Stat {
+        if stat.kind == Kind::File
+            && stat.blocks < stat.size.div_ceil(512)
+            && self.inodes.lock().hollow.contains_key(&id)
+        {
+            stat.blocks = stat.size.div_ceil(512);
+        }
+        stat
+    }
+}
