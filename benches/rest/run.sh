@@ -51,7 +51,7 @@ median() { sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 
 # requests/s p50 p99 of a URL at so many connections
 hit() {
-    wrk -t2 -c"$2" -d"${seconds}s" --latency "$1" | awk '
+    wrk -t"$(($2 < 2 ? 1 : 2))" -c"$2" -d"${seconds}s" --latency "$1" | awk '
         /50%/ { p50 = $2 } /99%/ { p99 = $2 } /Requests\/sec/ { rate = $2 } /Non-2xx/ { bad = " (failures: " $NF ")" }
         END { print rate, p50, p99 bad }'
 }

@@ -45,11 +45,7 @@ pub(super) fn routes() -> Routes {
             put_file,
             about("Store the file in a form").upload("multipart/form-data").reply::<Success>(),
         )
-        .post(
-            "/buckets/{bucket}/put",
-            put,
-            about("Store a text").limit(PUT_LIMIT).body::<Data<TextFile>>().reply::<Success>(),
-        )
+        .post("/buckets/{bucket}/put", put, about("Store a text").limit(PUT_LIMIT).body::<TextPut>().reply::<Success>())
         .get("/buckets/{bucket}/files/{*path}", fetch, files::about_content("A file, checked against the ledger"))
         .delete("/buckets/{bucket}/files/{*path}", remove_file, about("Remove a file").reply::<Success>())
 }
@@ -136,6 +132,11 @@ struct Failure {
 }
 
 #[derive(Deserialize, ToSchema)]
+struct TextPut {
+    data: TextFile,
+}
+
+#[derive(Deserialize, ToSchema)]
 struct TextFile {
     name: String,
     content: String,
@@ -179,7 +180,7 @@ async fn put(Extract(node): Extract<Arc<Node>>, uri: Uri, request: axum::extract
     let sent = Sent::of(request).await;
     let put = blocking(move || {
         let name = bucket_at(&uri, 1)?;
-        let Data { data: TextFile { name: file, content } } = sent.json()?;
+        let TextPut { data: TextFile { name: file, content } } = sent.json()?;
         node.put(&name, &bucket_path(file.as_bytes())?, MODE, &mut content.as_bytes())?;
         Ok((name, file))
     });
