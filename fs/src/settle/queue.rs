@@ -31,14 +31,21 @@ pub struct Queue {
     ended: Condvar,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    since: Instant,
+    /// Until when it rests, if it is in `later`.
+    due: Option<Instant>,
+}
+
 #[derive(Debug, Default)]
 struct QueueState {
     ready: VecDeque<Arc<Node>>,
     later: BTreeMap<(Instant, u64), Arc<Node>>,
     /// When something was last put there.
     last_push: Option<Instant>,
-    /// Inodes in either, so that each waits once, and until when those in `later` rest.
-    waiting: HashMap<u64, Option<Instant>>,
+    /// Inodes in either, so that each waits once.
+    waiting: HashMap<u64, Waiting>,
     jobs_ended: u64,
     stopping: bool,
 }
@@ -63,11 +70,14 @@ impl Queue {
 
     fn push_ready(&self, node: &Arc<Node>) {
         let mut state = self.state.lock();
-        match state.waiting.insert(node.id.0, None) {
-            Some(None) => return,
-            Some(Some(due)) => drop(state.later.remove(&(due, node.id.0))),
+        let waits = state.waiting.get(&node.id.0).copied();
+        match waits {
+            Some(Waiting { due: None, .. }) => return,
+            Some(Waiting { due: Some(due), .. }) => drop(state.later.remove(&(due, node.id.0))),
             None => {}
         }
+        let since = waits.map_or_else(Instant::now, |waits| waits.since);
+        state.waiting.insert(node.id.0, Waiting { since, due: None });
         state.ready.push_back(node.clone());
         self.work.notify_one();
     }
@@ -77,23 +87,25 @@ impl Queue {
         state.push_later(node, Instant::now() + pause, &self.work);
     }
 
-    /// The next node, or `None` when stopping.
-    pub(super) fn pop(&self) -> Option<Arc<Node>> {
+    /// The next node and since when it waits, or `None` when stopping.
+    pub(super) fn pop(&self) -> Option<(Arc<Node>, Instant)> {
         let mut state = self.state.lock();
         loop {
             if state.stopping {
                 return None;
             }
-            if let Some(node) = state.ready.pop_front() {
-                state.waiting.remove(&node.id.0);
-                return Some(node);
-            }
             let now = Instant::now();
+            if let Some(node) = state.ready.pop_front() {
+                let since = state.waiting.remove(&node.id.0).map_or(now, |waits| waits.since);
+                return Some((node, since));
+            }
             match state.next_turn(now) {
                 Some(turn) if turn <= now => {
                     let due = state.later.first_entry().filter(|first| first.key().0 <= now);
                     let Some(node) = due.map(|first| first.remove()) else { continue };
-                    state.waiting.insert(node.id.0, None);
+                    if let Some(waits) = state.waiting.get_mut(&node.id.0) {
+                        waits.due = None;
+                    }
                     state.ready.push_back(node);
                 }
                 Some(turn) => {
@@ -143,7 +155,7 @@ impl QueueState {
         if self.waiting.contains_key(&node.id.0) {
             return;
         }
-        self.waiting.insert(node.id.0, Some(due));
+        self.waiting.insert(node.id.0, Waiting { since: Instant::now(), due: Some(due) });
         // A worker that already waits for an earlier one need not be woken for this.
         let first = self.later.first_key_value().is_none_or(|((earliest, _), _)| due < *earliest);
         self.later.insert((due, node.id.0), node.clone());
