@@ -82,7 +82,7 @@ impl Node {
     pub(crate) fn start(root: &Path) -> Result<Node> {
         let mut node = Node { root: root.to_owned(), pid: 0, stopped: true };
         node.wizefs(&["create", BUCKET])?;
-        node.wizefs(&["mount", BUCKET, "--listen", "off"])?;
+        node.wizefs(&["mount", BUCKET, "--listen", "off", "--grpc-listen", "off"])?;
         node.stopped = false;
         let status: serde_json::Value = serde_json::from_str(&node.wizefs(&["status", "--json"])?)?;
         node.pid = status["node"]["pid"].as_u64().ok_or("the status names no process")?;
