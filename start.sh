@@ -3,6 +3,7 @@
 #   ./start.sh          builds, creates and mounts the bucket `docs`, says where it is
 #   ./start.sh test     every check there is, as CI runs them
 #   ./start.sh soak     an hour of load, fsx and kills, and the largest sizes of other tests; WIZEFS_SOAK_MINUTES says how long
+#   ./start.sh deb      builds the Debian package, and says where it is
 #   ./start.sh docker   builds the container and runs the node in it
 # May be run again at any time. Installs what is missing through apt when it may, and says what is missing when not.
 set -euo pipefail
@@ -50,6 +51,7 @@ missing_packages() {
     # pjdfstest is linked with it.
     [ -e /usr/include/sys/acl.h ] || echo libacl1-dev
     has findmnt || echo util-linux
+    python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
 }
 
 install_missing() {
@@ -85,7 +87,7 @@ build() {
 }
 
 # A value of `wizefs status --json`, which is one line without spaces between its marks.
-status_field() { "$wizefs" status --json | sed -n "s/.*\"$1\":\"\\([^\"]*\\)\".*/\\1/p"; }
+status_field() { "$wizefs" status --json "${@:2}" | sed -n "s/.*\"$1\":\"\\([^\"]*\\)\".*/\\1/p"; }
 
 answers() {
     local host="${1%:*}" port="${1##*:}" line
@@ -101,12 +103,13 @@ up() {
     find_rust
     [ -r /dev/fuse ] && [ -w /dev/fuse ] || die "/dev/fuse is missing or closed to $(id -un): modprobe fuse, or in a container --device /dev/fuse"
     build
-    local root folder rest
+    local root folder rest grpc
     root="${WIZEFS_ROOT:-$HOME/.local/share/wize/fs}"
     folder="$root/mnt/docs"
     [ -e "$root/buckets/docs/wizefs.conf" ] || "$wizefs" create docs --quiet
     mountpoint -q "$folder" 2>/dev/null || "$wizefs" mount docs --quiet
     rest=$(status_field rest)
+    grpc=$(status_field grpc)
     say ""
     say "folder   $folder"
     if [ -n "$rest" ] && answers "$rest"; then
@@ -114,6 +117,7 @@ up() {
     else
         say "REST     off"
     fi
+    say "gRPC     ${grpc:-off}"
     say "program  $wizefs"
     say ""
     say "try:     cp README.md $folder/"
@@ -174,6 +178,27 @@ install_schemathesis() {
     fi
 }
 
+# Clients of others for what the node serves, in an environment of their own. The versions are fixed.
+install_clients() {
+    local python="$CARGO_TARGET_DIR/tools/python"
+    "$python/bin/python3" -c 'import grpc_reflection' 2>/dev/null && return 0
+    # Debian has the module venv in a package of its own; a Python that lacks it makes no environment.
+    rm -rf "$python"
+    if ! { python3 -m venv "$python" || /usr/bin/python3 -m venv "$python"; } 2>/dev/null; then
+        say "SKIPPED: no Python with venv (apt-get install python3-venv)"
+        rm -rf "$python"
+    elif ! "$python/bin/pip" install -q --disable-pip-version-check \
+        grpcio==1.85.3 grpcio-reflection==1.85.1 grpcio-health-checking==1.85.1 protobuf==7.36.2; then
+        say "SKIPPED: grpcio cannot be had from PyPI"
+        rm -rf "$python"
+    fi
+}
+
+# src/grpc holds what proto/ makes, so that nobody who builds needs the compiler.
+check_generated() {
+    cargo run -q --locked --manifest-path proto/Cargo.toml --target-dir "$CARGO_TARGET_DIR/tools/proto" -- --check
+}
+
 check_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps; }
 
 check_dependencies() {
@@ -198,7 +223,10 @@ run_examples() {
         cargo run -q --release --locked --example ledger_only &&
         cargo run -q --release --locked --example mount_and_record &&
         "$wizefs" --root "$dir" create docs && "$wizefs" --root "$dir" put README.md docs &&
-        cargo run -q --release --locked --example read_the_log -- "$dir" docs
+        cargo run -q --release --locked --example read_the_log -- "$dir" docs &&
+        "$wizefs" --root "$dir" node --listen off --grpc-listen 127.0.0.1:0 &&
+        cargo run -q --release --locked --example grpc_client -- "http://$(status_field grpc --root "$dir")" &&
+        "$wizefs" --root "$dir" stop
     } || status=1
     rm -rf "$dir"
     return $status
@@ -217,6 +245,8 @@ run_tests() {
     step "clippy" cargo clippy --release --locked --workspace --all-targets -- -D warnings
     step "documentation" check_docs
     step "suites of others" install_suites
+    step "clients of others" install_clients
+    step "code made from proto/wizefs.proto" check_generated
     step "tests" cargo test --release --locked --workspace --no-fail-fast
     step "build" cargo build --release --locked
     step "examples" run_examples
@@ -246,15 +276,30 @@ run_soak() {
     cargo test --release --locked --test it -- --nocapture soak suites listing
 }
 
+build_deb() {
+    install_missing build
+    find_rust
+    build
+    has dpkg-shlibdeps || die "dpkg-shlibdeps is missing; as root: apt-get install -y dpkg-dev"
+    say "package  $(packaging/deb.sh "$wizefs" "$CARGO_TARGET_DIR")"
+}
+
 docker_up() {
     has docker || die "docker is missing; on Debian, as root: apt-get install -y docker.io"
     docker info >/dev/null 2>&1 || die "the docker daemon does not answer: is it running, and may $(id -un) use it?"
-    docker build -t wizefs .
-    docker rm -f wizefs >/dev/null 2>&1 || true
-    # A mount needs the device and the right to mount; the services listen inside the container only.
-    docker run -d --name wizefs --init --device /dev/fuse --cap-add SYS_ADMIN --security-opt apparmor=unconfined \
-        -v wizefs:/wizefs wizefs
-    say "the node runs in the container wizefs, its root is the volume wizefs; try:"
+    export WIZEFS_DATA="${WIZEFS_DATA:-/var/lib/wizefs-docker}"
+    mkdir -p "$WIZEFS_DATA"
+    if docker compose version >/dev/null 2>&1; then
+        docker compose up --build --detach
+    else
+        # The same as compose.yaml.
+        docker build -t wizefs .
+        docker rm -f wizefs >/dev/null 2>&1 || true
+        docker run -d --name wizefs --init --network host --device /dev/fuse --cap-add SYS_ADMIN \
+            --security-opt apparmor=unconfined --restart unless-stopped --stop-timeout 60 \
+            --mount "type=bind,source=$WIZEFS_DATA,target=/wizefs,bind-propagation=rshared" wizefs
+    fi
+    say "the node runs in the container wizefs: REST on 127.0.0.1:13000, gRPC on 127.0.0.1:10000, root folder $WIZEFS_DATA; try:"
     say "  docker exec wizefs wizefs status"
     say "  docker exec wizefs wizefs create docs --mount"
     say "  docker exec wizefs wizefs log"
@@ -264,6 +309,7 @@ case "${1:-up}" in
 up) up ;;
 test) run_tests ;;
 soak) run_soak ;;
+deb) build_deb ;;
 docker) docker_up ;;
-*) sed -n '2,7s/^# \{0,1\}//p' start.sh; exit 2 ;;
+*) sed -n '2,8s/^# \{0,1\}//p' start.sh; exit 2 ;;
 esac

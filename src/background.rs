@@ -6,6 +6,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::rest::wire::ErrorBody;
 use crate::root::Root;
+use crate::{supervisor, trace};
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
@@ -75,6 +76,7 @@ impl Reporter {
     /// Work goes on; the parent keeps waiting.
     pub fn phase(&self, text: &str) {
         tracing::info!("{text}");
+        supervisor::phase(text);
         if let Listener::Pipe(pipe, last) = &mut *self.0.listener.lock() {
             text.clone_into(last);
             say(pipe, &Word::Phase(text.to_owned()));
@@ -83,6 +85,7 @@ impl Reporter {
 
     /// The node serves; `value` is what the command prints.
     pub fn ready(&self, value: Value) {
+        supervisor::ready();
         match self.end() {
             Listener::Pipe(mut pipe, _) => say(&mut pipe, &Word::Ready(value)),
             Listener::Here(ready) => ready(value),
@@ -162,10 +165,10 @@ pub fn start(root: &Root, slow: &dyn Fn(&str), node: impl FnOnce(Reporter) -> u8
         daemonize::Outcome::Child(child) => {
             drop(reader);
             let reporter = Reporter::background(writer, STILL);
-            let code = match child {
-                Ok(_) => node(reporter),
-                Err(e) => {
-                    let error = failed("cannot go to the background", &e);
+            let ready = child.map_err(|e| failed("cannot go to the background", &e));
+            let code = match ready.and_then(|_| trace::to_file(&root.log_file())) {
+                Ok(()) => node(reporter),
+                Err(error) => {
                     reporter.failed(&error);
                     error.kind.exit()
                 }

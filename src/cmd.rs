@@ -90,7 +90,9 @@ pub fn run(context: &Context, command: &Command) -> Result<u8> {
         Err(e) if e.kind == Kind::Stopping && !command.reads_stdin() => {
             if RootLock::wait_until_free(&Root::new(&context.config()?.root))? {
                 let mut again = std::process::Command::new("/proc/self/exe");
-                again.args(std::env::args_os().skip(1));
+                let mut given = std::env::args_os();
+                // The name decides, too: `mount.wizefs` takes other arguments.
+                again.arg0(given.next().unwrap_or("wizefs".into())).args(given);
                 return Err(Error::io(Kind::Failed, "cannot start over", &again.exec()));
             }
             Err(e)

@@ -1,8 +1,8 @@
 //! Flags, environment and `<root>/node.conf` become one checked [`Config`].
 //!
 //! A flag beats its `WIZEFS_*` variable, which beats the file. The file is optional JSON:
-//! `{"listen": "127.0.0.1:13000", "grpc-listen": "off", "chain-listen": "off", "stamp-bits": 16, "token-file": "/path", "tls": true,
-//! "names": ["node.example"], "insecure": false}`; the stamp is for a chain that is yet to be made.
+//! `{"listen": "127.0.0.1:13000", "grpc-listen": "127.0.0.1:10000", "chain-listen": "off", "stamp-bits": 16,
+//! "token-file": "/path", "tls": true, "names": ["node.example"], "insecure": false}`; the stamp is for a chain that is yet to be made.
 
 use crate::error::{Error, Kind, Result};
 use serde::Deserialize;
@@ -15,6 +15,9 @@ use wizefs_ledger::{DEFAULT_STAMP_BITS, MAX_STAMP_BITS};
 
 /// Where the REST service listens unless told otherwise (the predecessor's port).
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:13000";
+
+/// Where gRPC listens unless told otherwise (the predecessor's port).
+pub const DEFAULT_GRPC_LISTEN: &str = "127.0.0.1:10000";
 
 /// A listening address, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +63,7 @@ pub struct ListenArgs {
     /// Where REST listens: ADDRESS:PORT, port 0 for any free one, or off [default: 127.0.0.1:13000]
     #[arg(long, value_name = "ADDR", env = "WIZEFS_LISTEN", hide_env = true)]
     pub listen: Option<Listen>,
-    /// Where gRPC listens; only off until this version serves it
+    /// Where gRPC listens: ADDRESS:PORT, port 0 for any free one, or off [default: 127.0.0.1:10000]
     #[arg(long, value_name = "ADDR", env = "WIZEFS_GRPC_LISTEN", hide_env = true)]
     pub grpc_listen: Option<Listen>,
     /// Where the chain routes listen of their own too: ADDRESS:PORT, or off [default: off]
@@ -121,6 +124,8 @@ pub struct Config {
     pub root: PathBuf,
     /// REST on TCP.
     pub listen: Listen,
+    /// gRPC on TCP.
+    pub grpc_listen: Listen,
     /// The chain routes alone on TCP.
     pub chain_listen: Listen,
     /// Leading zero bits of every block's hash, for a chain that is yet to be made.
@@ -137,8 +142,7 @@ impl Config {
     /// Check the root and the addresses together.
     ///
     /// # Errors
-    /// [`Kind::Usage`] without a root, [`Kind::ConfigOpen`] or [`Kind::ConfigParse`] for a bad `node.conf`,
-    /// [`Kind::Failed`] for services this version does not have.
+    /// [`Kind::Usage`] without a root, [`Kind::ConfigOpen`] or [`Kind::ConfigParse`] for a bad `node.conf`.
     pub fn load(root: Option<&Path>, flags: &ListenArgs) -> Result<Config> {
         let root = resolve_root(root, std::env::var_os("HOME").map(PathBuf::from))?;
         let file = read_file(&root.join("node.conf"))?;
@@ -148,18 +152,12 @@ impl Config {
         };
         let grpc = match flags.grpc_listen {
             Some(listen) => listen,
-            None => from_file(&root, file.grpc_listen.as_deref(), "off")?,
+            None => from_file(&root, file.grpc_listen.as_deref(), DEFAULT_GRPC_LISTEN)?,
         };
         let chain = match flags.chain_listen {
             Some(listen) => listen,
             None => from_file(&root, file.chain_listen.as_deref(), "off")?,
         };
-        for (service, flag, wanted) in [("gRPC", "--grpc-listen", grpc)] {
-            if wanted != Listen::Off {
-                let text = format!("this version has no {service} service to listen on {wanted}");
-                return Err(Error::new(Kind::Failed, text).hint(format!("leave {flag} out")));
-            }
-        }
         let stamp_bits = file.stamp_bits.unwrap_or(DEFAULT_STAMP_BITS);
         if stamp_bits > MAX_STAMP_BITS {
             let text = format!("{}: stamp-bits is at most {MAX_STAMP_BITS}", root.join("node.conf").display());
@@ -172,7 +170,7 @@ impl Config {
             permit(listen, token_file.is_some(), tls, insecure)?;
         }
         let names = flags.names.iter().chain(&file.names).cloned().collect();
-        Ok(Config { root, listen, chain_listen: chain, stamp_bits, token_file, tls, names })
+        Ok(Config { root, listen, grpc_listen: grpc, chain_listen: chain, stamp_bits, token_file, tls, names })
     }
 }
 
@@ -289,8 +287,9 @@ mod tests {
             std::fs::write(dir.path().join("node.conf"), odd).unwrap();
             assert_eq!(load(&ListenArgs::default()).unwrap_err().kind, Kind::ConfigParse, "{odd}");
         }
-        let flags = ListenArgs { grpc_listen: Some("127.0.0.1:0".parse().unwrap()), ..ListenArgs::default() };
         std::fs::remove_file(dir.path().join("node.conf")).unwrap();
-        assert_eq!(load(&flags).unwrap_err().kind, Kind::Failed);
+        assert_eq!(load(&ListenArgs::default()).unwrap().grpc_listen.to_string(), DEFAULT_GRPC_LISTEN);
+        let flags = ListenArgs { grpc_listen: Some(Listen::Off), ..ListenArgs::default() };
+        assert_eq!(load(&flags).unwrap().grpc_listen, Listen::Off);
     }
 }

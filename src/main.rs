@@ -3,11 +3,13 @@
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use clap_complete::CompleteEnv;
+use std::ffi::OsString;
 use std::process::ExitCode;
 use wizefs::cli::{Cli, Command};
 use wizefs::cmd::completions::VARIABLE;
 use wizefs::cmd::{self, Context};
 use wizefs::error::{Error, Kind};
+use wizefs::fstab;
 use wizefs::terminal::Terminal;
 
 /// The C library gives each thread a heap of its own and seldom gives any of it back; a node has a dozen threads. Measured:
@@ -24,10 +26,33 @@ fn main() -> ExitCode {
     #[cfg(target_env = "gnu")]
     share_heaps();
     CompleteEnv::with_factory(Cli::command).var(VARIABLE).complete();
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return usage(&error),
-    };
+    let program = std::env::args_os().next();
+    if fstab::is_helper(program.as_deref()) {
+        return mount_helper();
+    }
+    match Cli::try_parse() {
+        Ok(cli) => ExitCode::from(run(cli)),
+        Err(error) => usage(&error),
+    }
+}
+
+/// As mount(8) wants it: its arguments, and its exit codes.
+fn mount_helper() -> ExitCode {
+    let parsed = fstab::arguments(std::env::args_os().skip(1)).and_then(|arguments| {
+        let program = OsString::from("wizefs");
+        Cli::try_parse_from(std::iter::once(program).chain(arguments)).map_err(|e| e.to_string())
+    });
+    match parsed {
+        Ok(cli) => ExitCode::from(if run(cli) == 0 { 0 } else { fstab::EXIT_FAILED }),
+        Err(text) => {
+            eprintln!("mount.wizefs: {}", text.trim_end());
+            ExitCode::from(fstab::EXIT_USAGE)
+        }
+    }
+}
+
+/// Run a command line and return its exit code.
+fn run(cli: Cli) -> u8 {
     match cli.global.color {
         clap::ColorChoice::Auto => {}
         clap::ColorChoice::Always => anstream::ColorChoice::Always.write_global(),
@@ -37,13 +62,13 @@ fn main() -> ExitCode {
     let out = Terminal::new(cli.global.json, cli.global.quiet);
     let context = Context { global: cli.global, out };
     match cmd::run(&context, &cli.command) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(error) => {
             // A reader that has seen enough (`| head`) is no failure to talk about.
             if error.kind != Kind::Signal(13) {
                 out.error(&error);
             }
-            ExitCode::from(error.kind.exit())
+            error.kind.exit()
         }
     }
 }
@@ -81,13 +106,11 @@ fn usage(error: &clap::Error) -> ExitCode {
 /// Commands are silent unless asked; the background node tells what an operator should know. `WIZEFS_TRACE` takes a filter.
 fn trace(cli: &Cli) {
     let default = match (cli.global.debug, cli.command.may_go_to_the_background()) {
-        (true, _) => "debug,hyper_util=info,hyper=info",
+        (true, _) => "debug,hyper_util=info,hyper=info,h2=info",
         (false, true) => "info",
         (false, false) if matches!(cli.command, Command::Mount(_) | Command::Node(_)) => "warn",
         // Of a command that is its own node, the failed request is the failure that it prints.
         (false, false) => "warn,wizefs::rest=error",
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("WIZEFS_TRACE")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    wizefs::trace::start(default);
 }

@@ -24,6 +24,7 @@ pub use search::SearchQuery;
 
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::metrics::Counters;
 use crate::name::BucketName;
 use crate::registry::Registry;
 use crate::rest::wire;
@@ -69,8 +70,11 @@ pub struct Node {
     /// Transfers that wait for a signature.
     prepared: coins::Prepared,
     rest: Mutex<Option<SocketAddr>>,
+    grpc: Mutex<Option<SocketAddr>>,
     chain: Mutex<Option<SocketAddr>>,
     fingerprint: Mutex<Option<String>>,
+    /// What metrics tell besides the state.
+    pub counters: Counters,
     since: SystemTime,
     stop: watch::Sender<bool>,
     /// Declared last: everything above is closed before the next node may open it.
@@ -117,8 +121,10 @@ impl Node {
             detached: Mutex::new(Vec::new()),
             prepared: coins::Prepared::default(),
             rest: Mutex::new(None),
+            grpc: Mutex::new(None),
             chain: Mutex::new(None),
             fingerprint: Mutex::new(None),
+            counters: Counters::default(),
             since: SystemTime::now(),
             stop: watch::Sender::new(false),
             _lock: lock,
@@ -146,6 +152,11 @@ impl Node {
     /// Tell where REST listens.
     pub fn set_rest(&self, address: SocketAddr) {
         *self.rest.lock() = Some(address);
+    }
+
+    /// Tell where gRPC listens.
+    pub fn set_grpc(&self, address: SocketAddr) {
+        *self.grpc.lock() = Some(address);
     }
 
     /// Tell where the chain routes listen of their own.
@@ -215,7 +226,7 @@ impl Node {
                 pid: running.then(std::process::id),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 rest: self.rest_address(),
-                grpc: None,
+                grpc: self.grpc.lock().map(|address| address.to_string()),
                 chain: self.chain.lock().map(|address| address.to_string()),
                 tls: self.fingerprint.lock().clone(),
                 since: running.then(|| jiff::Timestamp::try_from(self.since).unwrap_or_default().to_string()),

@@ -2,10 +2,10 @@
 //!
 //! Handlers only translate: wire types in, a blocking call of the node on a worker thread, wire types out.
 
-mod body;
+pub(crate) mod body;
 mod buckets;
 mod chain;
-mod content;
+pub(crate) mod content;
 mod dav;
 mod described;
 mod events;
@@ -15,6 +15,7 @@ mod history;
 mod legacy;
 pub(crate) mod logged;
 mod multipart;
+mod operation;
 mod proofs;
 mod ranges;
 pub mod stream;
@@ -40,10 +41,9 @@ const JSON_LIMIT: usize = 2 << 20;
 /// All routes, described.
 fn routes() -> Routes {
     Routes::new()
-        .get("/healthz", healthz, about("Whether the process answers").media("text/plain"))
-        .get("/readyz", readyz, about("Whether it takes writes").media("text/plain"))
         .get("/openapi.json", openapi, about("This document").reply::<serde_json::Value>())
         .post("/v1/stop", stop, about("End the node").reply::<wire::Stopping>())
+        .merge(operation::routes())
         .merge(described::failures())
         .merge(buckets::routes())
         .merge(events::routes())
@@ -75,7 +75,7 @@ pub fn router(node: Arc<Node>) -> Router {
 
 /// All routes for TCP: requests that a foreign web page caused are refused, and slow ones cut off.
 pub fn public_router(node: Arc<Node>, guard: Arc<Guard>) -> Router {
-    guarded(router(node), guard)
+    operation::counted(guarded(router(Arc::clone(&node)), guard), &node, "rest")
 }
 
 /// The predecessor's chain routes alone, as its own service had them.
@@ -85,8 +85,8 @@ pub fn chain_router(node: Arc<Node>, guard: Arc<Guard>) -> Router {
         .router()
         .fallback(unknown_route)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&node), refuse_at_the_end))
-        .with_state(node);
-    guarded(routes, guard)
+        .with_state(Arc::clone(&node));
+    operation::counted(guarded(routes, guard), &node, "chain")
 }
 
 fn guarded(router: Router, guard: Arc<Guard>) -> Router {
@@ -108,17 +108,6 @@ async fn refuse_at_the_end(State(node): State<Arc<Node>>, request: Request, next
     next.run(request).await
 }
 
-async fn healthz() -> &'static str {
-    "ok\n"
-}
-
-async fn readyz(State(node): State<Arc<Node>>) -> Response {
-    match node.problem() {
-        None => "ready\n".into_response(),
-        Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")).into_response(),
-    }
-}
-
 async fn stop(State(node): State<Arc<Node>>) -> Response {
     node.request_stop();
     json(&wire::Stopping { v: wire::V, stopping: true })
@@ -137,7 +126,7 @@ async fn answer<T: Serialize + Send + 'static>(work: impl FnOnce() -> Result<T> 
 }
 
 /// Run a blocking call of the node on a worker thread.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(e) => Err(Error::new(Kind::Internal, format!("a request failed: {e}"))),

@@ -7,11 +7,12 @@
 use crate::background::Reporter;
 use crate::config::{Config, Listen};
 use crate::error::{Error, Kind, Result};
+use crate::grpc;
 use crate::name::BucketName;
 use crate::node::{Node, Role};
 use crate::rest::{self, Guard, wire};
 use crate::root::{Root, RootLock, locked};
-use crate::{socket, tls};
+use crate::{socket, supervisor, tls, trace};
 use axum::Router;
 use axum::serve::{Listener, ListenerExt};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,9 +27,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 /// How long requests under way may take at the end.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// A client that has not sent the head of its request after this is dropped.
-const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 /// A head has at most this many bytes and fields; who sends more is answered 431.
 const HEAD_BYTES: usize = 128 * 1024;
 const HEAD_FIELDS: usize = 100;
@@ -106,12 +107,31 @@ async fn serve(
     if let Some(address) = chain.as_ref().and_then(|listener| listener.local_addr().ok()) {
         node.set_chain(address);
     }
+    let grpc = match config.grpc_listen {
+        Listen::Off => None,
+        Listen::On(address) => {
+            let hint = "choose another address with --grpc-listen ADDR:PORT, or --grpc-listen off";
+            Some(TcpListener::bind(address).await.map_err(|e| taken(address, &e).hint(hint))?)
+        }
+    };
+    if let Some(address) = grpc.as_ref().and_then(|listener| listener.local_addr().ok()) {
+        node.set_grpc(address);
+    }
     let unix = socket::listen_on(node.root())?;
     let unix = unix.set_nonblocking(true).and_then(|()| UnixListener::from_std(unix));
     let unix = unix.map_err(|e| Error::io(Kind::Root, "cannot listen on node.sock", &e))?;
 
     let stopping = node.stopping();
     let (ended, end) = watch::channel(false);
+    let alive = tokio::spawn(supervisor::live());
+    let grpc = match grpc {
+        None => None,
+        Some(tcp) => {
+            let calls = grpc::router(node, protection.guard(config.grpc_listen))?;
+            let tls = protection.tls.as_ref().map(tls::for_grpc);
+            Some(tokio::spawn(grpc::serve(tcp.tap_io(send_at_once), calls, tls, end.clone())))
+        }
+    };
     let own = tokio::spawn(accept(unix, rest::router(Arc::clone(node)), None, end.clone()));
     let public = tcp.map(|tcp| {
         let router = rest::public_router(Arc::clone(node), protection.guard(config.listen));
@@ -129,10 +149,11 @@ async fn serve(
         }
         Err(error) => Err(error),
     };
+    supervisor::stopping();
     node.request_stop();
     socket::remove(node.root());
     ended.send_replace(true);
-    for task in [Some(own), public, chain].into_iter().flatten() {
+    for task in [Some(own), public, chain, grpc].into_iter().flatten() {
         if task.await.is_err() {
             tracing::error!("a listener failed");
         }
@@ -141,6 +162,7 @@ async fn serve(
     if tokio::task::spawn_blocking(move || last.unmount_all()).await.is_err() {
         tracing::error!("unmounting failed");
     }
+    alive.abort();
     result
 }
 
@@ -173,28 +195,43 @@ fn taken(address: std::net::SocketAddr, error: &std::io::Error) -> Error {
     Error::io(Kind::PortTaken, format!("cannot listen on {address}"), error)
 }
 
-/// The signals that end a node.
-struct Signals([(u8, Signal); 4]);
+/// The signals a node obeys: those that end it, then SIGHUP and SIGUSR2.
+struct Signals {
+    ends: [(u8, Signal); 3],
+    hangup: Signal,
+    louder: Signal,
+}
 
 impl Signals {
     fn install() -> Result<Signals> {
         let install =
             |kind: SignalKind| signal(kind).map_err(|e| Error::io(Kind::Internal, "cannot watch for signals", &e));
-        Ok(Signals([
-            (libc::SIGINT as u8, install(SignalKind::interrupt())?),
-            (libc::SIGTERM as u8, install(SignalKind::terminate())?),
-            (libc::SIGHUP as u8, install(SignalKind::hangup())?),
-            (libc::SIGQUIT as u8, install(SignalKind::quit())?),
-        ]))
+        Ok(Signals {
+            ends: [
+                (libc::SIGINT as u8, install(SignalKind::interrupt())?),
+                (libc::SIGTERM as u8, install(SignalKind::terminate())?),
+                (libc::SIGQUIT as u8, install(SignalKind::quit())?),
+            ],
+            hangup: install(SignalKind::hangup())?,
+            louder: install(SignalKind::user_defined2())?,
+        })
     }
 
+    /// The next signal that ends the node. A hangup does when there is no file of tracing to be opened anew.
     async fn next(&mut self) -> u8 {
-        let [(a, int), (b, term), (c, hup), (d, quit)] = &mut self.0;
-        tokio::select! {
-            _ = int.recv() => *a,
-            _ = term.recv() => *b,
-            _ = hup.recv() => *c,
-            _ = quit.recv() => *d,
+        let [(a, int), (b, term), (c, quit)] = &mut self.ends;
+        loop {
+            tokio::select! {
+                _ = int.recv() => return *a,
+                _ = term.recv() => return *b,
+                _ = quit.recv() => return *c,
+                _ = self.hangup.recv() => {
+                    if !trace::reopen() {
+                        return libc::SIGHUP as u8;
+                    }
+                }
+                _ = self.louder.recv() => tracing::info!("tracing: {}", trace::step()),
+            }
         }
     }
 }
@@ -287,7 +324,7 @@ async fn next<L: Listener>(
 }
 
 /// Wait until it is true. A sender that is gone is as good.
-async fn reached(signal: &mut watch::Receiver<bool>) {
+pub(crate) async fn reached(signal: &mut watch::Receiver<bool>) {
     drop(signal.wait_for(|reached| *reached).await);
 }
 

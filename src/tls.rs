@@ -48,6 +48,13 @@ pub fn acceptor(root: &Root, names: &[String]) -> Result<(TlsAcceptor, String)> 
     Ok((TlsAcceptor::from(Arc::new(config)), fingerprint))
 }
 
+/// The same for gRPC, which speaks HTTP/2 alone.
+pub fn for_grpc(acceptor: &TlsAcceptor) -> TlsAcceptor {
+    let mut config = ServerConfig::clone(acceptor.config());
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
 /// A certificate of our own, for these names and this machine.
 fn make(folder: &Path, names: &[String]) -> Result<()> {
     let failed = |e: rcgen::Error| Error::new(Kind::Internal, format!("cannot make a certificate: {e}"));

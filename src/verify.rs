@@ -58,6 +58,7 @@ pub fn run(
     let bad = summary.damaged + summary.missing + summary.foreign > 0;
     summary.exit = if bad { Kind::Damaged.exit() } else { 0 };
     summary.seconds = start.elapsed().as_secs_f64();
+    node.counters.verified(&summary);
     // Whether the reader is still there makes no difference at the end.
     let _ended = emit(&VerifyLine::Summary(summary));
     Ok(())

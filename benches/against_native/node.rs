@@ -30,7 +30,7 @@ impl Node {
         let mut node = Node { root: root.to_owned(), pid: 0, stopped: true };
         node.wizefs(&["create", BUCKET])?;
         fill(&root.join("buckets").join(BUCKET).join("data"))?;
-        node.wizefs(&["mount", BUCKET, "--listen", "off"])?;
+        node.wizefs(&["mount", BUCKET, "--listen", "off", "--grpc-listen", "off"])?;
         node.stopped = false;
         node.pid = node.status()?["node"]["pid"].as_u64().ok_or("the status names no process")?;
         Ok(node)

@@ -200,7 +200,7 @@ impl Node {
     fn start(root: &Path) -> Result<Node> {
         let mut node = Node { root: root.to_owned(), pid: 0, stopped: true };
         node.wizefs(&["create", "bench"])?;
-        node.wizefs(&["mount", "bench", "--listen", "off"])?;
+        node.wizefs(&["mount", "bench", "--listen", "off", "--grpc-listen", "off"])?;
         node.stopped = false;
         node.pid = node.status()?["node"]["pid"].as_u64().ok_or("the status names no process")?;
         Ok(node)

@@ -20,7 +20,7 @@ finish() {
 }
 trap finish EXIT
 
-"$wizefs" node --listen 127.0.0.1:0 --quiet
+"$wizefs" node --listen 127.0.0.1:0 --grpc-listen off --quiet
 node_pid=$("$wizefs" status --json | sed -n 's/.*"pid":\([0-9]*\).*/\1/p')
 rest=$("$wizefs" status --json | sed -n 's/.*"rest":"\([^"]*\)".*/\1/p')
 "$wizefs" create docs --quiet

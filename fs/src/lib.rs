@@ -22,6 +22,7 @@ pub mod listing;
 pub mod loopback;
 pub mod lz;
 pub mod memory;
+pub mod meter;
 pub mod path;
 mod privilege;
 pub mod read_only;

@@ -12,6 +12,7 @@ use crate::change::{Content, Evidence, Hashes, Op};
 use crate::error::FsResult;
 use crate::inode::{Dirty, Name, Node};
 use crate::lease::{Asked, ReadLease};
+use crate::meter;
 use crate::path::BucketPath;
 use crate::recorder::{Namespace, Recorder, at_of};
 use crate::stat::{Id, Kind, Stat};
@@ -56,7 +57,7 @@ impl Recorder {
     pub fn work(&self) {
         crate::stream::yield_to_programs();
         let mut pauses: BTreeMap<u64, Duration> = BTreeMap::new();
-        while let Some(node) = self.queue.pop() {
+        while let Some((node, since)) = self.queue.pop() {
             let outcome = self.settle(&node, false).unwrap_or_else(|error| {
                 tracing::warn!(ino = node.ino.0, %error, "not settled, tried again");
                 if error.is_exhausted() {
@@ -64,6 +65,9 @@ impl Recorder {
                 }
                 Outcome::Refused
             });
+            if let Outcome::Done(Some(_)) = outcome {
+                meter::SETTLE_LAG.observe(since.elapsed());
+            }
             match outcome {
                 Outcome::Done(_) | Outcome::Writers => {
                     pauses.remove(&node.id.0);

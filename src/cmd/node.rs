@@ -5,9 +5,10 @@ use crate::background::{self, Reporter, exit_code};
 use crate::client::Client;
 use crate::config::ListenArgs;
 use crate::error::{Error, Kind, Result};
-use crate::rest::wire::Status;
+use crate::rest::wire::{Status, Trace, TraceRequest};
 use crate::root::Root;
-use crate::server;
+use crate::{server, trace};
+use axum::http::Method;
 
 /// Run the node without a mount; it serves until it is stopped.
 #[derive(Debug, clap::Args)]
@@ -19,6 +20,9 @@ pub struct Args {
     /// Stay in the foreground
     #[arg(short, long)]
     fg: bool,
+    /// How much it traces: info, debug, or info,wizefs_fs=trace; also changes what a running node does
+    #[arg(long, value_name = "FILTER")]
+    trace: Option<String>,
     #[command(flatten)]
     listen: ListenArgs,
 }
@@ -36,8 +40,14 @@ impl Args {
 /// [`Kind::RootLocked`] when a node runs already; as `server::run`.
 pub fn run(context: &Context, args: &Args) -> Result<()> {
     let config = context.serving_config(&args.listen)?;
-    if Client::running(&config)?.is_some() {
-        return Err(server::already_running(&config));
+    if let Some(client) = Client::running(&config)? {
+        return match &args.trace {
+            Some(filter) => set_trace(context, &client, filter),
+            None => Err(server::already_running(&config)),
+        };
+    }
+    if let Some(filter) = &args.trace {
+        trace::set_filter(filter)?;
     }
     if !args.fg {
         let (root, slow) = (Root::new(&config.root), |text: &str| context.out.note(text));
@@ -56,6 +66,12 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     }
 }
 
+fn set_trace(context: &Context, client: &Client, filter: &str) -> Result<()> {
+    let set: Trace = client.call(Method::PUT, "/v1/trace", Some(&TraceRequest { filter: filter.to_owned() }))?;
+    context.out.done(&format!("the node traces: {}", set.filter));
+    if context.out.json { context.out.document(&set) } else { Ok(()) }
+}
+
 fn tell(context: &Context, ready: serde_json::Value) -> Result<()> {
     let status: Status = serde_json::from_value(ready)
         .map_err(|e| Error::new(Kind::Internal, format!("the node's answer cannot be understood: {e}")))?;
@@ -64,7 +80,8 @@ fn tell(context: &Context, ready: serde_json::Value) -> Result<()> {
     }
     let pid = status.node.pid.unwrap_or_default();
     let rest = status.node.rest.as_deref().unwrap_or("off");
-    context.out.done(&format!("the node runs (pid {pid}, REST {rest})"));
+    let grpc = status.node.grpc.as_deref().unwrap_or("off");
+    context.out.done(&format!("the node runs (pid {pid}, REST {rest}, gRPC {grpc})"));
     if let Some(fingerprint) = &status.node.tls {
         context.out.done(&format!("its certificate has the SHA-256 fingerprint {fingerprint}"));
     }

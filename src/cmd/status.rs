@@ -27,8 +27,11 @@ fn show(out: &Terminal, status: &Status) -> Result<()> {
     match node.pid {
         Some(pid) => {
             let since = node.since.as_deref().map(|since| out.time(since)).unwrap_or_default();
-            let rest = node.rest.as_deref().unwrap_or("off");
-            out.line(&format!("node    running, pid {pid}, started {since}   v{}   REST {rest}", node.version))?;
+            let (rest, grpc) = (node.rest.as_deref().unwrap_or("off"), node.grpc.as_deref().unwrap_or("off"));
+            out.line(&format!(
+                "node    running, pid {pid}, started {since}   v{}   REST {rest}   gRPC {grpc}",
+                node.version
+            ))?;
         }
         None => out.line(&format!("node    not running   v{}", node.version))?,
     }

@@ -8,7 +8,7 @@ use crate::rest::wire;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wizefs_fs::{AnyBucket, Mount, MountOptions, UnmountError, clear_stale_mount};
 
 /// Threads that answer the kernel, per mount: one more than processors, so that one may wait for a disk.
@@ -18,6 +18,9 @@ fn threads() -> usize {
 
 /// A request that takes longer is told of.
 const UNANSWERED: Duration = Duration::from_secs(10);
+
+/// The threads of a mount that is no longer there end within this time, unless it is still in use somewhere.
+const GONE: Duration = Duration::from_secs(2);
 
 /// A mount of this node.
 pub(super) struct Mounted {
@@ -44,6 +47,7 @@ impl Node {
             let hint = format!("wizefs create {name} --from {}", conf.originpath.display());
             return Err(Error::new(Kind::BucketImporting, text).hint(hint));
         }
+        self.notice_gone(name)?;
         if let (wire::MountState::Mounted, place) = self.mount_state(name) {
             let place = place.unwrap_or_default();
             let text = format!("{name} is already mounted at {}", place.display());
@@ -235,6 +239,26 @@ impl Node {
         if changed {
             self.sync(None, false)?;
             self.end_without_mounts();
+        }
+        Ok(())
+    }
+
+    /// Take away what umount(8) has unmounted already, for a caller that holds the lifecycle lock: `umount` and then `mount` in a
+    /// script are quicker than the next look.
+    fn notice_gone(&self, name: &BucketName) -> Result<()> {
+        let Some(bucket) = self.open.lock().get(name).cloned() else { return Ok(()) };
+        let unmounted = match bucket.mount.lock().as_ref() {
+            Some(mounted) => mountpoint::mounted_at(&mounted.path)? != mountpoint::Found::Wizefs,
+            None => false,
+        };
+        let start = Instant::now();
+        while unmounted && start.elapsed() < GONE {
+            let gone = bucket.mount.lock().take_if(|mounted| mounted.mount.is_gone());
+            if let Some(mounted) = gone {
+                return self.take_away(&bucket, mounted, false).map(drop);
+            }
+            // Its threads hear of it in a moment.
+            std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())
     }

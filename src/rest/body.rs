@@ -38,7 +38,7 @@ const PLACE_PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// [`Kind::Overloaded`] when others have held all for long.
-pub(super) async fn place() -> Result<SemaphorePermit<'static>> {
+pub(crate) async fn place() -> Result<SemaphorePermit<'static>> {
     match tokio::time::timeout(PLACE_PATIENCE, UPLOADS.acquire()).await {
         Ok(Ok(place)) => Ok(place),
         _ => Err(Error::new(Kind::Overloaded, "too many uploads at once")),

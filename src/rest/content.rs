@@ -189,7 +189,7 @@ async fn next(mut pieces: Pieces) -> Result<(Option<Bytes>, Pieces)> {
 }
 
 /// The next piece is read while the one before is sent.
-fn rest(pieces: Pieces) -> impl Stream<Item = Result<Bytes>> + Send {
+pub(crate) fn rest(pieces: Pieces) -> impl Stream<Item = Result<Bytes>> + Send {
     let reading = tokio::spawn(next(pieces));
     stream::unfold(Some(reading), |reading| async {
         let read = match reading?.await {

@@ -67,7 +67,7 @@ pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, nex
 
 impl Guard {
     /// Why the request is not ours, if it is not.
-    fn foreign(&self, headers: &HeaderMap) -> Option<String> {
+    pub(crate) fn foreign(&self, headers: &HeaderMap) -> Option<String> {
         let text = |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let host = text(header::HOST.as_str()).unwrap_or_default();
         if headers.get_all(header::HOST).iter().count() > 1 || !self.is_ours(host_name(&host)) {

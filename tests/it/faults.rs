@@ -73,7 +73,6 @@ fn a_taken_port_is_said_by_the_background_node_too() {
     assert!(root.mounts().is_empty());
     root.run(&format!("mount docs --listen {address} --json")).expect(8);
     root.run("node --listen 0.0.0.0:0").expect(2);
-    root.run("node --grpc-listen 127.0.0.1:0").expect(1);
     root.run("node --listen 127.0.0.1:0").expect(0);
     let rest = root.run("status --json").expect(0).json()["node"]["rest"].as_str().unwrap().to_owned();
     assert!(!rest.ends_with(":0"), "{rest}");

@@ -58,7 +58,11 @@ fn the_quick_start_does_what_it_shows() {
             shell.env_remove(name);
         }
         shell.args(["-c", &format!("exec 2>&1\n{command}")]).env("PATH", path).env("LC_ALL", "C.UTF-8");
-        shell.env("HOME", root.outside()).env("WIZEFS_LISTEN", "off").current_dir(root.outside());
+        shell
+            .env("HOME", root.outside())
+            .env("WIZEFS_LISTEN", "off")
+            .env("WIZEFS_GRPC_LISTEN", "off")
+            .current_dir(root.outside());
         let ran = finish(shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
         let printed: Vec<&str> = ran.stdout.lines().collect();
         let same =

@@ -110,6 +110,7 @@ impl TestRoot {
             .env("LC_ALL", "C.UTF-8")
             .env("WIZEFS_ROOT", self.path(""))
             .env("WIZEFS_LISTEN", "off")
+            .env("WIZEFS_GRPC_LISTEN", "off")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -168,7 +168,12 @@ fn a_node_without_privilege_does_it_all_itself() {
         "mount --bind \"$D\" /dev/fuse && exec setpriv --reuid=65534 --regid=65534 --clear-groups bash -euc \"$S\"";
     let mut command = Command::new("unshare");
     command.args(["-m", "bash", "-euc", as_nobody]).env("D", &device).env("S", ORDINARY).env("W", &program);
-    command.env("HOME", &home).env("WIZEFS_ROOT", home.join("root")).env("WIZEFS_LISTEN", "off").current_dir("/");
+    command
+        .env("HOME", &home)
+        .env("WIZEFS_ROOT", home.join("root"))
+        .env("WIZEFS_LISTEN", "off")
+        .env("WIZEFS_GRPC_LISTEN", "off")
+        .current_dir("/");
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let ran: Ran = crate::root::finish_within(PATIENCE * 3, child);
     assert_eq!(ran.code, 0, "{ran:#?}\n{:?}", fs::read_to_string(home.join("root/node.log")));

@@ -1,6 +1,7 @@
 //! No request of the kernel without an answer: a handler that panics has its program told EIO, and what has not been answered
 //! for long can be asked for. A program whose request is never answered cannot even be killed.
 
+use crate::meter;
 use crate::vfs::Ino;
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, IoctlFlags, KernelConfig,
@@ -93,14 +94,16 @@ impl Watch {
     /// Do `act`, which answers a request, and be seen doing it.
     fn during(&self, operation: &'static str, ino: INodeNo, req: &Request, act: impl FnOnce()) {
         let slot = self.slot();
+        let since = Instant::now();
         {
             let mut thread = slot.lock();
-            thread.now = Some(Unanswered { operation, ino: Ino(ino.0), pid: req.pid(), since: Instant::now() });
+            thread.now = Some(Unanswered { operation, ino: Ino(ino.0), pid: req.pid(), since });
             thread.count(operation);
         }
         // Unwinding drops the reply, which is then EIO; the thread lives on to answer the next.
         let ended = catch_unwind(AssertUnwindSafe(act));
         slot.lock().now = None;
+        meter::answered(operation, since.elapsed());
         if ended.is_err() {
             tracing::error!(operation, ino = ino.0, pid = req.pid(), "a request ended in a panic, its program got EIO");
         }

@@ -50,6 +50,7 @@ struct QueueState {
 #[derive(Debug)]
 struct Waiting {
     bytes: u64,
+    since: Instant,
     /// Until when one in `later` rests; none in `ready`.
     due: Option<Instant>,
 }
@@ -77,10 +78,11 @@ impl Queue {
 
     fn push_ready(&self, node: &Arc<Node>) {
         let mut state = self.state.lock();
-        match state.waiting.get_mut(&node.id.0).map(|waiting| waiting.due.take()) {
+        let due = state.waiting.get_mut(&node.id.0).map(|waiting| waiting.due.take());
+        match due {
             Some(None) => return,
             Some(Some(due)) => drop(state.later.remove(&(due, node.id.0))),
-            None => drop(state.waiting.insert(node.id.0, Waiting { bytes: 0, due: None })),
+            None => drop(state.waiting.insert(node.id.0, Waiting { bytes: 0, since: Instant::now(), due: None })),
         }
         state.ready.push_back(node.clone());
         self.work.notify_one();
@@ -91,18 +93,19 @@ impl Queue {
         state.push_later(node, Instant::now() + pause, 0, &self.work);
     }
 
-    /// The next node, or `None` when stopping.
-    pub(super) fn pop(&self) -> Option<Arc<Node>> {
+    /// The next node and since when it waits, or `None` when stopping.
+    pub(super) fn pop(&self) -> Option<(Arc<Node>, Instant)> {
         let mut state = self.state.lock();
         loop {
             if state.stopping {
                 return None;
             }
-            if let Some(node) = state.ready.pop_front() {
-                state.bytes -= state.waiting.remove(&node.id.0).map_or(0, |waiting| waiting.bytes);
-                return Some(node);
-            }
             let now = Instant::now();
+            if let Some(node) = state.ready.pop_front() {
+                let waited = state.waiting.remove(&node.id.0);
+                state.bytes -= waited.as_ref().map_or(0, |waiting| waiting.bytes);
+                return Some((node, waited.map_or(now, |waiting| waiting.since)));
+            }
             match state.next_turn(now) {
                 Some(turn) if turn <= now => {
                     let due = state.later.first_entry().filter(|first| first.key().0 <= now);
@@ -163,7 +166,7 @@ impl QueueState {
         if self.waiting.contains_key(&node.id.0) {
             return;
         }
-        self.waiting.insert(node.id.0, Waiting { bytes, due: Some(due) });
+        self.waiting.insert(node.id.0, Waiting { bytes, since: Instant::now(), due: Some(due) });
         self.bytes += bytes;
         // A worker that already waits for an earlier one need not be woken for this.
         let first = self.later.first_key_value().is_none_or(|((earliest, _), _)| due < *earliest);

@@ -76,3 +76,19 @@ pub struct Stopping {
     /// The node is about to end.
     pub stopping: bool,
 }
+
+/// How much tracing there is.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Trace {
+    /// [`super::V`].
+    pub v: u32,
+    /// The filter of the moment.
+    pub filter: String,
+}
+
+/// How much tracing there should be.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct TraceRequest {
+    /// A filter: `debug`, or `info,wizefs_fs=trace`.
+    pub filter: String,
+}

@@ -1,0 +1,140 @@
+//! What the node tells those who run it: metrics, tracing, a service manager.
+
+use crate::rest::Service;
+use crate::root::TestRoot;
+use rustix::process::Signal;
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+/// Samples by name and labels, from a text that must be whole OpenMetrics.
+fn samples(rest: &Service) -> BTreeMap<String, f64> {
+    let (status, text) = rest.ask("GET", "/metrics", "", "");
+    assert_eq!(status, 200, "{text}");
+    assert!(text.ends_with("# EOF"), "{text}");
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let sample = |line: &str| {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        (name.to_owned(), value.parse().unwrap())
+    };
+    lines.map(sample).collect()
+}
+
+#[test]
+fn metrics_count_what_happens() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs").expect(0);
+    let rest = Service::start(root);
+    let before = samples(&rest);
+    assert_eq!(before["wizefs_bucket_mounted{bucket=\"docs\"}"], 0.0);
+    rest.root.run("mount docs").expect(0);
+    for number in 0..20 {
+        fs::write(rest.root.mnt("docs", &number.to_string()), "content").unwrap();
+    }
+    rest.root.run("sync").expect(0);
+    rest.root.run("verify docs").expect(0);
+    fs::write(rest.root.path("buckets/docs/data/7"), "tampered").unwrap();
+    rest.root.run("verify docs").expect(26);
+    let after = samples(&rest);
+    let is = |name: &str, expect: f64| assert_eq!(after.get(name), Some(&expect), "{name} in {after:#?}");
+    is("wizefs_bucket_mounted{bucket=\"docs\"}", 1.0);
+    is("wizefs_bucket_files{bucket=\"docs\"}", 20.0);
+    is("wizefs_bucket_bytes{bucket=\"docs\"}", 140.0);
+    is("wizefs_fuse_operation_duration_seconds_count{operation=\"create\"}", 20.0);
+    is("wizefs_settle_lag_seconds_count", 20.0);
+    is("wizefs_verify_runs_total", 2.0);
+    is("wizefs_verify_paths_total{result=\"ok\"}", 39.0);
+    is("wizefs_verify_paths_total{result=\"damaged\"}", 1.0);
+    is("wizefs_ledger_pending_transactions", 0.0);
+    is("wizefs_unsettled_files", 0.0);
+    is("wizefs_problem", 0.0);
+    is("wizefs_request_duration_seconds_count{service=\"rest\",method=\"GET\",code=\"200\"}", 1.0);
+    let status = rest.root.run("status --json").expect(0).json();
+    is("wizefs_ledger_height", status["ledger"]["height"].as_f64().unwrap());
+    is("wizefs_ledger_transactions_total", status["ledger"]["transactions"].as_f64().unwrap());
+    assert!(after["wizefs_ledger_transactions_total"] >= before["wizefs_ledger_transactions_total"] + 20.0);
+    assert!(after["process_resident_memory_bytes"] > 1e6);
+    every_name_is_documented(after.keys());
+}
+
+/// docs/OPERATIONS.md lists each metric.
+fn every_name_is_documented<'a>(names: impl Iterator<Item = &'a String>) {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATIONS.md")).unwrap();
+    for name in names {
+        let name = name.split('{').next().unwrap();
+        let family = ["_bucket", "_count", "_sum"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        assert!(text.contains(&format!("`{family}`")), "{family} is not in docs/OPERATIONS.md");
+    }
+}
+
+#[test]
+fn the_file_of_tracing_is_put_aside_opened_anew_and_filled_more() {
+    let root = TestRoot::new();
+    let line = ["node", "--listen", "127.0.0.1:0"];
+    let started = root.command(&line).env("WIZEFS_TRACE_BYTES", "1024").spawn().unwrap();
+    crate::root::finish(started).expect(0);
+    let log = root.path("node.log");
+    let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+    assert!(!read(&log).contains("DEBUG"));
+
+    root.signal(Signal::USR2);
+    root.wait_for("more tracing", || read(&log).contains("tracing: debug"));
+    root.run("create docs").expect(0);
+    fs::write(root.outside().join("a"), "a").unwrap();
+    // Blocks are told of at that level, so the file is full soon.
+    let aside = root.path("node.log.1");
+    root.wait_for("a file that is put aside", || {
+        root.run("put a docs").expect(0);
+        aside.exists()
+    });
+    assert!(read(&aside).len() <= 1024, "{}", read(&aside).len());
+
+    fs::rename(&log, root.outside().join("moved")).unwrap();
+    root.signal(Signal::HUP);
+    root.wait_for("a new file", || {
+        root.run("put a docs").expect(0);
+        !read(&log).is_empty()
+    });
+    root.run("stop").expect(0);
+    root.expect_no_node();
+    assert!(!root.path("node.log.4").exists(), "three are kept");
+}
+
+#[test]
+fn the_level_is_asked_and_set_by_a_route() {
+    let rest = Service::start(TestRoot::new());
+    assert_eq!(rest.ask("GET", "/v1/trace", "", ""), (200, r#"{"v":1,"filter":"info"}"#.to_owned()));
+    let (status, reply) = rest.ask("PUT", "/v1/trace", "", r#"{"filter":"debug"}"#);
+    assert_eq!((status, reply.as_str()), (200, r#"{"v":1,"filter":"debug"}"#));
+    assert_eq!(rest.ask("PUT", "/v1/trace", "", r#"{"filter":"loud=wrong"}"#).0, 400);
+    assert!(rest.ask("GET", "/v1/trace", "", "").1.contains("debug"));
+    rest.root.run("node --trace info").expect(0);
+    assert!(rest.ask("GET", "/v1/trace", "", "").1.contains("info"));
+    rest.root.run("node --trace loud=wrong").expect(2);
+    rest.root.run("stop").expect(0);
+}
+
+#[test]
+fn a_service_manager_hears_when_the_node_is_ready_lives_and_ends() {
+    let root = TestRoot::new();
+    let path = root.outside().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(crate::root::PATIENCE)).unwrap();
+    let mut command = root.command(&["node", "--fg"]);
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000");
+    let node = command.spawn().unwrap();
+    let hear = || {
+        let mut text = [0; 4096];
+        let length = manager.recv(&mut text).unwrap();
+        String::from_utf8(text[..length].to_vec()).unwrap()
+    };
+    let until = |wanted: &str| while !hear().lines().any(|line| line == wanted) {};
+    until("READY=1");
+    root.run("status").expect(0);
+    until("WATCHDOG=1");
+    until("WATCHDOG=1");
+    root.run("stop").expect(0);
+    until("STOPPING=1");
+    crate::root::finish(node).expect(0);
+}

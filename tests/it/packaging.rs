@@ -1,0 +1,161 @@
+//! What installs and starts wizefs on a machine: the helper of mount(8), units, the Debian package, what a container needs.
+
+use crate::root::{Ran, TestRoot, finish};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Run another program in the environment of the root.
+fn other(root: &TestRoot, program: &Path, args: &[&str]) -> Ran {
+    let mut command = Command::new(program);
+    command.args(args).current_dir(root.outside()).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+    // What marks the node of this root as ours.
+    command.env("WIZEFS_ROOT", root.path("")).env("LC_ALL", "C.UTF-8");
+    finish(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+}
+
+/// The program under the name of the helper.
+fn helper(root: &TestRoot) -> PathBuf {
+    let link = root.outside().join("mount.wizefs");
+    symlink(env!("CARGO_BIN_EXE_wizefs"), &link).unwrap();
+    link
+}
+
+#[test]
+fn the_helper_of_mount_mounts_as_fstab_says() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs").expect(0);
+    let (helper, place) = (helper(&root), root.outside().join("place"));
+    fs::create_dir(&place).unwrap();
+    let place = place.to_str().unwrap();
+    let options = format!("rw,root={},listen=off,grpc-listen=off,nofail,_netdev", root.path("").display());
+    let ran = other(&root, &helper, &["wizefs:docs", place, "-n", "-o", &options]).expect(0);
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""), "a helper is silent");
+    fs::write(Path::new(place).join("a"), "through fstab").unwrap();
+    other(&root, &helper, &["docs", place, "-o", &options]).expect(32);
+    other(&root, &helper, &["docs", place, "-o", "nonsense"]).expect(1);
+    other(&root, &helper, &["docs", place, "-s", "-o", &format!("nonsense,{options}")]).expect(32);
+    root.run("unmount docs").expect(0);
+    root.expect_no_node();
+    let options = format!("ro,{options}");
+    other(&root, &helper, &["docs", place, "-o", &options]).expect(0);
+    assert!(fs::write(Path::new(place).join("b"), "").is_err(), "mounted read-only");
+    assert_eq!(fs::read_to_string(Path::new(place).join("a")).unwrap(), "through fstab");
+    root.run("unmount docs").expect(0);
+    root.expect_no_node();
+}
+
+/// mount(8) looks for helpers in /sbin alone, so it gets a view of the machine in which one is there.
+#[test]
+fn mount_finds_the_helper_for_a_line_of_fstab() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED, this test needs root");
+        return;
+    }
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs").expect(0);
+    fs::write(root.outside().join("a"), "before").unwrap();
+    root.run("put a docs").expect(0);
+    let place = root.outside().join("place");
+    fs::create_dir(&place).unwrap();
+    let options = format!("root={},listen=off,grpc-listen=off,nofail", root.path("").display());
+    let line = format!("docs {} wizefs {options} 0 0\n", place.display());
+    fs::write(root.outside().join("fstab"), line).unwrap();
+    // Everything happens in a namespace of mounts of its own: nothing of it is seen outside.
+    let script = format!(
+        "set -e
+        mkdir sbin upper work
+        cp -a /usr/sbin/. sbin/ 2>/dev/null || true
+        ln -sf {program} sbin/mount.wizefs
+        ln -sf {program} sbin/mount.fuse.wizefs
+        mount --bind sbin /usr/sbin
+        mount --fstab fstab {place}
+        cat {place}/a
+        echo after > {place}/b
+        umount {place}
+        mount -t fuse.wizefs -o {options} docs {place}
+        cat {place}/b
+        umount {place}",
+        program = env!("CARGO_BIN_EXE_wizefs"),
+        place = place.display(),
+    );
+    let shell = Path::new("/usr/bin/unshare");
+    let ran = other(&root, shell, &["--mount", "--propagation", "private", "sh", "-c", &script]).expect(0);
+    assert_eq!(ran.stdout, "beforeafter\n", "{ran:?}");
+    root.expect_no_node();
+    root.run("verify docs").expect(0);
+}
+
+#[test]
+fn units_are_as_systemd_wants_them() {
+    let root = tempfile::tempdir().unwrap();
+    if Command::new("systemd-analyze").arg("--version").output().is_err() {
+        eprintln!("SKIPPED, this test needs systemd-analyze");
+        return;
+    }
+    // The units name the program where the package puts it.
+    for unit in ["wizefs-node.service", "wizefs@.service"] {
+        let text = fs::read_to_string(top().join("packaging/systemd").join(unit)).unwrap();
+        assert!(text.contains("=/usr/bin/wizefs "), "{unit}");
+        let here = text.replace("/usr/bin/wizefs", env!("CARGO_BIN_EXE_wizefs"));
+        fs::write(root.path().join(unit), here).unwrap();
+    }
+    let units = [root.path().join("wizefs-node.service"), root.path().join("wizefs@.service")];
+    let ran = Command::new("systemd-analyze").args(["verify", "--man=no"]).args(units).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(ran.status.success() && !said.contains("wizefs"), "{said}");
+}
+
+#[test]
+fn the_program_needs_only_the_libraries_of_a_bare_image() {
+    // In debian:bookworm-slim, of the packages libc6, libgcc-s1 and libstdc++6.
+    const THERE: [&str; 6] =
+        ["linux-vdso.so.1", "libstdc++.so.6", "libgcc_s.so.1", "libm.so.6", "libc.so.6", "/lib64/ld-linux-x86-64.so.2"];
+    let ran = Command::new("ldd").arg(env!("CARGO_BIN_EXE_wizefs")).output().unwrap();
+    let text = String::from_utf8(ran.stdout).unwrap();
+    let needed = text.lines().filter_map(|line| line.split_whitespace().next());
+    let missing: Vec<&str> = needed.filter(|name| !THERE.contains(name)).collect();
+    assert!(missing.is_empty() || cfg!(not(target_arch = "x86_64")), "{missing:?} in {text}");
+}
+
+#[test]
+fn the_package_holds_a_program_that_works() {
+    if Command::new("dpkg-shlibdeps").arg("--version").output().is_err() {
+        eprintln!("SKIPPED, this test needs dpkg-dev");
+        return;
+    }
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let out = root.outside().join("out");
+    fs::create_dir(&out).unwrap();
+    let built = other(&root, &top().join("packaging/deb.sh"), &[env!("CARGO_BIN_EXE_wizefs"), out.to_str().unwrap()]);
+    let package = built.expect(0).stdout.trim().to_owned();
+    let field = |name: &str| other(&root, Path::new("dpkg-deb"), &["--field", &package, name]).expect(0).stdout;
+    assert_eq!(field("Version").trim(), env!("CARGO_PKG_VERSION"));
+    assert!(field("Depends").contains("libc6 (>= ") && field("Depends").contains("fuse3"), "{}", field("Depends"));
+    let tree = root.outside().join("tree");
+    other(&root, Path::new("dpkg-deb"), &["--extract", &package, tree.to_str().unwrap()]).expect(0);
+    for file in
+        ["usr/lib/systemd/system/wizefs-node.service", "usr/share/doc/wizefs/copyright", "usr/sbin/mount.wizefs"]
+    {
+        assert!(tree.join(file).exists(), "{file}");
+    }
+    // What is installed does what the README says, and the helper leads to it.
+    let program = tree.join("usr/bin/wizefs");
+    let wizefs = |line: &str| other(&root, &program, &line.split(' ').collect::<Vec<_>>());
+    wizefs("create docs").expect(0);
+    let place = root.outside().join("place");
+    fs::create_dir(&place).unwrap();
+    let options = "listen=off,grpc-listen=off";
+    other(&root, &tree.join("usr/sbin/mount.wizefs"), &["docs", place.to_str().unwrap(), "-o", options]).expect(0);
+    fs::write(place.join("a"), "packed").unwrap();
+    wizefs("sync").expect(0);
+    wizefs("verify docs").expect(0);
+    wizefs("unmount docs").expect(0);
+    root.expect_no_node();
+    assert_eq!(wizefs("get a docs -").expect(0).stdout, "packed");
+}
