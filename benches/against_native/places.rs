@@ -21,6 +21,9 @@ pub(crate) enum Place<'a> {
     Wizefs(&'a Node),
 }
 
+/// Mounts a backing at a mountpoint.
+type Mounter = fn(&Path, &Path) -> Result<()>;
+
 /// A mount that is taken away when dropped.
 pub(crate) struct Other {
     name: &'static str,
@@ -32,7 +35,7 @@ pub(crate) fn all<'a>(base: &Path, node: &'a Node) -> Result<Vec<Place<'a>>> {
     let native = base.join("native");
     fs::create_dir(&native)?;
     let mut places = vec![Place::Native(native)];
-    let others: [(&'static str, fn(&Path, &Path) -> Result<()>); 3] =
+    let others: [(&'static str, Mounter); 3] =
         [("bindfs", bindfs), ("gocryptfs", gocryptfs), ("passthrough_hp", passthrough_hp)];
     for (name, mount) in others {
         let (backing, mountpoint) = (base.join(format!("{name}-backing")), base.join(name));

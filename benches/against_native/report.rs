@@ -8,13 +8,16 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::time::Duration;
 
+/// The steps of a workload, and the requests during them, the most frequent first.
+type Asked = (u64, Vec<(String, u64)>);
+
 /// What was measured.
 #[derive(Default)]
 pub(crate) struct Report {
     /// For each workload and place the seconds of each round, and how long the recording went on after it.
     times: HashMap<(&'static str, &'static str), Vec<(f64, f64)>>,
     /// For each workload its steps, and what the kernel asked of the node during them, in the last round.
-    asked: HashMap<&'static str, (u64, Vec<(String, u64)>)>,
+    asked: HashMap<&'static str, Asked>,
 }
 
 impl Report {
