@@ -264,10 +264,13 @@ impl ReadFs for LzFs {
     fn read(&self, fh: Fh, offset: u64, buf: &mut [u8]) -> FsResult<usize> {
         let Some(handle) = self.ours(fh)? else {
             return match self.filling(fh) {
-                Some(filling) if filling.is_under_way() => {
-                    read_all(buf, |rest, done| filling.read(&self.stage.archive, offset + done, rest))
+                Some(filling) => {
+                    read_all(buf, |rest, done| match filling.read(&self.stage.archive, offset + done, rest)? {
+                        Some(read) => Ok(read),
+                        None => self.inner.read(fh, offset + done, rest),
+                    })
                 }
-                _ => self.inner.read(fh, offset, buf),
+                None => self.inner.read(fh, offset, buf),
             };
         };
         let is_full = handle.hollow.is_full.read();
@@ -278,7 +281,11 @@ impl ReadFs for LzFs {
         }
         let filling = handle.hollow.filling.lock().clone();
         match filling {
-            Some(filling) => read_all(buf, |rest, done| filling.read(&self.stage.archive, offset + done, rest)),
+            Some(filling) => read_all(buf, |rest, done| {
+                let read = filling.read(&self.stage.archive, offset + done, rest)?;
+                // Locked, it cannot have come to its end.
+                Ok(read.unwrap_or(0))
+            }),
             None => read_all(buf, |rest, done| self.stage.archive.read(handle.pin.id(), offset + done, rest)),
         }
     }

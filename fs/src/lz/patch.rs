@@ -5,6 +5,7 @@
 
 use super::archive::{Archive, MemberId};
 use crate::error::{FsError, FsResult};
+use crate::stat::Stat;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::io::Write;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Bytes of a range in the note, behind the name of the boot: offset and length, little-endian.
 const RECORD_BYTES: usize = 16;
@@ -78,7 +80,6 @@ pub(super) struct Filling {
     member: MemberId,
     /// Bytes of the member.
     size: u64,
-    file: File,
     note: PathBuf,
     state: Mutex<State>,
     ended: Condvar,
@@ -86,6 +87,8 @@ pub(super) struct Filling {
 
 #[derive(Debug)]
 struct State {
+    /// Closed at the end: while anybody has it open for writing, it is not at rest.
+    file: Option<Arc<File>>,
     written: Ranges,
     /// The note being written.
     noted: File,
@@ -116,8 +119,9 @@ impl Filling {
         }
         let mut noted = File::create(&note).map_err(|e| FsError::os(note.display().to_string(), e))?;
         noted.write_all(&boot()?)?;
-        let state = State { written: Ranges::default(), noted, copied: 0, mtime_ns: None, end: None };
-        Ok(Self { member, size, file, note, state: Mutex::new(state), ended: Condvar::new() })
+        let file = Some(Arc::new(file));
+        let state = State { file, written: Ranges::default(), noted, copied: 0, mtime_ns: None, end: None };
+        Ok(Self { member, size, note, state: Mutex::new(state), ended: Condvar::new() })
     }
 
     /// The member that this was.
@@ -146,27 +150,30 @@ impl Filling {
         }
         state.written.add(range);
         let done = write()?;
-        state.mtime_ns = Some(crate::stat::Stat::of_fd(&self.file)?.mtime_ns);
+        if let Some(file) = &state.file {
+            state.mtime_ns = Some(Stat::of_fd(&**file)?.mtime_ns);
+        }
         Ok(done)
     }
 
-    /// Content from `offset` on, of the file and of the member, whichever has it.
+    /// Content from `offset` on, of the file and of the member, whichever has it. None when the file has all of it.
     ///
     /// # Errors
     /// What reading answers.
-    pub(super) fn read(&self, archive: &Archive, offset: u64, out: &mut [u8]) -> FsResult<usize> {
-        let pieces = {
+    pub(super) fn read(&self, archive: &Archive, offset: u64, out: &mut [u8]) -> FsResult<Option<usize>> {
+        let (file, pieces) = {
             let state = self.state.lock();
+            let Some(file) = state.file.clone() else { return Ok(None) };
             let mut here = state.written.clone();
             here.add(0..state.copied);
             here.add(self.size..u64::MAX);
-            here.split(offset..offset.saturating_add(out.len() as u64))
+            (file, here.split(offset..offset.saturating_add(out.len() as u64)))
         };
         let mut done = 0;
         for (piece, is_here) in pieces {
             let part = &mut out[done..done + (piece.end - piece.start) as usize];
             let read = if is_here {
-                self.file.read_at(part, piece.start)?
+                file.read_at(part, piece.start)?
             } else {
                 archive.read(self.member, piece.start, part)?
             };
@@ -175,7 +182,7 @@ impl Filling {
                 break;
             }
         }
-        Ok(done)
+        Ok(Some(done))
     }
 
     /// Copy what nobody has written; on the disk when this returns.
@@ -183,14 +190,14 @@ impl Filling {
     /// # Errors
     /// What reading the member and writing the file answers.
     pub(super) fn copy(&self, archive: &Archive) -> FsResult<()> {
+        let file = self.state.lock().file.clone().ok_or(Errno::BADF)?;
         let mut at = 0;
         archive.read_whole(self.member, &mut |bytes| {
             let mut state = self.state.lock();
             let range = at..at + bytes.len() as u64;
             for (piece, is_written) in state.written.split(range.clone()) {
                 if !is_written {
-                    self.file
-                        .write_all_at(&bytes[(piece.start - at) as usize..(piece.end - at) as usize], piece.start)?;
+                    file.write_all_at(&bytes[(piece.start - at) as usize..(piece.end - at) as usize], piece.start)?;
                 }
             }
             at = range.end;
@@ -200,14 +207,18 @@ impl Filling {
         if at != self.size {
             return Err(FsError::os("content of another size than the archive says", Errno::IO));
         }
-        Ok(self.file.sync_data()?)
+        Ok(file.sync_data()?)
     }
 
     /// Do `finish` with the file and the modification time its writers left, if nothing failed before, and tell those who
     /// wait how it ended.
     pub(super) fn end(&self, copied: FsResult<()>, finish: impl FnOnce(&File, Option<i64>) -> FsResult<()>) {
         let mut state = self.state.lock();
-        let ended = copied.and_then(|()| finish(&self.file, state.mtime_ns));
+        let ended = copied.and_then(|()| {
+            let file = state.file.as_ref().ok_or(Errno::BADF)?;
+            finish(file, state.mtime_ns)
+        });
+        state.file = None;
         state.end = Some(ended.as_ref().map(|_| ()).map_err(FsError::errno));
         if let Err(error) = &ended {
             tracing::warn!(%error, "a member does not come into the stage");
@@ -217,11 +228,6 @@ impl Filling {
             remove(&self.note);
         }
         self.ended.notify_all();
-    }
-
-    /// Whether it has not ended.
-    pub(super) fn is_under_way(&self) -> bool {
-        self.state.lock().end.is_none()
     }
 
     /// Wait for the end.
