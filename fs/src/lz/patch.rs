@@ -163,6 +163,9 @@ impl Filling {
     pub(super) fn read(&self, archive: &Archive, offset: u64, out: &mut [u8]) -> FsResult<Option<usize>> {
         let (file, pieces) = {
             let state = self.state.lock();
+            if let Some(Err(errno)) = state.end {
+                return Err(FsError::os("content of a file of the archive", errno));
+            }
             let Some(file) = state.file.clone() else { return Ok(None) };
             let mut here = state.written.clone();
             here.add(0..state.copied);
