@@ -53,14 +53,19 @@ pub struct Recorder {
     dirty: Mutex<HashMap<Id, Arc<Node>>>,
 }
 
+/// What a backing gives to be asked.
+type Answer<Question, Reply> = Box<dyn Fn(Question) -> Reply + Send + Sync>;
+/// As [`Answer`], of something that is lent.
+type AnswerOf<Question, Reply> = Box<dyn Fn(&Question) -> Reply + Send + Sync>;
+
 /// What a backing is asked that is itself made of something else, piece by piece.
 pub(crate) struct Behind {
     /// Whether a directory does not have its names yet.
-    pub(crate) is_unread: Box<dyn Fn(Id) -> bool + Send + Sync>,
+    pub(crate) is_unread: Answer<Id, bool>,
     /// Give a file its content if it does not have it yet.
-    pub(crate) complete: Box<dyn Fn(&Arc<Node>) -> FsResult<()> + Send + Sync>,
+    pub(crate) complete: AnswerOf<Arc<Node>, FsResult<()>>,
     /// These were reported, under the namespace lock.
-    pub(crate) reported: Box<dyn Fn(&[Op]) + Send + Sync>,
+    pub(crate) reported: AnswerOf<[Op], ()>,
 }
 
 impl std::fmt::Debug for Behind {

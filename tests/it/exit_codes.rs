@@ -258,7 +258,7 @@ fn exit_61_is_what_one_may_not_do() {
         let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
         script(&root, &nobody, &format!("exec {} status --json", program.display()))
     } else {
-        fs::set_permissions(root.path("node.sock"), Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(root.path("node.sock"), Permissions::from_mode(0o0)).unwrap();
         root.run("status --json")
     };
     assert_eq!(ran.expect(61).error(), (61, "unauthorised".to_owned()));

@@ -32,6 +32,9 @@ const TEMPORARY: &[u8] = b".wizefs-put-";
 /// Permission bits of a directory that its members imply.
 const IMPLIED_MODE: u32 = 0o755;
 
+/// The node of a directory, and a name in it.
+type Place = (Number, Box<[u8]>);
+
 /// A draft being made.
 pub(super) struct Plan<'a> {
     stage: &'a Stage,
@@ -40,7 +43,7 @@ pub(super) struct Plan<'a> {
     draft: Draft,
     files_max: usize,
     /// Nodes that go if they are still at this place at the end: not there any more, or put aside.
-    gone: Vec<(Number, (Number, Box<[u8]>))>,
+    gone: Vec<(Number, Place)>,
     /// Node of every stage directory that is in its place.
     placed: HashMap<Id, Number>,
     /// Directories whose own member is seen to.
