@@ -1,18 +1,24 @@
 //! `wizefs compact`.
 
-use super::Context;
+use super::{Context, complete};
 use crate::client::segment;
 use crate::error::Result;
 use crate::name::BucketName;
 use crate::rest::wire::Compacted;
 use crate::terminal::size;
 use axum::http::Method;
+use clap_complete::engine::ArgValueCompleter;
 
 /// Rewrite the archive of an lz bucket without holes.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+What the bucket holds stays as it is, and so does what the ledger says of it. Other kinds are refused with exit code 9.
+
+Examples:
+  wizefs compact work.zip                 tells the size before and now")]
 pub struct Args {
     /// The bucket
-    #[arg(value_name = "ORIGIN")]
+    #[arg(value_name = "ORIGIN", add = ArgValueCompleter::new(complete::buckets))]
     origin: String,
 }
 

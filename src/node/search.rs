@@ -245,7 +245,8 @@ mod tests {
         check("b/c", b"a/b/c/d", true);
         check("?.{md,txt}", b"z/a.md", true);
         check("*", b"bad\xffname", true);
-        check("\\*", b"a*b", true);
+        check("a\\*b", b"a*b", true);
+        check("a\\*b", b"axb", false);
         assert_eq!(Pattern::new("a[").err().map(|e| e.kind), Some(Kind::Usage));
         assert!(Pattern::new("DEADBEEF").unwrap().hash.is_some_and(|hash| hash == "deadbeef"));
         assert!(Pattern::new("deadbee").unwrap().hash.is_none());

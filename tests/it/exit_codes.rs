@@ -26,7 +26,11 @@ fn check(root: &TestRoot, line: &str, code: i32, kind: &str) {
 fn script(root: &TestRoot, words: &[&str], text: &str) -> Ran {
     let mut shell = Command::new(words[0]);
     shell.args(&words[1..]).args(["bash", "-uc", text]).env("WIZEFS", env!("CARGO_BIN_EXE_wizefs")).current_dir("/");
-    shell.env("WIZEFS_ROOT", root.path("")).env("WIZEFS_LISTEN", "off").env("LC_ALL", "C.UTF-8");
+    shell
+        .env("WIZEFS_ROOT", root.path(""))
+        .env("WIZEFS_LISTEN", "off")
+        .env("WIZEFS_GRPC_LISTEN", "off")
+        .env("LC_ALL", "C.UTF-8");
     shell.output().unwrap().into()
 }
 

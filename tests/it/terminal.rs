@@ -18,7 +18,7 @@ fn on_terminal(root: &TestRoot, line: &str, variables: &[(&str, &str)]) -> Child
     }
     command.args(["--quiet", "--return", "--command", line, "/dev/null"]).env("PATH", path).env("TERM", "xterm");
     command.env("HOME", root.outside()).env("LC_ALL", "C.UTF-8").env("WIZEFS_ROOT", root.path(""));
-    command.env("WIZEFS_LISTEN", "off").env("SHELL", "/bin/bash");
+    command.env("WIZEFS_LISTEN", "off").env("WIZEFS_GRPC_LISTEN", "off").env("SHELL", "/bin/bash");
     // These would decide about colours, too.
     for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
         command.env_remove(name);

@@ -261,7 +261,11 @@ fn buckets(client: &Client, status: &Status) -> Vec<Finding> {
 
 /// Whether a node that starts now finds its ports free.
 fn ports(config: &Config) -> Vec<Finding> {
-    let wanted = [("REST", "--listen", config.listen), ("chain routes", "--chain-listen", config.chain_listen)];
+    let wanted = [
+        ("REST", "--listen", config.listen),
+        ("gRPC", "--grpc-listen", config.grpc_listen),
+        ("chain routes", "--chain-listen", config.chain_listen),
+    ];
     let mut found = Vec::new();
     for (service, flag, listen) in wanted {
         let Listen::On(address) = listen else { continue };
