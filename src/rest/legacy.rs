@@ -35,7 +35,7 @@ pub(super) fn routes() -> Routes {
         .get("/", home, about("\"HOME\", or a page for people").reply::<String>())
         .post("/", home, about("\"HOME\"").reply::<String>())
         .post("/state", ping, about("Free storage in MiB and uptime in seconds").body::<Ping>().reply::<Pong>())
-        .post("/buckets", create, about("Make a bucket").body::<Data<Origin>>().status(201).reply::<Success>())
+        .post("/buckets", create, about("Make a bucket").body::<Named>().status(201).reply::<Success>())
         .delete("/buckets/{bucket}", remove, about("Delete an unmounted bucket").reply::<Success>())
         .post("/buckets/{bucket}/mount", mount, about("Mount a bucket").reply::<Success>())
         .post("/buckets/{bucket}/unmount", unmount, about("Unmount a bucket").reply::<Success>())
@@ -90,10 +90,11 @@ async fn ping(Extract(node): Extract<Arc<Node>>, sent: Sent) -> Response {
     }
 }
 
-/// `{"data": ...}`, the predecessor's envelope.
+/// A bucket in the predecessor's envelope, `{"data": ...}`. Each use of it has a type of its own: what stands in a generic one
+/// would be missing in the OpenAPI document.
 #[derive(Serialize, Deserialize, ToSchema)]
-struct Data<T> {
-    data: T,
+struct Named {
+    data: Origin,
 }
 
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -106,7 +107,7 @@ struct Origin {
 struct Success {
     success: bool,
     message: String,
-    bucket: Data<Origin>,
+    bucket: Named,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -144,7 +145,7 @@ struct TextFile {
 
 async fn create(Extract(node): Extract<Arc<Node>>, sent: Sent) -> Response {
     let made = blocking(move || {
-        let Data { data: Origin { origin } } = sent.json()?;
+        let Named { data: Origin { origin } } = sent.json()?;
         let origin = BucketName::new(&origin)?;
         let request = wire::Create { origin: origin.clone(), kind: None, from: None, passfile: None };
         node.create(&request, &mut |_| ControlFlow::Continue(()))?;
@@ -247,7 +248,7 @@ async fn on_bucket(uri: Uri, message: &str, work: impl FnOnce(&BucketName) -> Re
 }
 
 fn success(message: &str, name: &BucketName) -> Success {
-    let data = Data { data: Origin { origin: name.to_string() } };
+    let data = Named { data: Origin { origin: name.to_string() } };
     Success { success: true, message: message.to_owned(), bucket: data }
 }
 

@@ -173,12 +173,16 @@ impl Bucket {
         for name in path.components() {
             at = match self.recorder.inodes.open_name(&at, name) {
                 Ok((node, _)) => node,
-                Err(error) if error.errno() == Errno::NOENT => {
-                    let (intent, node) = self.fs.make_parent(&at, name)?;
-                    made.push(MadeDir { parent: at.clone(), name: name.to_owned(), intent });
-                    self.tell_kernel(&at, name);
-                    node
-                }
+                Err(error) if error.errno() == Errno::NOENT => match self.fs.make_parent(&at, name) {
+                    Ok((intent, node)) => {
+                        made.push(MadeDir { parent: at.clone(), name: name.to_owned(), intent });
+                        self.tell_kernel(&at, name);
+                        node
+                    }
+                    // Another put needed the same directory, and was faster.
+                    Err(error) if error.errno() == Errno::EXIST => self.recorder.inodes.open_name(&at, name)?.0,
+                    Err(error) => return Err(error),
+                },
                 Err(error) => return Err(error),
             };
             if at.kind != Kind::Directory {
