@@ -2,14 +2,13 @@
 
 use super::acl;
 use super::convert::{NOTHING, caller, code, dir_flags, file_attr, file_type, open_flags, set_time};
-use super::listings::Listings;
-use super::passthrough::{Backings, Way};
-use crate::error::FsResult;
+use super::passthrough::Way;
+use super::replies::{Adapter, empty, xattr};
 use crate::stat::Kind;
-use crate::vfs::{self, Attr, CopyRange, Dirent, Fh, Ino, Opened, SetAttr, Trust, Vfs};
+use crate::vfs::{self, Attr, CopyRange, Fh, Ino, SetAttr};
 use fuser::{
-    AccessFlags, BackingId, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FileType, Filesystem, Generation,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FileType, Filesystem, Generation, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
@@ -18,10 +17,8 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 /// Features asked of the kernel where it has them. Only what fuser 0.18.0 honours is in this list.
@@ -45,94 +42,6 @@ const WRITE_BYTES_MAX: u32 = 1024 * 1024;
 thread_local! {
     /// Reused by the reads of a worker thread.
     static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// A [`Vfs`] as fuser wants it.
-pub(super) struct Adapter {
-    pub(super) vfs: Arc<dyn Vfs>,
-    pub(super) trust: Trust,
-    /// The kernel checks permissions.
-    pub(super) checked: bool,
-    pub(super) backings: Backings,
-    pub(super) listings: Listings,
-    pub(super) plain: acl::Plain,
-}
-
-impl Adapter {
-    fn entry(&self, result: FsResult<Attr>, reply: ReplyEntry) {
-        match result {
-            Ok(attr) => {
-                let generation = Generation(attr.generation);
-                reply.entry(&self.trust.ttl, &file_attr(&attr), generation);
-            }
-            Err(error) => reply.error(code(&error)),
-        }
-    }
-
-    /// How a handle that is about to be opened is served; `None` when the vfs offers no backing file.
-    fn way(
-        &self,
-        ino: Ino,
-        opened: &Opened,
-        register: impl FnOnce(&OwnedFd) -> io::Result<BackingId>,
-    ) -> Result<Option<Arc<Way>>, Errno> {
-        let Some(backing) = &opened.backing else { return Ok(None) };
-        match self.backings.opened(ino, opened.fh, backing, register) {
-            Ok(way) => Ok(Some(way)),
-            Err(error) => {
-                self.vfs.release(opened.fh);
-                Err(Errno::from(error))
-            }
-        }
-    }
-
-    /// The entries of a directory behind `offset`, opened as `fh` or by the kernel itself.
-    fn entries(
-        &self,
-        ino: Ino,
-        fh: Fh,
-        offset: u64,
-        visit: &mut dyn FnMut(Dirent<'_>) -> ControlFlow<()>,
-    ) -> FsResult<()> {
-        if !self.trust.exclusive {
-            return self.vfs.readdir(fh, offset, visit);
-        }
-        let (listing, start) = self.listings.behind(&*self.vfs, ino, offset)?;
-        for entry in &listing[start..] {
-            if visit(Dirent { ino: entry.ino, next: entry.position, kind: entry.kind, name: &entry.name }).is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Permission bits with which `req` makes something in `parent`.
-    fn masked(&self, parent: INodeNo, mode: u32, umask: u32) -> u32 {
-        acl::masked(&*self.vfs, self.trust.exclusive.then_some(&self.plain), Ino(parent.0), mode, umask)
-    }
-
-    fn attr(&self, result: FsResult<Attr>, reply: ReplyAttr) {
-        match result {
-            Ok(attr) => reply.attr(&self.trust.ttl, &file_attr(&attr)),
-            Err(error) => reply.error(code(&error)),
-        }
-    }
-}
-
-fn empty(result: FsResult<()>, reply: ReplyEmpty) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(code(&error)),
-    }
-}
-
-fn xattr(result: FsResult<Vec<u8>>, size: u32, reply: ReplyXattr) {
-    match result {
-        Ok(value) if size == 0 => reply.size(value.len() as u32),
-        Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
-        Ok(value) => reply.data(&value),
-        Err(error) => reply.error(code(&error)),
-    }
 }
 
 impl Filesystem for Adapter {

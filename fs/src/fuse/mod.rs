@@ -8,6 +8,7 @@ mod holders;
 mod listings;
 mod mount;
 mod passthrough;
+mod replies;
 mod watch;
 
 pub use holders::Holder;

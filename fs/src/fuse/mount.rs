@@ -2,11 +2,11 @@
 //! after somebody else has unmounted it.
 
 use super::acl::Plain;
-use super::adapter::Adapter;
 use super::control::Control;
 use super::holders::{Holder, device_of, holders};
 use super::listings::Listings;
 use super::passthrough::{self, Backings};
+use super::replies::Adapter;
 use super::watch::{Requests, Unanswered, Watch, Watched};
 use crate::any::AnyBucket;
 use crate::bucket::Bucket;
