@@ -18,6 +18,7 @@ use axum::serve::{Listener, ListenerExt};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -85,6 +86,24 @@ fn prepare(config: &Config, role: Role, reporter: &Reporter) -> Result<(tokio::r
     Ok((runtime, node))
 }
 
+const GRPC_TAKEN: &str = "choose another address with --grpc-listen ADDR:PORT, or --grpc-listen off";
+
+/// Listen where it is wanted, and tell the address, which has the port that the kernel chose.
+async fn listener(listen: Listen, hint: Option<&str>, tell: impl FnOnce(SocketAddr)) -> Result<Option<TcpListener>> {
+    let Listen::On(address) = listen else { return Ok(None) };
+    let listener = TcpListener::bind(address).await.map_err(|e| {
+        let error = taken(address, &e);
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    })?;
+    if let Ok(address) = listener.local_addr() {
+        tell(address);
+    }
+    Ok(Some(listener))
+}
+
 async fn serve(
     config: &Config,
     node: &Arc<Node>,
@@ -92,31 +111,10 @@ async fn serve(
     reporter: &Reporter,
 ) -> Result<Option<u8>> {
     let mut signals = Signals::install()?;
-    let tcp = match config.listen {
-        Listen::Off => None,
-        Listen::On(address) => Some(TcpListener::bind(address).await.map_err(|e| taken(address, &e))?),
-    };
-    if let Some(address) = tcp.as_ref().and_then(|listener| listener.local_addr().ok()) {
-        node.set_rest(address);
-    }
+    let tcp = listener(config.listen, None, |address| node.set_rest(address)).await?;
     let protection = Protection::of(config, node)?;
-    let chain = match config.chain_listen {
-        Listen::Off => None,
-        Listen::On(address) => Some(TcpListener::bind(address).await.map_err(|e| taken(address, &e))?),
-    };
-    if let Some(address) = chain.as_ref().and_then(|listener| listener.local_addr().ok()) {
-        node.set_chain(address);
-    }
-    let grpc = match config.grpc_listen {
-        Listen::Off => None,
-        Listen::On(address) => {
-            let hint = "choose another address with --grpc-listen ADDR:PORT, or --grpc-listen off";
-            Some(TcpListener::bind(address).await.map_err(|e| taken(address, &e).hint(hint))?)
-        }
-    };
-    if let Some(address) = grpc.as_ref().and_then(|listener| listener.local_addr().ok()) {
-        node.set_grpc(address);
-    }
+    let chain = listener(config.chain_listen, None, |address| node.set_chain(address)).await?;
+    let grpc = listener(config.grpc_listen, Some(GRPC_TAKEN), |address| node.set_grpc(address)).await?;
     let unix = socket::listen_on(node.root())?;
     let unix = unix.set_nonblocking(true).and_then(|()| UnixListener::from_std(unix));
     let unix = unix.map_err(|e| Error::io(Kind::Root, "cannot listen on node.sock", &e))?;
@@ -188,7 +186,7 @@ fn to_json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
     serde_json::to_value(value).map_err(|e| Error::new(Kind::Internal, format!("cannot write the answer: {e}")))
 }
 
-fn taken(address: std::net::SocketAddr, error: &std::io::Error) -> Error {
+fn taken(address: SocketAddr, error: &std::io::Error) -> Error {
     if error.kind() == std::io::ErrorKind::AddrInUse {
         return Error::new(Kind::PortTaken, format!("another program listens on {address} already"));
     }

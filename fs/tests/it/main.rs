@@ -12,3 +12,6 @@ mod model;
 mod names;
 mod promises;
 mod zip;
+
+/// Random sequences of operations in a run; `PROPTEST_CASES` asks for others.
+const MODEL_CASES: u32 = 60;
