@@ -165,7 +165,6 @@ install_suites() {
             cargo install --quiet --locked --root "$CARGO_TARGET_DIR/tools" --target-dir "$CARGO_TARGET_DIR/tools/build" "$suite" ||
             return 1
     done
-    install_schemathesis
 }
 
 # What asks the node everything its OpenAPI document offers.
@@ -271,9 +270,10 @@ run_soak() {
     install_missing test
     find_rust
     install_suites
+    install_schemathesis
     export WIZEFS_REQUIRE_FUSE=1 WIZEFS_SOAK_MINUTES="${WIZEFS_SOAK_MINUTES:-60}"
     export WIZEFS_TEST_FSX="${WIZEFS_TEST_FSX:-1000000}" WIZEFS_TEST_ENTRIES="${WIZEFS_TEST_ENTRIES:-1000000}"
-    cargo test --release --locked --test it -- --nocapture soak suites listing
+    cargo test --release --locked --test it -- --nocapture soak suites listing openapi
 }
 
 build_deb() {
