@@ -373,7 +373,7 @@ fn broken(error: impl std::fmt::Display) -> Error {
 /// Whether asking twice is as good as asking once, so that another node may be asked when this one dies over it.
 fn is_repeatable(request: &Request<Body>) -> bool {
     let path = request.uri().path();
-    request.method() == Method::GET || path.ends_with("/mount") || path.ends_with("/sync")
+    request.method() == Method::GET || ["/mount", "/unmount", "/sync"].iter().any(|end| path.ends_with(end))
 }
 
 /// The node was killed, or ended, with the question unanswered: as for one that says it is about to end, the next is asked.

@@ -166,15 +166,15 @@ impl TestRoot {
     /// Whether the process in `node.lock` runs, and is the node of this root: the number of one that is gone may be another's by now.
     pub(crate) fn is_node_alive(&self) -> bool {
         let Some(pid) = self.node() else { return false };
-        let about = |what: &str| fs::read(format!("/proc/{}/{what}", pid.as_raw_nonzero())).unwrap_or_default();
-        let environment = about("environ");
+        let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap_or_default();
         if environment.is_empty() {
-            // Its memory goes before its sockets do: until it is a zombie somebody may still be heard by it.
-            let stat = String::from_utf8_lossy(&about("stat")).into_owned();
-            return stat
-                .rsplit(')')
-                .next()
-                .is_some_and(|rest| !rest.trim_start().starts_with(['Z', 'X']) && !rest.is_empty());
+            // Its memory goes before its sockets do, and its first thread before the others.
+            let tasks = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).into_iter().flatten().flatten();
+            return tasks.map(|task| fs::read_to_string(task.path().join("stat")).unwrap_or_default()).any(|stat| {
+                stat.rsplit(')')
+                    .next()
+                    .is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with(['Z', 'X']))
+            });
         }
         let root = self.path("");
         let ours = [b"WIZEFS_ROOT=", root.as_os_str().as_bytes()].concat();

@@ -50,7 +50,7 @@ pub struct Progress {
 /// The reply to [`Create`].
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Created {
-    /// [`V`].
+    /// [`super::V`].
     pub v: u32,
     /// The bucket.
     pub bucket: BucketName,
