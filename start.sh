@@ -2,6 +2,7 @@
 # Builds wizefs and runs its main job here: ./start.sh
 #   ./start.sh          builds, creates and mounts the bucket `docs`, says where it is
 #   ./start.sh test     every check there is, as CI runs them
+#   ./start.sh bench    a quick round of each benchmark
 #   ./start.sh soak     an hour of load, fsx and kills, and the largest sizes of other tests; WIZEFS_SOAK_MINUTES says how long
 #   ./start.sh deb      builds the Debian package, and says where it is
 #   ./start.sh docker   builds the container and runs the node in it
@@ -231,6 +232,15 @@ run_examples() {
     return $status
 }
 
+report() {
+    say ""
+    if [ ${#failed[@]} -gt 0 ]; then
+        say "FAILED:$(printf ' %s;' "${failed[@]}")"
+        exit 1
+    fi
+    say "everything passed in $SECONDS s"
+}
+
 run_tests() {
     install_missing test
     find_rust
@@ -249,6 +259,14 @@ run_tests() {
     step "tests" cargo test --release --locked --workspace --no-fail-fast
     step "build" cargo build --release --locked
     step "examples" run_examples
+    step "dependencies" check_dependencies
+    step "nothing left behind" nothing_left_behind "$before"
+    report
+}
+
+run_bench() {
+    install_missing test
+    find_rust
     step "benchmark, a quick round" cargo bench --locked --bench against_native -- --quick
     step "benchmark of recording, a quick round" cargo bench --locked --bench recording -- --files 2000
     step "benchmark of the ledger, a quick round" \
@@ -256,14 +274,7 @@ run_tests() {
     step "benchmark of archives, a quick round" env WIZEFS_BENCH_MEMBERS=1000 WIZEFS_BENCH_MIB=16 \
         WIZEFS_BENCH_FILES=300 WIZEFS_BENCH_ADD_MIB=16 \
         cargo bench --locked -p wizefs-fs --bench archives
-    step "dependencies" check_dependencies
-    step "nothing left behind" nothing_left_behind "$before"
-    say ""
-    if [ ${#failed[@]} -gt 0 ]; then
-        say "FAILED:$(printf ' %s;' "${failed[@]}")"
-        exit 1
-    fi
-    say "everything passed in $SECONDS s"
+    report
 }
 
 run_soak() {
@@ -308,8 +319,9 @@ docker_up() {
 case "${1:-up}" in
 up) up ;;
 test) run_tests ;;
+bench) run_bench ;;
 soak) run_soak ;;
 deb) build_deb ;;
 docker) docker_up ;;
-*) sed -n '2,8s/^# \{0,1\}//p' start.sh; exit 2 ;;
+*) sed -n '2,9s/^# \{0,1\}//p' start.sh; exit 2 ;;
 esac
