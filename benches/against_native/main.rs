@@ -87,13 +87,19 @@ fn bench(options: &Options, dir: &std::path::Path) -> Result<()> {
     let node = Node::start(&base.path().join("root"))?;
     let places = places::all(base.path(), &node)?;
     let mut report = Report::default();
+    let mut names = 0_u32..;
     for round in 0..options.rounds {
         for workload in WORKLOADS.iter().filter(|workload| workload.name.contains(&options.only)) {
             // Every place is the first one now and then.
             for turn in 0..places.len() {
                 let place = &places[(round + turn) % places.len()];
                 eprintln!("round {} of {}: {} in {}", round + 1, options.rounds, workload.name, place.name());
-                measure(workload, place, &node, (&options.load, &material), &mut report)?;
+                let dir = place.dir().join(format!("work-{}", names.next().unwrap_or_default()));
+                std::fs::create_dir(&dir)?;
+                let job = Job { dir: &dir, load: &options.load, material: &material };
+                measure(workload, place, &node, &job, &mut report)?;
+                std::fs::remove_dir_all(&dir)?;
+                place.settle()?;
             }
         }
     }
@@ -113,30 +119,21 @@ fn bench(options: &Options, dir: &std::path::Path) -> Result<()> {
     }
 }
 
-/// One workload in one place. What it needs is made before and taken away after, and a bucket has everything recorded
-/// before the next one starts, so that no place pays for another.
-fn measure(
-    workload: &Workload,
-    place: &Place<'_>,
-    node: &Node,
-    (load, material): (&Load, &Material),
-    report: &mut Report,
-) -> Result<()> {
-    let dir = place.dir().join(format!("work-{}", std::process::id()));
-    std::fs::create_dir(&dir)?;
-    let job = Job { dir: &dir, load, material };
-    (workload.prepare)(&job)?;
+/// One workload in one place. What it needs is made before, and is on the disk, and a bucket has everything recorded before
+/// the next one starts, so that no place pays for another.
+fn measure(workload: &Workload, place: &Place<'_>, node: &Node, job: &Job<'_>, report: &mut Report) -> Result<()> {
+    (workload.prepare)(job)?;
     place.settle()?;
-    if !workload.cold || machine::drop_caches()? {
-        let asked = node.requests()?;
-        let start = Instant::now();
-        let steps = (workload.run)(&job)?;
-        let time = start.elapsed();
-        if matches!(place, Place::Wizefs(_)) {
-            report.asked(workload, steps, &asked, &node.requests()?);
-        }
-        report.add(workload, place.name(), time, place.settle()?);
+    if workload.cold && !machine::drop_caches()? {
+        return Ok(());
     }
-    std::fs::remove_dir_all(&dir)?;
-    place.settle().map(drop)
+    let asked = node.requests()?;
+    let start = Instant::now();
+    let steps = (workload.run)(job)?;
+    let time = start.elapsed();
+    if matches!(place, Place::Wizefs(_)) {
+        report.asked(workload, steps, &asked, &node.requests()?);
+    }
+    report.add(workload, place.name(), time, place.settle()?);
+    Ok(())
 }

@@ -29,7 +29,7 @@ impl Node {
     pub(crate) fn start_over(root: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<Node> {
         let mut node = Node { root: root.to_owned(), pid: 0, stopped: true };
         node.wizefs(&["create", BUCKET])?;
-        fill(&root.join("buckets").join(BUCKET).join("data"))?;
+        fill(&node.backing())?;
         node.wizefs(&["mount", BUCKET, "--listen", "off", "--grpc-listen", "off"])?;
         node.stopped = false;
         node.pid = node.status()?["node"]["pid"].as_u64().ok_or("the status names no process")?;
@@ -38,6 +38,10 @@ impl Node {
 
     pub(crate) fn mounted(&self) -> PathBuf {
         self.root.join("mnt").join(BUCKET)
+    }
+
+    pub(crate) fn backing(&self) -> PathBuf {
+        self.root.join("buckets").join(BUCKET).join("data")
     }
 
     fn wizefs(&self, args: &[&str]) -> Result<String> {

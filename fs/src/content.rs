@@ -77,6 +77,11 @@ pub fn hash(
     }
 }
 
+/// Whether content of `size` bytes has any: content of one group has none.
+pub fn has_inner_hashes(size: u64) -> bool {
+    size > GROUP_BYTES
+}
+
 /// The inner hashes of the files of a bucket, one file for each inode.
 #[derive(Debug)]
 pub struct Outboards {
@@ -97,6 +102,11 @@ impl Outboards {
         self.dir.join(format!("{ino:016x}"))
     }
 
+    /// Where this thread writes some: two may hash one inode at the same time.
+    fn temporary(&self) -> PathBuf {
+        self.dir.join(format!("new-{:?}", std::thread::current().id()))
+    }
+
     /// Hash as [`hash`] and keep the inner hashes for inode `ino`. Losing them (a full disk) costs byte ranges later, so
     /// it does not fail the hash.
     ///
@@ -109,13 +119,11 @@ impl Outboards {
         size: u64,
         keep_going: &mut dyn FnMut() -> bool,
     ) -> FsResult<Option<Hashes>> {
-        let path = self.path(ino);
-        // Content of one group has none.
-        if size <= GROUP_BYTES {
+        if !has_inner_hashes(size) {
             let hashes = hash(file, size, keep_going, io::sink())?;
             return Ok(hashes);
         }
-        let temporary = path.with_extension("new");
+        let (path, temporary) = (self.path(ino), self.temporary());
         let mut keep = Keep::create(&temporary);
         let Some(hashes) = hash(file, size, keep_going, &mut keep)? else {
             discard(&temporary);
@@ -137,19 +145,22 @@ impl Outboards {
         if let Some(kept) = kept_for(&path, size, expected) {
             return Ok(InnerHashes { file: kept, start: HEADER_BYTES, path: Some(path) });
         }
-        let temporary = self.dir.join(format!("{ino:016x}.{:?}.new", std::thread::current().id()));
+        let temporary = self.temporary();
         let mut keep = Keep::create(&temporary);
         let hashes = hash(file, size, &mut || true, &mut keep).inspect_err(|_| discard(&temporary))?;
         if hashes.is_none_or(|hashes| hashes.blake3 != *expected) {
             discard(&temporary);
             return Err(FsError::Damaged("the content is not what was recorded".into()));
         }
-        keep.finish(expected, size, &temporary, &path)?;
-        Ok(InnerHashes { file: File::open(&path)?, start: HEADER_BYTES, path: Some(path) })
+        let file = keep.finish(expected, size, &temporary, &path)?;
+        Ok(InnerHashes { file, start: HEADER_BYTES, path: Some(path) })
     }
 
-    /// Forget what is kept for `ino`.
-    pub fn remove(&self, ino: u64) {
+    /// Forget what is kept for `ino`, whose content had `size` bytes.
+    pub fn forget(&self, ino: u64, size: u64) {
+        if !has_inner_hashes(size) {
+            return;
+        }
         if let Err(error) = std::fs::remove_file(self.path(ino))
             && error.kind() != io::ErrorKind::NotFound
         {
@@ -220,21 +231,23 @@ struct Keep(io::Result<io::BufWriter<File>>);
 impl Keep {
     fn create(path: &Path) -> Self {
         let open = || {
-            let mut file = io::BufWriter::new(File::create(path)?);
+            let options = File::options().read(true).write(true).create(true).truncate(true).to_owned();
+            let mut file = io::BufWriter::new(options.open(path)?);
             file.write_all(&[0; HEADER_BYTES as usize])?;
             Ok(file)
         };
         Self(open())
     }
 
-    fn finish(self, root: &[u8; 32], size: u64, temporary: &Path, path: &Path) -> io::Result<()> {
+    fn finish(self, root: &[u8; 32], size: u64, temporary: &Path, path: &Path) -> io::Result<File> {
         let done = self.0.and_then(|mut file| {
             file.seek(SeekFrom::Start(0))?;
             file.write_all(MAGIC)?;
             file.write_all(root)?;
             file.write_all(&size.to_le_bytes())?;
-            file.flush()?;
-            std::fs::rename(temporary, path)
+            let file = file.into_inner()?;
+            std::fs::rename(temporary, path)?;
+            Ok(file)
         });
         done.inspect_err(|_| discard(temporary))
     }

@@ -160,6 +160,11 @@ impl Node {
         Ok(self.keep(fd))
     }
 
+    /// Whether its descriptor is open.
+    pub fn is_open(&self) -> bool {
+        self.fd.lock().is_some()
+    }
+
     /// Open the backing file with `flags`.
     ///
     /// # Errors

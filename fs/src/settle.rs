@@ -9,6 +9,7 @@ mod queue;
 pub use queue::Queue;
 
 use crate::change::{Content, Evidence, Hashes, Op};
+use crate::content;
 use crate::error::FsResult;
 use crate::inode::{Dirty, Name, Node};
 use crate::lease::{Asked, ReadLease};
@@ -205,6 +206,9 @@ impl Recorder {
             links: links.iter().map(|(name, _)| at_of(name)).collect(),
             intent: intents.iter().copied().max().unwrap_or(0),
         };
+        if let Some(old) = row.as_ref().filter(|old| !content::has_inner_hashes(new.size) && old.size != new.size) {
+            self.outboards.forget(node.id.0, old.size);
+        }
         let inode_row = table::set(table::inode_key(node.id), &new)?;
         let written = !dirty.times_set && stat.mtime_ns != dirty.mtime_before_ns;
         let same = !written && row.as_ref().is_some_and(|old| old.says_the_same(&new));

@@ -7,8 +7,8 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -152,6 +152,10 @@ pub struct Logged {
     pub transaction: Option<Transaction>,
 }
 
+/// With plenty of space and the reserve beside it, the disk is not asked again for this long: every change of a mount asks, and no
+/// disk writes away that much meanwhile.
+const PLENTY_LASTS_MS: u64 = 50;
+
 /// Result of a ledger operation.
 pub type Result<T> = std::result::Result<T, LedgerError>;
 
@@ -175,6 +179,9 @@ pub struct Ledger {
     room: Condvar,
     /// A write failed for want of space; the store must be recovered and `live` read again before the next.
     stalled: AtomicBool,
+    /// When there was plenty of space last, in milliseconds since `began`; 0 when there was not.
+    plenty_at: AtomicU64,
+    began: Instant,
 }
 
 /// What changes as the chain grows.
@@ -212,9 +219,15 @@ impl Ledger {
         if self.stalled.load(Ordering::Acquire) {
             return Space::Full;
         }
+        let now = self.began.elapsed().as_millis() as u64 + 1;
+        if now.saturating_sub(self.plenty_at.load(Ordering::Acquire)) < PLENTY_LASTS_MS {
+            return Space::Ample;
+        }
         let (Some(free), Some(reserve)) = (self.store.free_space(), &self.reserve) else { return Space::Ample };
+        let is_held = reserve.hold(free);
+        self.plenty_at.store(if is_held && free >= PLENTY { now } else { 0 }, Ordering::Release);
         match free {
-            _ if reserve.hold(free) => Space::Ample,
+            _ if is_held => Space::Ample,
             ..FLOOR => Space::Full,
             // A disk too small for the reserve, or unable to set blocks aside, is judged by what is free alone.
             PLENTY.. => Space::Ample,

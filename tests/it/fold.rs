@@ -258,27 +258,7 @@ impl TestRoot {
     /// As [`TestRoot::expect_log_is_backing`], for an adopted directory.
     #[track_caller]
     pub(crate) fn expect_log_is(&self, bucket: &str, backing: &Path) -> Fold {
-        self.expect_fold_is(bucket, self.fold(bucket), backing)
-    }
-
-    /// As [`TestRoot::expect_log_is`], whatever the permission bits of directories are.
-    #[track_caller]
-    pub(crate) fn expect_log_is_but_for_modes_of_directories(&self, bucket: &str, backing: &Path) -> Fold {
-        let mut fold = self.fold(bucket);
-        for item in fold.tree.values_mut() {
-            if let Item::Directory { mode } = item {
-                *mode = None;
-            }
-        }
-        self.expect_fold_is(bucket, fold, backing)
-    }
-
-    fn fold(&self, bucket: &str) -> Fold {
-        Fold::of(&self.run_long(&format!("log {bucket} --json")).expect(0).json_lines())
-    }
-
-    #[track_caller]
-    fn expect_fold_is(&self, bucket: &str, fold: Fold, backing: &Path) -> Fold {
+        let fold = Fold::of(&self.run_long(&format!("log {bucket} --json")).expect(0).json_lines());
         let wrong = differences(&fold.tree, &walk(backing));
         if !wrong.is_empty() || !fold.oddities.is_empty() {
             let kept = self.keep_log(bucket);

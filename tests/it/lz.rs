@@ -348,12 +348,7 @@ fn twenty_kills_under_load_lose_nothing_and_leave_whole_archives() {
     root.expect_no_node();
     expect_whole(&archive(&root), "in the end");
     let out = unpacked(&archive(&root), &root.outside().join("out"));
-    // A known defect: after kills the archive may have permission bits of a directory that are not the last ones. A campaign that is
-    // asked for does not forgive it.
-    let fold = match parameter("WIZEFS_TEST_KILLS") {
-        None => root.expect_log_is_but_for_modes_of_directories("docs", &out),
-        Some(_) => root.expect_log_is("docs", &out),
-    };
+    let fold = root.expect_log_is("docs", &out);
     let strange: Vec<_> =
         fold.causes.iter().filter(|(cause, _)| !matches!(cause.as_str(), "mount" | "recovered")).collect();
     assert!(strange.is_empty(), "{strange:?}");

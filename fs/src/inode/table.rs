@@ -181,6 +181,21 @@ impl InodeTable {
         Ok((self.adopt(parent, name, &stat, Some(fd)), stat))
     }
 
+    /// As [`InodeTable::open_name`], for what is about to lose the name: a node that is in use need not be opened again.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn leaving(&self, parent: &Arc<Node>, name: &OsStr) -> FsResult<(Arc<Node>, Stat)> {
+        let stat = Stat::of_name(&*parent.fd()?, name)?;
+        match self.find(self.ino_of(&stat)) {
+            Some(node) if node.btime_ns == stat.btime_ns && node.is_open() => {
+                node.add_name(parent, name);
+                Ok((node, stat))
+            }
+            _ => self.open_name(parent, name),
+        }
+    }
+
     /// The node for the file at `name` in `parent`, which `stat` describes and `fd`, if given, is an `O_PATH` descriptor of.
     pub fn adopt(&self, parent: &Arc<Node>, name: &OsStr, stat: &Stat, fd: Option<OwnedFd>) -> Arc<Node> {
         let ino = self.ino_of(stat);

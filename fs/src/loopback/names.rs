@@ -169,7 +169,7 @@ impl LoopbackFs {
         let names = self.recorder.lock_names();
         let path = self.recorder.path(&place.dir, name)?;
         // Opened before it goes: what is left under other names must be looked at afterwards.
-        let (node, before) = self.recorder.inodes.open_name(&place.dir, name)?;
+        let (node, before) = self.recorder.inodes.leaving(&place.dir, name)?;
         let mut writing = node.writing.lock();
         let intent = Intent::Remove { at: place.at(), inode: node.id.0 };
         let (id, ()) =
@@ -198,13 +198,15 @@ impl LoopbackFs {
     ) -> FsResult<Option<Row>> {
         let after = node.stat()?;
         if after.nlink == 0 {
+            // Of what is not recorded yet nobody knows how large it was when it was.
+            let recorded = if writing.dirty.is_some() { u64::MAX } else { before.size };
+            self.recorder.outboards.forget(node.id.0, recorded);
             if writing.writers == 0
                 && let Some(dirty) = writing.dirty.take()
             {
                 self.recorder.intents.end_after(self.recorder.stream.last() + 1, dirty.intents);
                 self.recorder.mark_clean(node);
             }
-            self.recorder.outboards.remove(node.id.0);
             return Ok(Some(table::delete(table::inode_key(node.id))));
         }
         let Some(mut row) = self.recorder.inode_row(node.id)? else {

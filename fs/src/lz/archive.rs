@@ -10,6 +10,7 @@ mod disk;
 mod edits;
 mod format;
 mod in_place;
+mod order;
 mod pack;
 mod patch;
 mod plan;

@@ -76,6 +76,10 @@ pub(crate) fn shown(archive: &Archive) -> BTreeMap<Vec<u8>, (Node, u32, i64)> {
             Kind::Symlink => Node::Symlink(read(archive, info.id)),
             _ => Node::File(read(archive, info.id)),
         };
+        // Who unpacks in this order gives every directory its mode.
+        let inside = [info.path.as_bytes(), b"/"].concat();
+        let is_late = info.kind == Kind::Directory && found.keys().any(|path: &Vec<u8>| path.starts_with(&inside));
+        assert!(!is_late, "{} comes after what is in it", info.path);
         let before = found.insert(info.path.as_bytes().to_vec(), (node, info.mode, info.mtime_ns));
         assert!(before.is_none(), "two of one name");
     }

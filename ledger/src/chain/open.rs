@@ -122,6 +122,8 @@ impl Ledger {
             arrived: Condvar::new(),
             room: Condvar::new(),
             stalled: AtomicBool::new(false),
+            plenty_at: AtomicU64::new(0),
+            began: Instant::now(),
         })
     }
 

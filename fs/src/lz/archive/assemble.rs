@@ -1,12 +1,14 @@
 //! A new directory: the records that stay, and those of members that were placed.
 
+use super::order::{Order, parents_first};
 use super::plan::Plan;
-use super::table::{Fit, Table};
+use super::table::{Entry, Fit, Table};
 use super::writer::{Placed, head_of};
 use super::{MemberId, format};
 use crate::error::{FsError, FsResult};
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 /// Names are written together anew when more of their bytes than this belong to nothing, and more than half.
@@ -19,6 +21,37 @@ pub(super) struct Directory {
 }
 
 impl Directory {
+    /// One without members.
+    fn of((comment, names): (Vec<u8>, Vec<u8>), capacity: usize) -> Self {
+        let table = Table {
+            entries: Vec::with_capacity(capacity),
+            names,
+            order: Vec::new(),
+            by_id: Vec::new(),
+            comment,
+            fit: Fit::InPlace,
+            dir: (0, 0),
+            length: 0,
+        };
+        Self { bytes: Vec::new(), table }
+    }
+
+    /// Add what was placed; its numbers.
+    fn take(&mut self, placed: Vec<Placed>) -> FsResult<Range<u32>> {
+        let first = self.table.entries.len() as u32;
+        for one in placed {
+            let mut entry = one.entry;
+            entry.path = self.table.name(&one.path)?;
+            entry.record = self.bytes.len() as u64;
+            self.bytes.extend_from_slice(&one.record);
+            self.table.entries.push(entry);
+        }
+        match u32::try_from(self.table.entries.len()) {
+            Ok(count) if count < GONE => Ok(first..count),
+            _ => Err(FsError::Archive("more than 4 G members".into())),
+        }
+    }
+
     /// What follows the records, of `len` bytes, when they begin at `at`.
     pub(super) fn end_of(&self, at: u64, len: usize) -> Vec<u8> {
         format::end(self.table.entries.len() as u64, at, len as u64, &self.table.comment)
@@ -61,53 +94,49 @@ pub(super) fn in_place(table: &Table, file: &File, plan: &Plan<'_>, placed: Vec<
     let stays = plan.changed.iter().filter(|changed| !changed.moves);
     let changed: HashMap<u32, (u32, i64)> =
         stays.filter_map(|changed| Some((changed.old, changed.attributes?))).collect();
-    let mut bytes = Vec::with_capacity(old.len() + placed.iter().map(|one| one.record.len()).sum::<usize>());
-    let mut entries = Vec::with_capacity(table.entries.len() + placed.len());
+    let mut new = Directory::of((table.comment.clone(), table.names.clone()), table.entries.len() + placed.len());
+    new.bytes.reserve(old.len() + placed.iter().map(|one| one.record.len()).sum::<usize>());
+    let mut order = Order::of(table, plan, placed);
+    let mut added: Vec<u32> = Vec::new();
     let mut numbers = vec![GONE; table.entries.len()];
-    for (number, entry) in table.entries.iter().enumerate() {
-        let number = number as u32;
+    for (number, entry) in (0..).zip(&table.entries) {
+        if let Some(parents) = order.before.remove(&number) {
+            added.extend(new.take(parents)?);
+        }
         if plan.leaving.contains(&number) {
             continue;
         }
-        numbers[number as usize] = entries.len() as u32;
+        numbers[number as usize] = new.table.entries.len() as u32;
         let mut entry = entry.clone();
         let from = (entry.record - table.dir.0) as usize;
-        let at = bytes.len() as u64;
+        let at = new.bytes.len() as u64;
         match changed.get(&number) {
-            None => bytes.extend_from_slice(&old[from..from + entry.record_len as usize]),
-            Some(&(mode, mtime_ns)) => {
-                let mut head = head_of(file, &entry, table.path(number), Some((mode, mtime_ns)), false)?;
-                let header = entry.header_len(file)?;
-                let record = head.central(entry.place, usize::try_from(header).unwrap_or(usize::MAX));
-                (entry.mode, entry.mtime_ns) = (mode as u16, mtime_ns);
-                entry.record_len = record.len() as u32;
-                entry.header = header as u32;
-                bytes.extend_from_slice(&record);
-            }
+            None => new.bytes.extend_from_slice(&old[from..from + entry.record_len as usize]),
+            Some(&attributes) => new.bytes.extend(changed_record(file, &mut entry, table.path(number), attributes)?),
         }
         entry.record = at;
-        entries.push(entry);
+        new.table.entries.push(entry);
     }
-    let mut order: Vec<u32> = table.order.iter().map(|&old| numbers[old as usize]).filter(|&new| new != GONE).collect();
-    let mut by_id: Vec<u32> = table.by_id.iter().map(|&old| numbers[old as usize]).filter(|&new| new != GONE).collect();
-    let mut new = Table {
-        entries,
-        names: table.names.clone(),
-        order: Vec::new(),
-        by_id: Vec::new(),
-        comment: table.comment.clone(),
-        fit: Fit::InPlace,
-        dir: (0, 0),
-        length: 0,
-    };
-    let first = new.entries.len() as u32;
-    take(&mut new, &mut bytes, placed)?;
-    let added: Vec<u32> = (first..new.entries.len() as u32).collect();
-    merge(&mut order, &added, |a, b| new.path(a).cmp(new.path(b)));
-    merge(&mut by_id, &added, |a, b| new.entries[a as usize].id.cmp(&new.entries[b as usize].id));
-    (new.order, new.by_id) = (order, by_id);
-    tidy_names(&mut new)?;
-    Ok(Directory { bytes, table: new })
+    added.extend(new.take(order.last)?);
+    let renumbered =
+        |old: &[u32]| -> Vec<u32> { old.iter().map(|&old| numbers[old as usize]).filter(|&new| new != GONE).collect() };
+    let (mut order, mut by_id) = (renumbered(&table.order), renumbered(&table.by_id));
+    merge(&mut order, &added, |a, b| new.table.path(a).cmp(new.table.path(b)));
+    merge(&mut by_id, &added, |a, b| new.table.entries[a as usize].id.cmp(&new.table.entries[b as usize].id));
+    (new.table.order, new.table.by_id) = (order, by_id);
+    tidy_names(&mut new.table)?;
+    Ok(new)
+}
+
+/// The record of a member that stays where it is, with other attributes.
+fn changed_record(file: &File, entry: &mut Entry, path: &[u8], (mode, mtime_ns): (u32, i64)) -> FsResult<Vec<u8>> {
+    let mut head = head_of(file, entry, path, Some((mode, mtime_ns)), false)?;
+    let header = entry.header_len(file)?;
+    let record = head.central(entry.place, usize::try_from(header).unwrap_or(usize::MAX));
+    (entry.mode, entry.mtime_ns) = (mode as u16, mtime_ns);
+    entry.record_len = record.len() as u32;
+    entry.header = header as u32;
+    Ok(record)
 }
 
 /// The directory of an archive in which every member was placed.
@@ -115,34 +144,10 @@ pub(super) fn in_place(table: &Table, file: &File, plan: &Plan<'_>, placed: Vec<
 /// # Errors
 /// There are too many bytes of names.
 pub(super) fn whole(comment: Vec<u8>, placed: Vec<Placed>) -> FsResult<Directory> {
-    let mut table = Table {
-        entries: Vec::with_capacity(placed.len()),
-        names: Vec::new(),
-        order: Vec::new(),
-        by_id: Vec::new(),
-        comment,
-        fit: Fit::InPlace,
-        dir: (0, 0),
-        length: 0,
-    };
-    let mut bytes = Vec::new();
-    take(&mut table, &mut bytes, placed)?;
-    table.sort();
-    Ok(Directory { bytes, table })
-}
-
-fn take(table: &mut Table, bytes: &mut Vec<u8>, placed: Vec<Placed>) -> FsResult<()> {
-    for one in placed {
-        let mut entry = one.entry;
-        entry.path = table.name(&one.path)?;
-        entry.record = bytes.len() as u64;
-        bytes.extend_from_slice(&one.record);
-        table.entries.push(entry);
-    }
-    if u32::try_from(table.entries.len()).is_ok_and(|count| count < GONE) {
-        return Ok(());
-    }
-    Err(FsError::Archive("more than 4 G members".into()))
+    let mut new = Directory::of((comment, Vec::new()), placed.len());
+    new.take(parents_first(placed))?;
+    new.table.sort();
+    Ok(new)
 }
 
 /// Put `added` in their places in the sorted `into`.
