@@ -290,13 +290,22 @@ impl Stage {
         hollow: &Arc<HollowFile>,
         open: impl FnOnce() -> FsResult<T>,
     ) -> FsResult<(T, FsResult<Option<Arc<Filling>>>)> {
+        let under_way = hollow.filling.lock().clone();
+        if let Some(filling) = under_way {
+            // With nothing locked: to open waits for a hash that may wait for the content, which needs both locks to end.
+            return Ok((open()?, Ok(Some(filling))));
+        }
         let is_full = hollow.is_full.write();
         let mut slot = hollow.filling.lock();
+        if slot.is_some() {
+            drop((slot, is_full));
+            return self.fill_behind(node, hollow, open);
+        }
         let before = node.stat()?;
         // Before anything is done to it: it must be as it was left.
         let opened = open()?;
-        if *is_full || slot.is_some() {
-            return Ok((opened, Ok(slot.clone())));
+        if *is_full {
+            return Ok((opened, Ok(None)));
         }
         let begun = self.begin_to_fill(node, hollow, &before);
         *slot = begun.as_ref().ok().cloned();

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use wizefs_fs::lz::Archive;
 use wizefs_fs::vfs::{Attr, Caller, Fh, Ino, Opened, SetAttr, Vfs};
-use wizefs_fs::{AnyBucket, Bucket, BucketOptions, Change, Durability, LzBucket, MemorySink, Op};
+use wizefs_fs::{
+    AnyBucket, Bucket, BucketOptions, BucketPath, Change, Durability, FoundKind, LzBucket, MemorySink, Op,
+};
 
 /// The caller of every operation.
 pub(crate) fn me() -> Caller {
@@ -326,6 +328,23 @@ impl<const LZ: bool> Driven<LZ> {
     pub(crate) fn told(&self) -> Vec<String> {
         self.bucket.sync().unwrap();
         self.sink.changes().iter().map(short).collect()
+    }
+
+    /// Have the sink take nothing for the time being. What of an archive is looked into for the first time waits for the sink, so
+    /// all of it is looked into before.
+    pub(crate) fn hold_back(&self) {
+        if LZ {
+            self.look_into(&BucketPath::ROOT);
+        }
+        self.sink.hold_back(true);
+    }
+
+    fn look_into(&self, dir: &BucketPath) {
+        for found in self.bucket.list(dir).unwrap() {
+            if found.kind == FoundKind::Directory {
+                self.look_into(&found.path);
+            }
+        }
     }
 
     /// After a barrier, what was told must be what is there.

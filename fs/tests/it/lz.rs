@@ -19,6 +19,3 @@ mod names;
 #[expect(clippy::duplicate_mod, reason = "the same tests of another kind")]
 #[path = "promises.rs"]
 mod promises;
-
-/// Each case commits archives.
-const MODEL_CASES: u32 = 8;

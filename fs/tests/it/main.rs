@@ -13,5 +13,9 @@ mod names;
 mod promises;
 mod zip;
 
-/// Random sequences of operations in a run; `PROPTEST_CASES` asks for others.
-const MODEL_CASES: u32 = 60;
+/// How random sequences of operations are tried: `PROPTEST_CASES` of them, or 60. One that fails is made shorter, with patience.
+fn config() -> proptest::test_runner::Config {
+    let default = proptest::test_runner::Config { failure_persistence: None, ..Default::default() };
+    let is_asked = std::env::var_os("PROPTEST_CASES").is_some();
+    proptest::test_runner::Config { cases: if is_asked { default.cases } else { 60 }, ..default }
+}

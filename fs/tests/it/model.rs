@@ -131,7 +131,7 @@ fn run(driver: Driver, step: &Step, boots: &mut u32) -> Driver {
             Ok(())
         }
         Step::HoldBack => {
-            driver.sink.hold_back(true);
+            driver.hold_back();
             Ok(())
         }
         Step::Reopen => {
@@ -148,7 +148,7 @@ fn run(driver: Driver, step: &Step, boots: &mut u32) -> Driver {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: super::MODEL_CASES, max_shrink_iters: 5000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::config())]
 
     #[test]
     fn what_was_told_is_what_is_there(steps in prop::collection::vec(step(), 1..40)) {
