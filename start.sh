@@ -49,6 +49,8 @@ missing_packages() {
     has bsdtar || echo libarchive-tools
     has umount || echo mount
     has setfacl || echo acl
+    has mkfs.xfs || echo xfsprogs
+    has mkfs.btrfs || echo btrfs-progs
     # pjdfstest is linked with it.
     [ -e /usr/include/sys/acl.h ] || echo libacl1-dev
     has findmnt || echo util-linux

@@ -136,6 +136,47 @@ fn a_full_ledger_refuses_writes_lets_remove_and_goes_on_with_space() {
 }
 
 #[test]
+fn a_full_disk_of_an_archive_is_told_at_the_write_and_leaves_the_archive_whole() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let folder = root.outside().join("small");
+    let Some(()) = disk(&folder, 24) else { return };
+    let archive = folder.join("a.zip");
+    shell(&folder, "python3 -c 'import zipfile; zipfile.ZipFile(\"a.zip\", \"w\").close()'");
+    root.run("create docs --kind lz --from small/a.zip --mount").expect(0);
+    let mount = root.mnt("docs", "");
+    // What does not get smaller when it is packed.
+    let content = |seed: u8, len: u64| -> Vec<u8> {
+        let mut bytes = vec![0; len as usize];
+        blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
+        bytes
+    };
+    let kept = content(1, 6 * MIB);
+    write_durably(&mount.join("kept"), &kept).unwrap();
+    root.run("sync").expect(0);
+    assert!(is_full(&write_durably(&mount.join("large"), &content(2, 30 * MIB))), "the write or fsync says so");
+    fs::remove_file(mount.join("large")).unwrap();
+    root.wait_for("the space of what was removed", || free(&folder) > 8 * MIB);
+    // Room for the stage, and not for the archive beside it.
+    let filler = fill(&folder, 5 * MIB);
+    write_durably(&mount.join("waits"), &content(3, 4 * MIB)).unwrap();
+    assert_eq!(root.run("sync --json").expect(1).error(), (1, "no-space".to_owned()));
+    crate::lz::expect_whole(&archive, "full");
+    // Dead in the middle of it.
+    root.kill_node();
+    crate::lz::expect_whole(&archive, "full and dead");
+    root.run("mount docs").expect(0);
+    assert_eq!(fs::read(mount.join("waits")).unwrap(), content(3, 4 * MIB), "what was synced is there");
+    assert_eq!(fs::read(mount.join("kept")).unwrap(), kept);
+    fs::remove_file(filler).unwrap();
+    root.wait_for("the archive to be brought up to date", || root.run("sync").code == 0);
+    expect_service_again(&root, "docs");
+    root.expect_clean("space again");
+    root.run("unmount docs").expect(0);
+    crate::lz::expect_whole(&archive, "in the end");
+    root.expect_log_is("docs", &crate::lz::unpacked(&archive, &root.outside().join("out")));
+}
+
+#[test]
 fn one_full_disk_for_everything_can_be_emptied_again() {
     let Some(root) = TestRoot::with_fuse() else { return };
     let Some(()) = disk(&root.path(""), 300) else { return };

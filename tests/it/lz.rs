@@ -23,7 +23,7 @@ const READERS: [(&str, &[&str]); 4] = [
 
 /// Every other program opens the archive, finds nothing wrong and has nothing to remark.
 #[track_caller]
-fn expect_whole(archive: &Path, when: &str) {
+pub(crate) fn expect_whole(archive: &Path, when: &str) {
     let is_empty = fs::metadata(archive).unwrap().len() == 22;
     let mut asked = 0;
     for (program, args) in READERS {
@@ -41,7 +41,7 @@ fn expect_whole(archive: &Path, when: &str) {
 }
 
 /// The archive unpacked by another program.
-fn unpacked(archive: &Path, to: &Path) -> PathBuf {
+pub(crate) fn unpacked(archive: &Path, to: &Path) -> PathBuf {
     let _old = fs::remove_dir_all(to);
     fs::create_dir_all(to).unwrap();
     shell(to, &format!("umask 0; python3 -m zipfile -l {0} > /dev/null; unzip -qq -o {0}", archive.display()));

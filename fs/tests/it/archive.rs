@@ -4,6 +4,7 @@ mod disk;
 mod foreign;
 mod killed;
 mod model;
+mod reflink;
 
 use model::{Model, Node};
 use proptest::prelude::*;
