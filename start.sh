@@ -255,6 +255,7 @@ run_tests() {
     step "documentation" check_docs
     step "suites of others" install_suites
     step "clients of others" install_clients
+    step "schemathesis" install_schemathesis
     step "code made from proto/wizefs.proto" check_generated
     step "tests" cargo test --release --locked --workspace --no-fail-fast
     step "build" cargo build --release --locked
@@ -284,6 +285,7 @@ run_soak() {
     install_schemathesis
     export WIZEFS_REQUIRE_FUSE=1 WIZEFS_SOAK_MINUTES="${WIZEFS_SOAK_MINUTES:-60}"
     export WIZEFS_TEST_FSX="${WIZEFS_TEST_FSX:-1000000}" WIZEFS_TEST_ENTRIES="${WIZEFS_TEST_ENTRIES:-1000000}"
+    export WIZEFS_TEST_EXAMPLES="${WIZEFS_TEST_EXAMPLES:-200}"
     cargo test --release --locked --test it -- --nocapture soak suites listing openapi
 }
 

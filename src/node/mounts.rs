@@ -257,7 +257,8 @@ impl Node {
             if let Some(mounted) = gone {
                 return self.take_away(&bucket, mounted, false).map(drop);
             }
-            // Its threads hear of it in a moment.
+            // Its threads hear of it from the kernel in a moment. A thread can be joined or asked whether it has ended, not waited for
+            // with an end; and joining would hang when the mount is used elsewhere (another namespace).
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())
