@@ -67,7 +67,7 @@ impl<R: Read> TextPut<R> {
                 "name" if name.is_none() => name = Some(json.string()?),
                 "content" if content.is_none() => match name.take() {
                     Some(name) => {
-                        json.expect(b'"')?;
+                        json.take(b'"')?;
                         return Ok(TextPut { name, json, ready: Vec::new(), read: 0, at: At::Content, fault: None });
                     }
                     None => content = Some(json.string()?),
@@ -163,7 +163,7 @@ impl<R: Read> Json<R> {
         Ok(byte)
     }
 
-    /// The next byte that is no white space; it is not taken.
+    /// The next byte that is no white space; it is left there.
     fn mark(&mut self) -> io::Result<Option<u8>> {
         while let Some(byte) = self.peek()? {
             if !matches!(byte, b' ' | b'\t' | b'\r' | b'\n') {
@@ -174,7 +174,7 @@ impl<R: Read> Json<R> {
         Ok(None)
     }
 
-    fn expect(&mut self, wanted: u8) -> io::Result<()> {
+    fn take(&mut self, wanted: u8) -> io::Result<()> {
         match self.mark()? {
             Some(found) if found == wanted => {
                 self.input.consume(1);
@@ -187,12 +187,12 @@ impl<R: Read> Json<R> {
 
     /// Into the object, and into its `data`.
     fn open_data(&mut self) -> io::Result<()> {
-        self.expect(b'{')?;
+        self.take(b'{')?;
         self.fresh = true;
         while let Some(key) = self.key()? {
             if key == "data" {
                 self.fresh = true;
-                return self.expect(b'{');
+                return self.take(b'{');
             }
             self.skip()?;
         }
@@ -218,16 +218,16 @@ impl<R: Read> Json<R> {
             return Ok(None);
         }
         if !fresh {
-            self.expect(b',')?;
+            self.take(b',')?;
         }
         let key = self.string()?;
-        self.expect(b':')?;
+        self.take(b':')?;
         Ok(Some(key))
     }
 
     /// A string that is held.
     fn string(&mut self) -> io::Result<String> {
-        self.expect(b'"')?;
+        self.take(b'"')?;
         let mut bytes = Vec::new();
         while !self.piece(&mut bytes)? {
             if bytes.len() > HELD {
@@ -269,6 +269,8 @@ impl<R: Read> Json<R> {
     /// Decode more of the string that we are in, at the end of `out`, in whole characters; true behind its end.
     fn piece(&mut self, out: &mut Vec<u8>) -> io::Result<bool> {
         let start = out.len();
+        // What was looked at and is text.
+        let mut checked = start;
         let ended = loop {
             let held = self.input.fill_buf()?;
             let plain = held.iter().position(|b| *b < b' ' || *b == b'"' || *b == b'\\').unwrap_or(held.len());
@@ -280,11 +282,15 @@ impl<R: Read> Json<R> {
                     return Err(wrong("it ends in the middle"));
                 }
                 // A character may be cut in two here, and only here.
-                match std::str::from_utf8(&out[start..]) {
-                    Ok(text) if text.len() >= PIECE => return Ok(false),
+                match std::str::from_utf8(&out[checked..]) {
+                    Ok(_) => checked = out.len(),
                     Err(e) if e.error_len().is_some() => return Err(wrong(NOT_TEXT)),
-                    _ => continue,
+                    Err(e) => checked += e.valid_up_to(),
                 }
+                if checked == out.len() && checked - start >= PIECE {
+                    return Ok(false);
+                }
+                continue;
             }
             match self.byte()? {
                 b'"' => break true,
@@ -295,7 +301,7 @@ impl<R: Read> Json<R> {
                 break false;
             }
         };
-        std::str::from_utf8(&out[start..]).map(|_| ended).map_err(|_| wrong(NOT_TEXT))
+        std::str::from_utf8(&out[checked..]).map(|_| ended).map_err(|_| wrong(NOT_TEXT))
     }
 
     /// What stands behind a backslash.
