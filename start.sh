@@ -265,6 +265,15 @@ run_tests() {
     report
 }
 
+load_quickly() {
+    if ! has wrk || ! has nginx; then
+        say "SKIPPED: wrk and nginx are missing (apt-get install wrk nginx-light)"
+        return 0
+    fi
+    cargo build --release --locked &&
+        WIZEFS_LOAD_SECONDS=1 WIZEFS_LOAD_ROUNDS=1 WIZEFS_LOAD_MIB=64 benches/rest/run.sh "$wizefs"
+}
+
 run_bench() {
     install_missing test
     find_rust
@@ -275,6 +284,7 @@ run_bench() {
     step "benchmark of archives, a quick round" env WIZEFS_BENCH_MEMBERS=1000 WIZEFS_BENCH_MIB=16 \
         WIZEFS_BENCH_FILES=300 WIZEFS_BENCH_ADD_MIB=16 \
         cargo bench --locked -p wizefs-fs --bench archives
+    step "REST beside nginx, a quick round" load_quickly
     report
 }
 
