@@ -257,6 +257,7 @@ run_tests() {
     step "documentation" check_docs
     step "suites of others" install_suites
     step "clients of others" install_clients
+    step "schemathesis" install_schemathesis
     step "code made from proto/wizefs.proto" check_generated
     step "tests" cargo test --release --locked --workspace --no-fail-fast
     step "build" cargo build --release --locked
@@ -264,6 +265,15 @@ run_tests() {
     step "dependencies" check_dependencies
     step "nothing left behind" nothing_left_behind "$before"
     report
+}
+
+load_quickly() {
+    if ! has wrk || ! has nginx; then
+        say "SKIPPED: wrk and nginx are missing (apt-get install wrk nginx-light)"
+        return 0
+    fi
+    cargo build --release --locked &&
+        WIZEFS_LOAD_SECONDS=1 WIZEFS_LOAD_ROUNDS=1 WIZEFS_LOAD_MIB=64 benches/rest/run.sh "$wizefs"
 }
 
 run_bench() {
@@ -276,6 +286,7 @@ run_bench() {
     step "benchmark of archives, a quick round" env WIZEFS_BENCH_MEMBERS=1000 WIZEFS_BENCH_MIB=16 \
         WIZEFS_BENCH_FILES=300 WIZEFS_BENCH_ADD_MIB=16 \
         cargo bench --locked -p wizefs-fs --bench archives
+    step "REST beside nginx, a quick round" load_quickly
     report
 }
 
@@ -286,6 +297,7 @@ run_soak() {
     install_schemathesis
     export WIZEFS_REQUIRE_FUSE=1 WIZEFS_SOAK_MINUTES="${WIZEFS_SOAK_MINUTES:-60}"
     export WIZEFS_TEST_FSX="${WIZEFS_TEST_FSX:-1000000}" WIZEFS_TEST_ENTRIES="${WIZEFS_TEST_ENTRIES:-1000000}"
+    export WIZEFS_TEST_EXAMPLES="${WIZEFS_TEST_EXAMPLES:-200}"
     cargo test --release --locked --test it -- --nocapture soak suites listing openapi
 }
 

@@ -29,7 +29,7 @@ Examples:
   wizefs put report.pdf docs                  store a file, mounted or not
   wizefs log docs                             who changed what, and when
   wizefs sync && wizefs verify docs           every byte against the ledger
-  wizefs proof docs/a.txt -o a.tlog-proof     what anybody can check with: wizefs verify a.txt --proof a.tlog-proof
+  wizefs proof docs/a.txt -o a.proof          for others: wizefs verify a.txt --proof a.proof
 
 The global options and those of the node have variables: --root is WIZEFS_ROOT, --listen WIZEFS_LISTEN, and so on.
 More about a command: wizefs COMMAND --help. What is wrong here: wizefs doctor.";

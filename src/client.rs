@@ -199,14 +199,29 @@ impl Client {
         })
     }
 
-    /// Do nothing for a while.
+    /// Ask with GET until `done` is satisfied with the reply: at once, and again after each of the node's events that is called
+    /// `event`.
     ///
     /// # Errors
-    /// The signal that came meanwhile.
-    pub fn pause(&self, time: Duration) -> Result<()> {
+    /// As [`Client::call`]; [`Kind::Unreachable`] when the node ends before.
+    pub fn watch<T: DeserializeOwned>(&self, uri: &str, event: &str, mut done: impl FnMut(T) -> bool) -> Result<()> {
+        let wanted = format!("event: {event}");
         self.block_on(async {
-            tokio::time::sleep(time).await;
-            Ok(())
+            // What happens from here on is told, so that nothing is missed between a look and the next.
+            let mut events = self.send(request(Method::GET, "/v1/events", Body::empty())?).await?.into_body();
+            let mut text = Vec::new();
+            loop {
+                let reply = self.send(request(Method::GET, uri, Body::empty())?).await?;
+                if done(decode(&reply.into_body().collect().await.map_err(broken)?.to_bytes())?) {
+                    return Ok(());
+                }
+                let mut heard = false;
+                while !heard {
+                    text.extend_from_slice(&next_chunk(&mut events).await?.ok_or_else(ended_early)?);
+                    let whole = text.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+                    heard = text.drain(..whole).as_slice().split(|b| *b == b'\n').any(|line| line == wanted.as_bytes());
+                }
+            }
         })
     }
 

@@ -16,7 +16,7 @@ pub enum Kind {
     Usage,
     /// There is no such block, transaction or route.
     NotFound,
-    /// The ledger refuses it.
+    /// The ledger refuses it, or what is read-only does.
     Refused,
     /// More bytes than are taken.
     TooLarge,

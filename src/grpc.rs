@@ -4,10 +4,7 @@
 
 #[allow(clippy::all, unreachable_pub, reason = "made by prost and tonic")]
 pub mod generated;
-mod serve;
 mod service;
-
-pub use serve::serve;
 
 use crate::error::{Error, Kind};
 use crate::node::Node;

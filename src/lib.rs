@@ -12,6 +12,7 @@ pub mod cli;
 pub mod client;
 pub mod cmd;
 pub mod config;
+mod connections;
 pub mod error;
 pub mod fstab;
 pub mod grpc;

@@ -19,6 +19,7 @@ mod operation;
 mod proofs;
 mod ranges;
 pub mod stream;
+mod text;
 pub mod wire;
 
 use crate::error::{Error, Kind, Result};
@@ -35,7 +36,7 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, LazyLock};
 
-/// Most bytes of a body in JSON, unless its route says otherwise.
+/// Most bytes of a body in JSON; the content of a `put` streams.
 const JSON_LIMIT: usize = 2 << 20;
 
 /// All routes, described.

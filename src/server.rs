@@ -6,6 +6,7 @@
 
 use crate::background::Reporter;
 use crate::config::{Config, Listen};
+use crate::connections::{PATIENCE, Protocol, accept, reached, send_at_once};
 use crate::error::{Error, Kind, Result};
 use crate::grpc;
 use crate::name::BucketName;
@@ -13,29 +14,14 @@ use crate::node::{Node, Role};
 use crate::rest::{self, Guard, wire};
 use crate::root::{Root, RootLock, locked};
 use crate::{socket, supervisor, tls, trace};
-use axum::Router;
-use axum::serve::{Listener, ListenerExt};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use hyper_util::service::TowerToHyperService;
+use axum::serve::ListenerExt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
-
-/// How long requests under way may take at the end.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
-/// A client that has not sent the head of its request after this is dropped.
-pub(crate) const HEAD_PATIENCE: Duration = Duration::from_secs(10);
-/// A head has at most this many bytes and fields; who sends more is answered 431.
-const HEAD_BYTES: usize = 128 * 1024;
-const HEAD_FIELDS: usize = 100;
-/// Connections of a listener at once, at most: they leave descriptors for files.
-const CONNECTIONS: u64 = 1024;
 
 /// How often the node looks whether somebody else has unmounted a bucket.
 const LOOK: Duration = Duration::from_secs(1);
@@ -88,10 +74,22 @@ fn prepare(config: &Config, role: Role, reporter: &Reporter) -> Result<(tokio::r
 
 const GRPC_TAKEN: &str = "choose another address with --grpc-listen ADDR:PORT, or --grpc-listen off";
 
+/// Connections that the kernel keeps while nobody has taken them. tokio asks for 128: of a thousand clients that came at once on a
+/// busy machine a quarter was reset.
+const QUEUE: u32 = 4096;
+
+fn bound(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A node that starts again does not wait for connections of the one before to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(QUEUE)
+}
+
 /// Listen where it is wanted, and tell the address, which has the port that the kernel chose.
-async fn listener(listen: Listen, hint: Option<&str>, tell: impl FnOnce(SocketAddr)) -> Result<Option<TcpListener>> {
+fn listener(listen: Listen, hint: Option<&str>, tell: impl FnOnce(SocketAddr)) -> Result<Option<TcpListener>> {
     let Listen::On(address) = listen else { return Ok(None) };
-    let listener = TcpListener::bind(address).await.map_err(|e| {
+    let listener = bound(address).map_err(|e| {
         let error = taken(address, &e);
         match hint {
             Some(hint) => error.hint(hint),
@@ -111,10 +109,10 @@ async fn serve(
     reporter: &Reporter,
 ) -> Result<Option<u8>> {
     let mut signals = Signals::install()?;
-    let tcp = listener(config.listen, None, |address| node.set_rest(address)).await?;
+    let tcp = listener(config.listen, None, |address| node.set_rest(address))?;
     let protection = Protection::of(config, node)?;
-    let chain = listener(config.chain_listen, None, |address| node.set_chain(address)).await?;
-    let grpc = listener(config.grpc_listen, Some(GRPC_TAKEN), |address| node.set_grpc(address)).await?;
+    let chain = listener(config.chain_listen, None, |address| node.set_chain(address))?;
+    let grpc = listener(config.grpc_listen, Some(GRPC_TAKEN), |address| node.set_grpc(address))?;
     let unix = socket::listen_on(node.root())?;
     let unix = unix.set_nonblocking(true).and_then(|()| UnixListener::from_std(unix));
     let unix = unix.map_err(|e| Error::io(Kind::Root, "cannot listen on node.sock", &e))?;
@@ -127,17 +125,17 @@ async fn serve(
         Some(tcp) => {
             let calls = grpc::router(node, protection.guard(config.grpc_listen))?;
             let tls = protection.tls.as_ref().map(tls::for_grpc);
-            Some(tokio::spawn(grpc::serve(tcp.tap_io(send_at_once), calls, tls, end.clone())))
+            Some(tokio::spawn(accept(tcp.tap_io(send_at_once), Protocol::Http2, calls, tls, end.clone())))
         }
     };
-    let own = tokio::spawn(accept(unix, rest::router(Arc::clone(node)), None, end.clone()));
+    let own = tokio::spawn(accept(unix, Protocol::Http1, rest::router(Arc::clone(node)), None, end.clone()));
     let public = tcp.map(|tcp| {
         let router = rest::public_router(Arc::clone(node), protection.guard(config.listen));
-        tokio::spawn(accept(tcp.tap_io(send_at_once), router, protection.tls.clone(), end.clone()))
+        tokio::spawn(accept(tcp.tap_io(send_at_once), Protocol::Http1, router, protection.tls.clone(), end.clone()))
     });
     let chain = chain.map(|tcp| {
         let router = rest::chain_router(Arc::clone(node), protection.guard(config.chain_listen));
-        tokio::spawn(accept(tcp.tap_io(send_at_once), router, protection.tls.clone(), end))
+        tokio::spawn(accept(tcp.tap_io(send_at_once), Protocol::Http1, router, protection.tls.clone(), end))
     });
 
     let result = match begin(node, first, reporter).await {
@@ -277,67 +275,6 @@ impl Protection {
     fn guard(&self, listen: Listen) -> Arc<Guard> {
         let reachable = matches!(listen, Listen::On(address) if !address.ip().to_canonical().is_loopback());
         Arc::new(Guard::new(self.token.as_deref(), self.names.clone(), reachable))
-    }
-}
-
-async fn accept(mut listener: impl Listener, router: Router, tls: Option<TlsAcceptor>, mut end: watch::Receiver<bool>) {
-    let graceful = GracefulShutdown::new();
-    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let places = descriptors.map_or(CONNECTIONS, |most| (most / 4).clamp(1, CONNECTIONS));
-    let places = Arc::new(Semaphore::new(places as usize));
-    loop {
-        tokio::select! {
-            // Who connected before the socket was removed is accepted first, and told that the node ends.
-            biased;
-            ((stream, _), place) = next(&mut listener, &places) => {
-                let (router, watcher, tls) = (router.clone(), graceful.watcher(), tls.clone());
-                tokio::spawn(async move {
-                    match tls {
-                        None => connection(stream, router, watcher).await,
-                        Some(tls) => match tokio::time::timeout(HEAD_PATIENCE, tls.accept(stream)).await {
-                            Ok(Ok(stream)) => connection(stream, router, watcher).await,
-                            Ok(Err(e)) => tracing::debug!(error = %e, "no TLS"),
-                            Err(_) => tracing::debug!("no TLS in time"),
-                        },
-                    }
-                    drop(place);
-                });
-            }
-            () = reached(&mut end) => break,
-        }
-    }
-    drop(listener);
-    if tokio::time::timeout(PATIENCE, graceful.shutdown()).await.is_err() {
-        tracing::warn!("requests were still under way at the end");
-    }
-}
-
-/// The next connection, once there is a place for it: those beyond wait in the kernel's queue.
-async fn next<L: Listener>(
-    listener: &mut L,
-    places: &Arc<Semaphore>,
-) -> ((L::Io, L::Addr), Option<OwnedSemaphorePermit>) {
-    let place = Arc::clone(places).acquire_owned().await.ok();
-    (listener.accept().await, place)
-}
-
-/// Wait until it is true. A sender that is gone is as good.
-pub(crate) async fn reached(signal: &mut watch::Receiver<bool>) {
-    drop(signal.wait_for(|reached| *reached).await);
-}
-
-fn send_at_once(stream: &mut TcpStream) {
-    if let Err(e) = stream.set_nodelay(true) {
-        tracing::debug!(error = %e, "cannot set TCP_NODELAY");
-    }
-}
-
-async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router, watcher: Watcher) {
-    let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_buf_size(HEAD_BYTES).max_headers(HEAD_FIELDS);
-    let served = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    if let Err(e) = watcher.watch(served).await {
-        tracing::debug!(error = %e, "a connection ended early");
     }
 }
 

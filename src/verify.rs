@@ -95,7 +95,8 @@ impl Check<'_> {
         let entry = self.entry(path)?;
         let found = self.fs.inspect(path).map_err(trouble::fs)?;
         if entry.is_none() && found.is_none() {
-            return Err(Error::new(Kind::FileMissing, format!("there is no {path} in {}", self.bucket.name)));
+            let error = Error::new(Kind::FileMissing, format!("there is no {path} in {}", self.bucket.name));
+            return Err(error.hint(format!("wizefs list {} shows what is there", self.bucket.name)));
         }
         self.path(path, entry, found)
     }

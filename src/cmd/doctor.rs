@@ -16,7 +16,7 @@ use serde::Serialize;
 /// What is wrong with this machine, and what to do about it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Looks at the FUSE device and its helper, the folders and their permissions, free space, dead mounts, ports, the clock, the node,
+Looks at the FUSE device and its helper, the folders and their permissions, free space, dead mounts, ports, the clock, the node, \
 the ledger and every bucket. Exit code 1 means that something keeps wizefs from working; warnings do not.
 
 With --fix it closes permissions of keys, detaches dead mounts and loads the FUSE module, where it may; the rest is for you.

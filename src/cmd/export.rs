@@ -10,7 +10,7 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  wizefs export docs docs.zip --aes       an archive that 7-Zip and others open with the passphrase
+  wizefs export docs docs.zip --aes       an archive that 7-Zip and others open
 This version cannot write one yet: it exits with 9. Mount the bucket and use zip or 7z instead.")]
 pub struct Args {
     /// The bucket

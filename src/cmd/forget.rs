@@ -9,8 +9,8 @@ use axum::http::Method;
 /// Erase what a transaction says.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The bytes of the transaction are erased here: path, sizes and hashes that it stated. Its hash, author and time stay, so every
-other proof, the log and the check of the chain still hold. Proofs and copies made before are not reached. What a path holds
+The bytes of the transaction are erased here: path, sizes and hashes that it stated. Its hash, author and time stay, so every \
+other proof, the log and the check of the chain still hold. Proofs and copies made before are not reached. What a path holds \
 now cannot be erased: remove or replace it first. This takes as long as wizefs integrity.
 
 Examples:

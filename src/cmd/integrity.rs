@@ -13,7 +13,7 @@ use axum::http::Method;
 /// The chain itself, from genesis.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Replays every block: signatures, sequences, stamps, roots, previous hashes, the state and all that is derived from it. Exit code
+Replays every block: signatures, sequences, stamps, roots, previous hashes, the state and all that is derived from it. Exit code \
 26 names the first bad block and transaction. Whether files match the ledger is another question: wizefs verify.
 
 Examples:

@@ -48,8 +48,10 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     let whole_chain = target.is_none();
     let headings = ["BLOCK", "WHEN", "BY", "OP", if whole_chain { "BUCKET/PATH" } else { "PATH" }, "SIZE", "CONTENT"];
     let mut table = Table::new(&headings, &[true, false, false, false, false, true]);
+    let mut found = false;
     context.with_node(|client| {
         client.lines(Method::GET, &uri, None::<&()>, |line: LogLine, raw| {
+            found = true;
             if out.json {
                 return out.raw(&[raw, b"\n"].concat());
             }
@@ -57,6 +59,9 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
             if args.follow { table.flush(&out) } else { Ok(()) }
         })
     })?;
+    if let (Some(Target { bucket, path, .. }), false) = (&target, found) {
+        out.hint(&format!("nothing was ever recorded at {bucket}/{path}; wizefs list {bucket} shows what is there"));
+    }
     if out.json { Ok(()) } else { table.flush(&out) }
 }
 

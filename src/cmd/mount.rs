@@ -6,7 +6,7 @@ use crate::client::{Client, segment};
 use crate::config::{Config, ListenArgs};
 use crate::error::{Error, Kind, Result};
 use crate::name::BucketName;
-use crate::rest::wire::{Buckets, Durability, MountRequest, MountState, Mounted};
+use crate::rest::wire::{BucketStatus, Buckets, Durability, MountRequest, MountState, Mounted};
 use crate::root::Root;
 use crate::server::{self, FirstMount};
 use crate::terminal::count;
@@ -16,10 +16,6 @@ use clap::builder::FalseyValueParser;
 use clap_complete::engine::ArgValueCompleter;
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::PathBuf;
-use std::time::Duration;
-
-/// How often a command in the foreground looks whether its bucket is still mounted by the running node.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// Show a bucket as an ordinary folder.
 #[derive(Debug, clap::Args)]
@@ -141,15 +137,12 @@ fn ask(
 
 /// Stay while the running node keeps the bucket mounted.
 fn stay_with(client: &Client, bucket: &BucketName) -> Result<()> {
-    loop {
-        client.pause(LOOK)?;
-        match is_mounted(client, bucket) {
-            Ok(true) => {}
-            Ok(false) => return Ok(()),
-            // The node has ended, and its mounts with it.
-            Err(e) if matches!(e.kind, Kind::Unreachable | Kind::Stopping) => return Ok(()),
-            Err(e) => return Err(e),
-        }
+    let mounted = |one: &BucketStatus| one.origin == *bucket && one.state == MountState::Mounted;
+    let gone = |found: Buckets| !found.buckets.iter().any(mounted);
+    match client.watch("/v1/buckets", "unmount", gone) {
+        // The node has ended, and its mounts with it.
+        Err(e) if matches!(e.kind, Kind::Unreachable | Kind::Stopping) => Ok(()),
+        stayed => stayed,
     }
 }
 
@@ -162,11 +155,6 @@ fn unmount_on_signal(client: &Client, bucket: &BucketName, stayed: Result<()>) -
         }
     }
     stayed
-}
-
-fn is_mounted(client: &Client, bucket: &BucketName) -> Result<bool> {
-    let found: Buckets = client.get("/v1/buckets")?;
-    Ok(found.buckets.iter().any(|one| one.origin == *bucket && one.state == MountState::Mounted))
 }
 
 fn stay(context: &Context, config: &Config, first: FirstMount, notify: Option<i32>) -> Result<()> {

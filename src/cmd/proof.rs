@@ -14,12 +14,12 @@ use std::path::{Path, PathBuf};
 /// Prove to anybody, without a node, what is in a file and since when.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A proof is a C2SP tlog-proof: the signed transaction, its place in the log, and a signed checkpoint. Whoever has the file, the
+A proof is a C2SP tlog-proof: the signed transaction, its place in the log, and a signed checkpoint. Whoever has the file, the \
 proof and the log's verifier key (wizefs status) checks them with: wizefs verify FILE --proof PROOF --policy KEYS
 
 Examples:
   wizefs proof docs/a.txt -o a.tlog-proof             this content was recorded
-  wizefs proof docs/a.txt -o a.tlog-proof --state     and is the current one, or: nothing is there any more
+  wizefs proof docs/a.txt -o a.tlog-proof --state     and is current, or gone
   wizefs proof docs/film -o f.tlog-proof --range 0-999   the first 1000 bytes alone
   wizefs proof --since 120                            the log only grew since it had 120 entries")]
 pub struct Args {

@@ -13,8 +13,8 @@ use clap_complete::engine::ArgValueCompleter;
 /// Files by name, content hash or transaction.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A pattern with * ? [ ] or { } is a glob over file names, or over whole paths when it holds a /; ** goes through folders. A word
-without them is looked for anywhere in the name. Eight or more hexadecimal digits are looked for at the beginning of BLAKE3 and
+A pattern with * ? [ ] or { } is a glob over file names, or over whole paths when it holds a /; ** goes through folders. A word \
+without them is looked for anywhere in the name. Eight or more hexadecimal digits are looked for at the beginning of BLAKE3 and \
 SHA-256 hashes and transaction ids too, also of content that is gone.
 
 Examples:

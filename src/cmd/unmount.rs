@@ -15,7 +15,7 @@ A folder in use is refused with exit code 13, naming the programs that use it.
 
 Examples:
   wizefs unmount docs
-  wizefs unmount docs --lazy              detach it now; it ends with the last program that uses it")]
+  wizefs unmount docs --lazy              detach it now; it ends with its last program")]
 pub struct Args {
     /// The bucket
     #[arg(value_name = "ORIGIN", add = ArgValueCompleter::new(complete::buckets))]

@@ -17,11 +17,11 @@ use wizefs_ledger::{ConsistencyFile, LogKey, Policy, Vkey};
 /// Bytes against the ledger.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit code 26 means damage was found: content, size, mode or kind differ from the ledger, a file is missing, or something is
+Exit code 26 means damage was found: content, size, mode or kind differ from the ledger, a file is missing, or something is \
 there that did not come through wizefs. Files that are still being written are told as pending and do no harm.
 
-With --proof a file is compared with a proof instead; that needs no node and no root folder. FILE.state beside the proof is
-checked with it. Exit code 27 means that all of it holds but that nobody you trust has signed it: give --policy a file with
+With --proof a file is compared with a proof instead; that needs no node and no root folder. FILE.state beside the proof is \
+checked with it. Exit code 27 means that all of it holds but that nobody you trust has signed it: give --policy a file with \
 the verifier key of the log, which its owner sees in `wizefs status --json`. For --range, FILE holds those bytes only.
 
 Examples:

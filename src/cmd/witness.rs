@@ -12,7 +12,7 @@ use wizefs_ledger::{Checkpoint, ConsistencyFile};
 /// Take away a checkpoint, by which a rewritten history is found out.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A node alone can rewrite its own history as long as nobody else has a checkpoint of it. Keep FILE elsewhere; each time this
+A node alone can rewrite its own history as long as nobody else has a checkpoint of it. Keep FILE elsewhere; each time this \
 command is run with it, the log must go on from where it was (26 when it does not), and FILE is brought up to date.
 
 Examples:

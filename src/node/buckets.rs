@@ -28,7 +28,8 @@ pub(super) struct Promises {
 
 impl Promises {
     /// Without a mount.
-    const NONE: Promises = Promises { durability: wire::Durability::Relaxed, read_only: false, exclusive: false };
+    pub(super) const NONE: Promises =
+        Promises { durability: wire::Durability::Relaxed, read_only: false, exclusive: false };
 }
 
 impl Node {

@@ -136,12 +136,27 @@ impl Node {
         let sealed = self.seal();
         // The archive has everything: what stands beside it goes.
         let is_lz = matches!(&*bucket.fs.read(), AnyBucket::Lz(_));
-        let synced = if is_lz && !detached { synced.and(self.close_bucket(name)) } else { synced };
+        let synced = match (is_lz, detached) {
+            (_, true) => synced,
+            (true, false) => synced.and(self.close_bucket(name)),
+            (false, false) => synced.and(self.end_promises(&bucket)),
+        };
         let node_ends = self.end_without_mounts();
         synced?;
         sealed?;
         let mountpoint = known.unwrap_or_default();
         Ok(wire::Unmounted { v: wire::V, bucket: name.clone(), mountpoint, detached, node_ends })
+    }
+
+    /// What a mount asked for ends with it: files of a bucket that was mounted read-only are stored again. For a caller that holds
+    /// the lifecycle lock.
+    fn end_promises(&self, bucket: &OpenBucket) -> Result<()> {
+        let promises = *bucket.options.lock();
+        let narrow = promises.read_only || promises.exclusive;
+        if narrow && bucket.mount.lock().is_none() && self.refuse_while_detached(&bucket.name).is_ok() {
+            self.bucket_with(&bucket.name, Some(Promises::NONE))?;
+        }
+        Ok(())
     }
 
     /// Returns whether the mount was only detached.
@@ -224,8 +239,10 @@ impl Node {
         let gone: Vec<_> = detached.extract_if(.., |(_, mount)| mount.is_gone()).collect();
         drop(detached);
         let mut changed = !gone.is_empty();
-        for (_, mut mount) in gone {
+        for (name, mut mount) in gone {
             mount.wait();
+            let bucket = self.open.lock().get(&name).cloned();
+            bucket.map_or(Ok(()), |bucket| self.end_promises(&bucket))?;
         }
         for bucket in self.open_buckets() {
             let mut slot = bucket.mount.lock();
@@ -233,6 +250,7 @@ impl Node {
                 drop(slot);
                 tracing::info!(bucket = %bucket.name, "unmounted by another program");
                 self.take_away(&bucket, mounted, false)?;
+                self.end_promises(&bucket)?;
                 changed = true;
             }
         }
@@ -255,9 +273,11 @@ impl Node {
         while unmounted && start.elapsed() < GONE {
             let gone = bucket.mount.lock().take_if(|mounted| mounted.mount.is_gone());
             if let Some(mounted) = gone {
-                return self.take_away(&bucket, mounted, false).map(drop);
+                self.take_away(&bucket, mounted, false)?;
+                return self.end_promises(&bucket);
             }
-            // Its threads hear of it in a moment.
+            // Its threads hear of it from the kernel in a moment. A thread can be joined or asked whether it has ended, not waited for
+            // with an end; and joining would hang when the mount is used elsewhere (another namespace).
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())

@@ -44,6 +44,7 @@ fn of_errno(errno: Errno) -> Kind {
         Errno::INVAL | Errno::NAMETOOLONG => Kind::BadPath,
         Errno::OPNOTSUPP => Kind::Unsupported,
         Errno::NOSPC | Errno::DQUOT => Kind::NoSpace,
+        Errno::ROFS => Kind::Refused,
         Errno::BUSY | Errno::TXTBSY | Errno::AGAIN => Kind::Busy,
         _ => Kind::Failed,
     }

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream, StreamExt};
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use wizefs_fs::{BucketPath, Piece, Pieces, Verified};
 
 /// A file that nobody may run as a page of this node: it may be anybody's.
@@ -180,31 +181,45 @@ fn disposition(path: &str) -> String {
     text
 }
 
-async fn next(mut pieces: Pieces) -> Result<(Option<Bytes>, Pieces)> {
+/// Pieces that are read at once, because each time a worker thread must be woken: measured, 8 double the speed of a large file.
+const BATCH: usize = 8;
+/// So many downloads at once have that; the others get a piece at a time, so that a crowd takes little memory.
+static BATCHES: Semaphore = Semaphore::const_new(16);
+
+/// The next pieces; none at the end.
+async fn next(mut pieces: Pieces, most: usize) -> Result<(Vec<Result<Bytes>>, Pieces)> {
     blocking(move || {
-        let piece = pieces.next_piece().map_err(trouble::fs)?;
-        Ok((piece.map(Bytes::from_owner), pieces))
+        let mut read = Vec::with_capacity(most);
+        while read.len() < most
+            && let Some(piece) = pieces.next_piece().map_err(trouble::fs)?
+        {
+            read.push(Ok(Bytes::from_owner(piece)));
+        }
+        Ok((read, pieces))
     })
     .await
 }
 
-/// The next piece is read while the one before is sent.
+/// The next pieces are read while those before are sent.
 pub(crate) fn rest(pieces: Pieces) -> impl Stream<Item = Result<Bytes>> + Send {
-    let reading = tokio::spawn(next(pieces));
-    stream::unfold(Some(reading), |reading| async {
+    let place = BATCHES.try_acquire().ok();
+    let most = if place.is_some() { BATCH } else { 1 };
+    let reading = tokio::spawn(next(pieces, most));
+    let batches = stream::unfold((Some(reading), place), move |(reading, place)| async move {
         let read = match reading?.await {
             Ok(read) => read,
             Err(e) => Err(Error::new(Kind::Internal, format!("reading failed: {e}"))),
         };
         match read {
-            Ok((None, _)) => None,
-            Ok((Some(piece), pieces)) => Some((Ok(piece), Some(tokio::spawn(next(pieces))))),
+            Ok((read, _)) if read.is_empty() => None,
+            Ok((read, pieces)) => Some((read, (Some(tokio::spawn(next(pieces, most))), place))),
             Err(error) => {
                 tracing::error!("a download breaks off: {error}");
-                Some((Err(error), None))
+                Some((vec![Err(error)], (None, place)))
             }
         }
-    })
+    });
+    batches.flat_map(stream::iter)
 }
 
 /// Several parts in one body, each with a head of its own. What stands between them is drawn by lot each time, so that no

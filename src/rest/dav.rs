@@ -122,7 +122,7 @@ fn told(error: &Error) -> FsError {
         Kind::FileMissing | Kind::BucketUnknown | Kind::BucketName | Kind::BadPath => FsError::NotFound,
         Kind::FileExists => FsError::Exists,
         Kind::NoSpace => FsError::InsufficientStorage,
-        Kind::Unsupported | Kind::NotAFile | Kind::Busy => FsError::Forbidden,
+        Kind::Unsupported | Kind::NotAFile | Kind::Busy | Kind::Refused => FsError::Forbidden,
         _ => {
             tracing::warn!("for a WebDAV client: {error}");
             FsError::GeneralFailure

@@ -182,12 +182,6 @@ impl About {
         self
     }
 
-    /// The body of the request has at most so many bytes.
-    pub(super) fn limit(mut self, bytes: usize) -> About {
-        self.limit = DefaultBodyLimit::max(bytes);
-        self
-    }
-
     /// These may stand after the question mark.
     pub(super) fn query<T: IntoParams>(mut self) -> About {
         self.operation = self.operation.parameters(Some(T::into_params(|| Some(ParameterIn::Query))));

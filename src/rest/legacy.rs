@@ -9,6 +9,7 @@ use crate::node::Node;
 use crate::rest::body::{Sent, Upload};
 use crate::rest::described::{Routes, about};
 use crate::rest::multipart::Form;
+use crate::rest::text::{Text, TextPut};
 use crate::rest::{blocking, body, bucket_at, content, files, json, rest_of, wire};
 use axum::body::Body;
 use axum::extract::State as Extract;
@@ -18,15 +19,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
-/// Bytes of a JSON `put`, which is held in memory: what the predecessor's desktop sends at most, and some.
-const PUT_LIMIT: usize = 160 << 20;
-/// One of at most this size is not counted among them.
-const SMALL_PUT: usize = 1 << 20;
-/// So many of those are held at once.
-static PUTS: Semaphore = Semaphore::const_new(4);
 /// Permission bits of what is stored.
 const MODE: u32 = 0o644;
 
@@ -45,7 +39,7 @@ pub(super) fn routes() -> Routes {
             put_file,
             about("Store the file in a form").upload("multipart/form-data").reply::<Success>(),
         )
-        .post("/buckets/{bucket}/put", put, about("Store a text").limit(PUT_LIMIT).body::<TextPut>().reply::<Success>())
+        .post("/buckets/{bucket}/put", put, about("Store a text").body::<Text>().reply::<Success>())
         .get("/buckets/{bucket}/files/{*path}", fetch, files::about_content("A file, checked against the ledger"))
         .delete("/buckets/{bucket}/files/{*path}", remove_file, about("Remove a file").reply::<Success>())
 }
@@ -132,17 +126,6 @@ struct Failure {
     exitcode: u8,
 }
 
-#[derive(Deserialize, ToSchema)]
-struct TextPut {
-    data: TextFile,
-}
-
-#[derive(Deserialize, ToSchema)]
-struct TextFile {
-    name: String,
-    content: String,
-}
-
 async fn create(Extract(node): Extract<Arc<Node>>, sent: Sent) -> Response {
     let made = blocking(move || {
         let Named { data: Origin { origin } } = sent.json()?;
@@ -171,21 +154,28 @@ async fn state(Extract(node): Extract<Arc<Node>>, uri: Uri) -> Response {
     json(&State { success: true, created, mounted })
 }
 
-async fn put(Extract(node): Extract<Arc<Node>>, uri: Uri, request: axum::extract::Request) -> Response {
-    let length =
-        request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    let _held = match length {
-        Some(length) if length <= SMALL_PUT => None,
-        _ => PUTS.acquire().await.ok(),
+async fn put(Extract(node): Extract<Arc<Node>>, uri: Uri, content: Body) -> Response {
+    let _place = match body::place().await {
+        Ok(place) => place,
+        Err(error) => return failure(&error),
     };
-    let sent = Sent::of(request).await;
+    let mut upload = Upload::of_body(content);
     let put = blocking(move || {
-        let name = bucket_at(&uri, 1)?;
-        let TextPut { data: TextFile { name: file, content } } = sent.json()?;
-        node.put(&name, &bucket_path(file.as_bytes())?, MODE, &mut content.as_bytes())?;
-        Ok((name, file))
+        let stored = put_text(&node, &uri, &mut upload);
+        upload.settle(stored)
     });
     reply(put.await.map(|(name, file)| (StatusCode::OK, uploaded(&name, &file))))
+}
+
+fn put_text(node: &Node, uri: &Uri, upload: &mut Upload) -> Result<(BucketName, String)> {
+    let name = bucket_at(uri, 1)?;
+    let mut text = TextPut::open(upload)?;
+    let path = bucket_path(text.name.as_bytes())?;
+    let stored = node.put(&name, &path, MODE, &mut text);
+    match text.fault() {
+        Some(fault) => Err(fault),
+        None => stored.map(|_| (name, text.name)),
+    }
 }
 
 async fn put_file(Extract(node): Extract<Arc<Node>>, uri: Uri, headers: HeaderMap, content: Body) -> Response {

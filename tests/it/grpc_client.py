@@ -1,6 +1,7 @@
 """A stock gRPC client that knows nothing of wizefs: it learns the service by reflection, then uses every call.
 
-grpc_client.py ADDRESS SCRATCH; prints one line for each thing that held, and fails with a trace at the first that does not.
+grpc_client.py ADDRESS [TOKEN CERTIFICATE]; the latter over TLS. Prints one line for each thing that held, and fails with a trace at the first that
+does not.
 """
 
 import sys
@@ -145,25 +146,47 @@ def health(channel):
         assert reply.status == health_pb2.HealthCheckResponse.SERVING, (name, reply)
 
 
-def foreign_name(address):
-    channel = grpc.insecure_channel(address, options=[("grpc.default_authority", "evil.example")])
-    try:
-        Client(channel).call("Create", origin="evil")
-        raise AssertionError("a foreign name was let in")
-    except grpc.RpcError as error:
-        assert error.code() == grpc.StatusCode.PERMISSION_DENIED, error
+class Token(grpc.AuthMetadataPlugin):
+    def __init__(self, token):
+        self.token = token
+
+    def __call__(self, context, callback):
+        callback((("authorization", "Bearer " + self.token),), None)
+
+
+def open_channel(options):
+    """Plain, or over TLS with the token in each call."""
+    address, *protection = sys.argv[1:]
+    if not protection:
+        return grpc.insecure_channel(address, options=options)
+    token, certificate = protection
+    with open(certificate, "rb") as file:
+        tls = grpc.ssl_channel_credentials(file.read())
+    calls = grpc.metadata_call_credentials(Token(token))
+    return grpc.secure_channel(address, grpc.composite_channel_credentials(tls, calls), options=options)
+
+
+def foreign_name():
+    # The name that the certificate is looked at for is another matter.
+    certified = sys.argv[1].rsplit(":", 1)[0]
+    options = [("grpc.default_authority", "evil.example"), ("grpc.ssl_target_name_override", certified)]
+    with open_channel(options) as channel:
+        try:
+            channel.unary_unary(f"/{NAME}/Create")(b"")
+            raise AssertionError("a foreign name was let in")
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.PERMISSION_DENIED, error
 
 
 def main():
-    address = sys.argv[1]
-    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    with open_channel([("grpc.enable_http_proxy", 0)]) as channel:
         client = Client(channel)
         for step in [predecessors_numbers, whole_story, streams, broken_stream, end]:
             step(client)
             print(step.__name__)
         health(channel)
         print("health")
-    foreign_name(address)
+    foreign_name()
     print("foreign_name")
 
 

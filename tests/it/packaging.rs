@@ -158,4 +158,79 @@ fn the_package_holds_a_program_that_works() {
     wizefs("unmount docs").expect(0);
     root.expect_no_node();
     assert_eq!(wizefs("get a docs -").expect(0).stdout, "packed");
+    installs_and_leaves_nothing(&root, &package);
+}
+
+/// Whatever becomes of the test, the machine has no package from it.
+struct Installed;
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        drop(Command::new("dpkg").args(["--purge", "wizefs"]).output());
+    }
+}
+
+/// dpkg, which refuses while somebody else installs something.
+fn dpkg(root: &TestRoot, args: &[&str]) -> Ran {
+    let mut ran = other(root, Path::new("dpkg"), args);
+    root.wait_for("dpkg", || {
+        let waits = ran.code == 2 && ran.stderr.contains("lock");
+        if waits {
+            ran = other(root, Path::new("dpkg"), args);
+        }
+        !waits
+    });
+    ran
+}
+
+/// The package as an administrator knows it: installed, used by the names and places it brings, and purged.
+fn installs_and_leaves_nothing(root: &TestRoot, package: &str) {
+    if !rustix::process::geteuid().is_root() || Path::new("/usr/bin/wizefs").exists() {
+        eprintln!("SKIPPED, installing needs root, on a machine without wizefs; the package was unpacked and used");
+        return;
+    }
+    let installed = Installed;
+    dpkg(root, &["--install", package]).expect(0);
+    let listed = dpkg(root, &["--listfiles", "wizefs"]).expect(0).stdout;
+    let files: Vec<&Path> = listed.lines().map(Path::new).filter(|path| !path.is_dir()).collect();
+    for place in ["/usr/bin/wizefs", "/usr/sbin/mount.wizefs", "/usr/share/man/man1/wizefs.1.gz"] {
+        assert!(files.contains(&Path::new(place)), "{place} in {files:?}");
+    }
+    dpkg(root, &["--verify", "wizefs"]).expect(0);
+    let shell = |text: &str| other(root, Path::new("bash"), &["-c", text]);
+    let place = root.outside().join("installed");
+    fs::create_dir(&place).unwrap();
+    // The program by its name, and mount(8), which finds the helper by itself.
+    let used = format!(
+        "set -e
+        wizefs create inst && echo content > f && wizefs put f inst --quiet
+        mount -t wizefs inst {place} -o listen=off,grpc-listen=off,root=$WIZEFS_ROOT
+        cat {place}/f && wizefs status && umount {place}",
+        place = place.display()
+    );
+    assert!(shell(&used).expect(0).stdout.contains("content"));
+    root.expect_no_node();
+    let completions = "source /usr/share/bash-completion/completions/wizefs && complete -p wizefs && zsh -n \
+         /usr/share/zsh/vendor-completions/_wizefs && fish -n /usr/share/fish/vendor_completions.d/wizefs.fish";
+    let (no_zsh, no_fish) = (shell("command -v zsh").code != 0, shell("command -v fish").code != 0);
+    let first = completions.split(" && zsh").next().unwrap();
+    shell(if no_zsh || no_fish { first } else { completions }).expect(0);
+    // Images without documentation have no pages, and machines without systemd no unit to look at.
+    if Path::new("/usr/share/man/man1/wizefs.1.gz").exists() && shell("command -v man").code == 0 {
+        for (page, word) in [("wizefs", "SYNOPSIS"), ("wizefs-mount", "SYNOPSIS"), ("mount.wizefs", "SYNOPSIS")] {
+            let shown = shell(&format!("man --warnings {page} | cat")).expect(0);
+            assert!(shown.stdout.contains(word) && shown.stderr.is_empty(), "{page}: {shown:?}");
+        }
+    }
+    if shell("command -v systemd-analyze").code == 0 {
+        let units = "systemd-analyze verify --man=no wizefs-node.service wizefs@docs.service";
+        let ran = shell(units).expect(0);
+        assert!(!ran.stderr.contains("wizefs"), "{ran:?}");
+    }
+    dpkg(root, &["--purge", "wizefs"]).expect(0);
+    drop(installed);
+    let left: Vec<_> = files.iter().filter(|path| path.symlink_metadata().is_ok()).collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+    assert!(!Path::new("/usr/share/doc/wizefs").exists());
+    assert!(dpkg(root, &["--status", "wizefs"]).code != 0, "dpkg still knows it");
 }

@@ -230,3 +230,25 @@ fn every_test_that_the_semantics_name_exists() {
     assert!(count > 20, "only {count} tests are named");
     expect_none("a promise names its test", found);
 }
+
+#[test]
+fn every_safety_names_its_test() {
+    let text = fs::read_to_string(top().join("docs/SECURITY.md")).unwrap();
+    let (mut count, mut found) = (0, Vec::new());
+    for named in text.split("`it/").skip(1) {
+        let (file, rest) = named.split_once('`').unwrap();
+        if file.is_empty() {
+            continue;
+        }
+        let program = fs::read_to_string(top().join("tests/it").join(file)).unwrap_or_default();
+        let names = rest.split(['`', '|']).next().unwrap().split([' ', ',']).filter(|word| word.contains('_'));
+        for test in names {
+            count += 1;
+            if !program.contains(&format!("fn {test}(")) {
+                found.push(format!("{file}: {test}"));
+            }
+        }
+    }
+    assert!(count >= 12, "only {count} tests are named");
+    expect_none("a safety names its test", found);
+}

@@ -4,13 +4,10 @@ use crate::rest::Service;
 use crate::root::TestRoot;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Barrier, Mutex};
 
-/// Files that a thousand clients store at once.
+/// Files that as many clients store at once.
 const FILES: usize = 1000;
-/// Clients.
-const CLIENTS: usize = 64;
 
 fn content(number: usize) -> Vec<u8> {
     format!("file {number} ").repeat(number % 50 + 1).into_bytes()
@@ -30,24 +27,25 @@ fn put(address: &str, path: &str, body: &[u8]) -> Option<u16> {
     reply.split(' ').nth(1)?.parse().ok()
 }
 
-/// All files from many clients; the numbers of those that were confirmed. `each` hears of every confirmation.
-fn store_all(rest: &Service, each: impl Fn(usize) + Sync) -> Vec<usize> {
-    let (next, confirmed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+/// Each of these files from a client of its own, all at once; the numbers of those that were confirmed. `each` hears of every
+/// confirmation.
+fn store_all(rest: &Service, numbers: &[usize], each: impl Fn(usize) + Sync) -> Vec<usize> {
+    let (together, confirmed) = (Barrier::new(numbers.len()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        for _ in 0..CLIENTS {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= FILES {
-                        return;
-                    }
-                    if put(&rest.address, &format!("d{}/f{number}", number % 7), &content(number)) == Some(200) {
-                        let mut confirmed = confirmed.lock().unwrap();
-                        confirmed.push(number);
-                        each(confirmed.len());
-                    }
+        for number in numbers {
+            let (together, confirmed, each) = (&together, &confirmed, &each);
+            let client = move || {
+                together.wait();
+                let status = put(&rest.address, &format!("d{}/f{number}", number % 7), &content(*number));
+                // Of a node that was killed, silence is the answer.
+                assert!(matches!(status, None | Some(200)), "{number}: {status:?}");
+                if status == Some(200) {
+                    let mut confirmed = confirmed.lock().unwrap();
+                    confirmed.push(*number);
+                    each(confirmed.len());
                 }
-            });
+            };
+            std::thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, client).unwrap();
         }
     });
     confirmed.into_inner().unwrap()
@@ -73,16 +71,16 @@ fn expect_all(root: &TestRoot, confirmed: &[usize]) {
 fn a_thousand_puts_at_once_are_all_on_the_ledger() {
     let rest = Service::start(TestRoot::new());
     rest.root.run("create docs").expect(0);
-    let confirmed = store_all(&rest, |_| ());
+    let confirmed = store_all(&rest, &Vec::from_iter(0..FILES), |_| ());
     assert_eq!(confirmed.len(), FILES);
     expect_all(&rest.root, &confirmed);
 }
 
 #[test]
-fn what_was_confirmed_before_a_kill_is_on_the_ledger_after_it() {
+fn a_thousand_puts_survive_a_kill_in_their_middle() {
     let rest = Service::start(TestRoot::new());
     rest.root.run("create docs").expect(0);
-    let confirmed = store_all(&rest, |count| {
+    let mut confirmed = store_all(&rest, &Vec::from_iter(0..FILES), |count| {
         if count == FILES / 3 {
             rest.root.signal(rustix::process::Signal::KILL);
         }
@@ -94,6 +92,15 @@ fn what_was_confirmed_before_a_kill_is_on_the_ledger_after_it() {
     let left = walk(&rest.root.path("buckets/docs/data"));
     let strange: Vec<_> = left.iter().filter(|name| name.starts_with(".wizefs-")).collect();
     assert!(strange.is_empty(), "left behind: {strange:?}");
+
+    // Clients that heard nothing ask the next node; then nothing is missing, and nothing is there that nobody sent.
+    let rest = Service::start(rest.root);
+    let unheard: Vec<usize> = (0..FILES).filter(|number| !confirmed.contains(number)).collect();
+    confirmed.extend(store_all(&rest, &unheard, |_| ()));
+    assert_eq!(confirmed.len(), FILES);
+    expect_all(&rest.root, &confirmed);
+    assert_eq!(walk(&rest.root.path("buckets/docs/data")).len(), FILES);
+    rest.root.run_long("integrity").expect(0);
 }
 
 /// Names of all files below a folder.
@@ -108,6 +115,41 @@ pub(crate) fn walk(folder: &std::path::Path) -> Vec<String> {
         }
     }
     names
+}
+
+/// Most bytes of memory that the node has had.
+fn most_memory(root: &TestRoot) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", root.node().unwrap().as_raw_nonzero())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+#[test]
+fn long_texts_in_json_stream_in_little_memory() {
+    let rest = Service::start(TestRoot::new());
+    rest.root.run("create docs").expect(0);
+    let line = "one line of ä text\n";
+    let lines = (40 << 20) / line.len();
+    let json = format!(r#"{{"data":{{"name":"long","content":"{}"}}}}"#, r"one line of \u00e4 text\n".repeat(lines));
+    std::thread::scope(|scope| {
+        for number in 0..4 {
+            let json = json.replacen("long", &format!("long{number}"), 1);
+            let rest = &rest;
+            scope.spawn(move || {
+                let (status, reply) = rest.ask("POST", "/buckets/docs/put", "", &json);
+                assert_eq!((status, reply.contains("was upload")), (200, true), "{reply}");
+            });
+        }
+    });
+    let stored = std::fs::read(rest.root.path("buckets/docs/data/long3")).unwrap();
+    assert!(stored == line.repeat(lines).as_bytes());
+    assert!(most_memory(&rest.root) < 100_000_000, "{}", most_memory(&rest.root));
+    // One that is broken in the end stores nothing.
+    let broken = format!("{},", json.trim_end_matches('}').replacen("long", "broken", 1));
+    let (status, reply) = rest.ask("POST", "/buckets/docs/put", "", &broken);
+    assert_eq!((status, reply.contains(r#""exitcode":2"#)), (400, true), "{reply}");
+    assert!(!rest.root.path("buckets/docs/data/broken").exists());
+    rest.root.run_long("verify docs").expect(0);
 }
 
 #[test]
@@ -133,6 +175,22 @@ fn an_upload_that_breaks_off_changes_nothing() {
     }
     rest.root.wait_for("the end of the uploads", || walk(&rest.root.path("buckets/docs/data")) == ["f"]);
     rest.root.run("verify docs").expect(0);
+}
+
+#[test]
+fn a_bucket_that_is_mounted_read_only_refuses_uploads_and_is_no_failure_of_the_server() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let rest = Service::start(root);
+    rest.root.run("create docs").expect(0);
+    rest.store("f", b"before");
+    rest.root.run("mount docs --read-only").expect(0);
+    for (method, path) in [("PUT", "/v1/buckets/docs/files/f"), ("DELETE", "/buckets/docs/files/f")] {
+        let (status, reply) = rest.ask(method, path, "", "after");
+        assert_eq!((status, reply.contains("mounted read-only")), (409, true), "{method} {path}: {reply}");
+    }
+    assert_eq!(rest.bytes("/v1/buckets/docs/files/f").2, b"before");
+    rest.root.run("unmount docs").expect(0);
+    assert_eq!(rest.ask("PUT", "/v1/buckets/docs/files/f", "", "after").0, 200);
 }
 
 #[test]
