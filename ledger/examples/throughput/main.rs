@@ -41,6 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{:>9} {:>10} {:>9} {:>9} {:>9}", "size", "put/s", "proof", "make", "check");
     let (took, proofs) = fill(&ledger, &wallet, count)?;
     let peak = memory();
+    forget_peak();
     let started = Cost::now();
     let report = ledger.fsck(&mut |_| ControlFlow::Continue(()))?;
     let check = started.elapsed();
@@ -60,7 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("memory   {peak} at most");
     println!("fsck     {:>9.0} /s, {} problems", per_second(count, check.wall), report.problems.len());
     println!("         {:>9.0} for a second of one processor", check.rate(count));
-    println!("memory   {peak_checked} at most, the check included");
+    println!("memory   {peak_checked} at most during the check, the open ledger included");
     println!("open     {opened:.0?} at {size} transactions");
     disk(&path, count)?;
     if let Some(file) = plot {
@@ -79,10 +80,10 @@ fn fill(ledger: &Ledger, wallet: &Wallet, count: u64) -> Result<(Cost, Vec<plot:
         let end = power.min(count);
         let started = Cost::now();
         put_all(ledger, wallet, bucket, first, end)?;
-        took = took.plus(started.elapsed());
-        let point = proofs(ledger)?;
-        let rate = per_second(end, took.wall);
-        let plot::Point { size, bytes, make, check } = point;
+        let step = started.elapsed();
+        took = took.plus(step);
+        let point = proofs(ledger, per_second(end - first, step.wall))?;
+        let plot::Point { size, bytes, make, check, rate } = point;
         println!("{size:>9} {rate:>10.0} {bytes:>7} B {:>6.0} us {:>6.0} us", make * 1e6, check * 1e6);
         points.push(point);
         first = end;
@@ -156,7 +157,7 @@ fn per_second(count: u64, time: Duration) -> f64 {
 }
 
 /// Makes and checks proofs of transactions spread over the log.
-fn proofs(ledger: &Ledger) -> Result<plot::Point, Box<dyn Error>> {
+fn proofs(ledger: &Ledger, rate: f64) -> Result<plot::Point, Box<dyn Error>> {
     let (size, policy) = (ledger.size(), Policy::parse(&ledger.vkey())?);
     let (mut bytes, mut making, mut checking) = (0, Duration::ZERO, Duration::ZERO);
     for number in 0..PROOFS {
@@ -173,7 +174,7 @@ fn proofs(ledger: &Ledger) -> Result<plot::Point, Box<dyn Error>> {
         assert!(proven, "a proof of {txid} does not hold");
     }
     let each = |time: Duration| time.as_secs_f64() / PROOFS as f64;
-    Ok(plot::Point { size, bytes, make: each(making), check: each(checking) })
+    Ok(plot::Point { size, bytes, make: each(making), check: each(checking), rate })
 }
 
 /// What the folder takes once compacted, and what of that each column does.
@@ -231,7 +232,14 @@ fn random_looking(seed: u64) -> [u8; 32] {
     bytes
 }
 
-/// Resident memory of this process, as the kernel tells it.
+/// Lets the kernel count the most resident memory from now on.
+fn forget_peak() {
+    if let Err(error) = std::fs::write("/proc/self/clear_refs", "5") {
+        eprintln!("the peak of memory is that of the whole run: {error}");
+    }
+}
+
+/// The most resident memory of this process, as the kernel tells it.
 fn memory() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -48,7 +48,7 @@ impl Scratch {
         std::fs::create_dir(&dir).map_err(|error| StoreError::Io(error.to_string()))?;
         // Made first, so that it is taken away also when the store does not open.
         let mut scratch = Scratch { store: None, dir };
-        scratch.store = Some(RocksStore::open(&scratch.dir)?);
+        scratch.store = Some(RocksStore::open_scratch(&scratch.dir)?);
         Ok(scratch)
     }
 
