@@ -174,7 +174,7 @@ fn an_unknown_bucket_is_an_error_of_every_command() {
     let root = TestRoot::new();
     fs::write(root.outside().join("f"), "f").unwrap();
     for line in [
-        "mount", "unmount", "delete", "list", "check", "log", "verify", "sync", "compact", "put f", "get f",
+        "mount", "unmount", "delete", "list", "check", "log", "verify", "sync", "compact", "put f", "get g",
         "remove f", "search *",
     ] {
         for when in ["without a node", "with one"] {
@@ -210,7 +210,7 @@ fn no_bucket_is_outside_of_the_root() {
     }
     assert_eq!(fs::read(victim.join("precious")).unwrap(), b"precious");
     assert!(root.outside().join("victim").is_dir());
-    assert_eq!(root.run("list --json").expect(0).json()["entries"], json!([]));
+    assert_eq!(root.run("list --json").expect(0).json()["buckets"], json!([]));
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn a_temporary_file_left_of_the_configuration_does_not_matter() {
     root.run("create other").expect(0);
     root.run("delete docs --yes").expect(0);
     let listed = root.run("list --json").expect(0).json();
-    let names: Vec<_> = listed["entries"].as_array().unwrap().iter().map(|bucket| bucket["origin"].clone()).collect();
+    let names: Vec<_> = listed["buckets"].as_array().unwrap().iter().map(|bucket| bucket["origin"].clone()).collect();
     assert_eq!(names, ["other"]);
 }
 
