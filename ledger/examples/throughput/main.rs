@@ -25,8 +25,6 @@ use wizefs_ledger::{
 /// Drafts per submit, and transactions per block.
 const BATCH: u64 = 256;
 const BLOCK: u64 = 4_096;
-/// What is kept on the disk for the day it is full, bytes.
-const RESERVE: u64 = 64 << 20;
 /// Proofs made and checked at each size.
 const PROOFS: u64 = 200;
 
@@ -184,8 +182,8 @@ fn proofs(ledger: &Ledger, rate: f64) -> Result<plot::Point, Box<dyn Error>> {
 fn disk(path: &Path, count: u64) -> Result<(), Box<dyn Error>> {
     let before = folder(path)?;
     let columns = RocksStore::open_existing(path)?.compact()?;
-    let bytes = folder(path)?.saturating_sub(RESERVE) as f64 / count as f64;
-    let before = before.saturating_sub(RESERVE) / count;
+    let bytes = folder(path)? as f64 / count as f64;
+    let before = before / count;
     println!(
         "disk     {bytes:.0} bytes per put, reserve apart ({before} before compaction); its columns, and before compression:"
     );
@@ -202,8 +200,11 @@ fn disk(path: &Path, count: u64) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Bytes of the files in a folder, without what is kept for the day the disk is full.
 fn folder(path: &Path) -> std::io::Result<u64> {
-    std::fs::read_dir(path)?.map(|file| Ok(file?.metadata()?.len())).sum()
+    let files =
+        std::fs::read_dir(path)?.filter(|file| file.as_ref().map_or(true, |file| file.file_name() != "reserve"));
+    files.map(|file| Ok(file?.metadata()?.len())).sum()
 }
 
 fn put(bucket: BucketId, number: u64) -> Draft {

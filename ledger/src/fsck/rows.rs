@@ -13,7 +13,7 @@ use crate::store::rocks::RocksStore;
 use crate::store::{Batch, Column, Direction, Durability, Read, Store, StoreError, Visitor};
 
 /// Rows in memory before they are written down.
-const HELD: usize = 16_384;
+const HELD: usize = 8_192;
 /// Rows read back at once.
 const PAGE: usize = 1_024;
 /// A row that is there: key, value.
@@ -215,7 +215,7 @@ impl View for Rows {
                 }
                 let value = base.store()?.get(Column::State, row)?;
                 let mut warm = self.warm.borrow_mut();
-                if warm.len() >= 4 * HELD {
+                if warm.len() >= 2 * HELD {
                     warm.clear();
                 }
                 warm.insert(row.to_vec(), value.clone());
