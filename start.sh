@@ -3,6 +3,7 @@
 #   ./start.sh          builds, creates and mounts the bucket `docs`, says where it is
 #   ./start.sh test     every check there is, as CI runs them
 #   ./start.sh bench    a quick round of each benchmark
+#   ./start.sh figures  the ledger's figures in README.md: a million transactions, and 100,000 files through a mount; some minutes
 #   ./start.sh soak     an hour of load, fsx and kills, and the largest sizes of other tests; WIZEFS_SOAK_MINUTES says how long
 #   ./start.sh deb      builds the Debian package, and says where it is
 #   ./start.sh docker   builds the container and runs the node in it
@@ -43,6 +44,7 @@ missing_packages() {
     has bindfs || echo bindfs
     has gocryptfs || echo gocryptfs
     has sqlite3 || echo sqlite3
+    has strace || echo strace
     has zip || echo zip
     has unzip || echo unzip
     has 7z || echo p7zip-full
@@ -290,6 +292,16 @@ run_bench() {
     report
 }
 
+run_figures() {
+    install_missing build
+    find_rust
+    step "the ledger alone, beside signing alone and RocksDB alone" cargo run -q --release --locked --workspace \
+        --example throughput -- "${WIZEFS_BENCH_TRANSACTIONS:-1000000}" docs/throughput.svg
+    step "through a mount" cargo bench --locked --workspace --bench recording -- \
+        --files "${WIZEFS_BENCH_FILES:-100000}" --rounds "${WIZEFS_BENCH_ROUNDS:-1}"
+    report
+}
+
 run_soak() {
     install_missing test
     find_rust
@@ -334,8 +346,9 @@ case "${1:-up}" in
 up) up ;;
 test) run_tests ;;
 bench) run_bench ;;
+figures) run_figures ;;
 soak) run_soak ;;
 deb) build_deb ;;
 docker) docker_up ;;
-*) sed -n '2,9s/^# \{0,1\}//p' start.sh; exit 2 ;;
+*) sed -n '2,10s/^# \{0,1\}//p' start.sh; exit 2 ;;
 esac

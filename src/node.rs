@@ -214,7 +214,7 @@ impl Node {
     pub fn status(&self) -> Result<wire::Status> {
         let running = self.role != Role::Command;
         let tip = self.ledger.tip();
-        let buckets = self.buckets()?;
+        let (buckets, witnessed) = (self.buckets()?, self.last_witnessed()?);
         let head_time = i64::try_from(tip.header.time_us).ok().map(wire::time);
         // A bucket that is being opened anew has nothing to tell for the moment.
         let open = self.open_buckets();
@@ -239,7 +239,9 @@ impl Node {
                 head: tip.hash().to_string(),
                 head_time,
                 transactions: self.ledger.size(),
-                witnessed: self.last_witnessed()?,
+                witnessed: witnessed.as_ref().map(|last| last.size),
+                witnessed_root: witnessed.as_ref().and_then(|last| last.root.clone()),
+                witnessed_time: witnessed.and_then(|last| last.time),
                 pending: self.ledger.pending().count(),
                 unsettled,
             },

@@ -11,8 +11,8 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use wizefs_ledger::{
-    Checkpoint, ConsistencyFile, Content, FileOp, Hashes, Policy, ProofError, ProofFile, StateProof, Transaction,
-    TreePath, Trust,
+    Checkpoint, ConsistencyFile, Content, EntryNode, FileOp, Hashes, Policy, ProofError, ProofFile, StateProof,
+    Transaction, TreePath, Trust,
 };
 
 /// Bytes read at a time.
@@ -61,6 +61,31 @@ pub fn check_consistency(file: &Path, proof: &str, policy: &Policy) -> Result<Ve
     let proof = ConsistencyFile::parse(proof).map_err(refuted)?;
     proof.check(&stated).map_err(refuted)?;
     judged("consistency", policy, &proof.checkpoint)
+}
+
+/// Check a file against a state proof alone: that it is what was there after a block, or that nothing was.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_state(file: &Path, text: &str, policy: &Policy) -> Result<Verified> {
+    let state = StateProof::parse(text).map_err(refuted)?;
+    let found = state.check().map_err(refuted)?;
+    let mut verified = judged("state", policy, &state.coinbase.checkpoint)?;
+    let standing = match found.entry.as_ref().map(|entry| &entry.node) {
+        None if file.symlink_metadata().is_ok() => {
+            return Err(damaged(format!("the proof says that nothing was there, but {} is", file.display())));
+        }
+        None => "absent",
+        Some(EntryNode::Leaf(leaf)) => {
+            let claim = Claim { file, proof: "", state: None, slice: None, policy };
+            compare_with(&claim, &leaf.content)?;
+            "current"
+        }
+        Some(EntryNode::Directory { .. }) if file.is_dir() => "current",
+        Some(EntryNode::Directory { .. }) => return Err(no_folder(file)),
+    };
+    verified.state = Some(told(&state, &found, standing));
+    Ok(verified)
 }
 
 /// What the policy says of a checkpoint.
@@ -115,20 +140,24 @@ fn compare(claim: &Claim<'_>, transaction: &Transaction) -> Result<()> {
     let file = claim.file;
     let change = transaction.file().ok_or_else(|| damaged("the transaction is not about a file".to_owned()))?;
     match &change.op {
-        FileOp::Put(put) | FileOp::Accept(put) => match &put.content {
-            Content::File { size, hashes: Some(hashes) } => compare_content(claim, *size, hashes),
-            Content::File { hashes: None, .. } => {
-                Err(damaged("the file was still being written: its content is not on the ledger".to_owned()))
-            }
-            Content::Symlink { target } => {
-                let found = std::fs::read_link(file).map_err(|e| missing(file, &e))?;
-                if found.as_os_str().as_bytes() == target.as_slice() { Ok(()) } else { Err(differs(file)) }
-            }
-        },
+        FileOp::Put(put) | FileOp::Accept(put) => compare_with(claim, &put.content),
         FileOp::Mkdir { .. } if file.is_dir() => Ok(()),
-        FileOp::Mkdir { .. } => Err(damaged(format!("the proof is of a folder, and {} is none", file.display()))),
+        FileOp::Mkdir { .. } => Err(no_folder(file)),
         _ if file.symlink_metadata().is_err() => Ok(()),
         _ => Err(damaged(format!("the proof says that the file was taken away, but {} is there", file.display()))),
+    }
+}
+
+fn compare_with(claim: &Claim<'_>, content: &Content) -> Result<()> {
+    match content {
+        Content::File { size, hashes: Some(hashes) } => compare_content(claim, *size, hashes),
+        Content::File { hashes: None, .. } => {
+            Err(damaged("the file was still being written: its content is not on the ledger".to_owned()))
+        }
+        Content::Symlink { target } => {
+            let found = std::fs::read_link(claim.file).map_err(|e| missing(claim.file, &e))?;
+            if found.as_os_str().as_bytes() == target.as_slice() { Ok(()) } else { Err(differs(claim.file)) }
+        }
     }
 }
 
@@ -178,12 +207,16 @@ fn standing(text: &str, proof: &ProofFile, proven: &wizefs_ledger::proof::Logged
         None if is_about && ends_at.is_some_and(|path| state.path.below(path).is_some()) => "absent",
         _ => return Err(damaged(format!("at block {} another version was there, or none", state.block))),
     };
-    Ok(Standing {
-        block: state.block,
-        bucket: found.bucket.name.to_string(),
-        path: wire::path_of(state.path.as_bytes()),
-        standing,
-    })
+    Ok(told(&state, &found, standing))
+}
+
+fn told(state: &StateProof, found: &wizefs_ledger::proof::Standing, standing: &'static str) -> Standing {
+    let (bucket, path) = (found.bucket.name.to_string(), wire::path_of(state.path.as_bytes()));
+    Standing { block: state.block, bucket, path, standing }
+}
+
+fn no_folder(file: &Path) -> Error {
+    damaged(format!("the proof is of a folder, and {} is none", file.display()))
 }
 
 fn refuted(error: ProofError) -> Error {

@@ -29,6 +29,12 @@ impl Root {
         &self.0
     }
 
+    /// Whether it is on a disk that takes no writes.
+    pub fn is_read_only(&self) -> bool {
+        let disk = rustix::fs::statvfs(&self.0);
+        disk.is_ok_and(|disk| disk.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+    }
+
     /// The chain, the log and the pending transactions.
     pub fn ledger(&self) -> PathBuf {
         self.0.join("ledger")

@@ -68,6 +68,53 @@ impl positioned_io::ReadAt for Content<'_> {
     }
 }
 
+/// Bytes and texts that chance makes, for tests: `WIZEFS_TEST_CASES` says how many, `WIZEFS_TEST_SEED` repeats them.
+#[cfg(test)]
+pub(crate) mod fuzzed {
+    /// Chance that its seed repeats (SplitMix64).
+    pub(crate) struct Random(u64);
+
+    /// One for each case.
+    pub(crate) fn cases(usual: u64) -> impl Iterator<Item = Random> {
+        let parameter = |name: &str| std::env::var(name).ok().map(|value| value.parse::<u64>().unwrap());
+        let seed = parameter("WIZEFS_TEST_SEED").unwrap_or_else(|| std::process::id().into());
+        println!("WIZEFS_TEST_SEED={seed}");
+        let count = parameter("WIZEFS_TEST_CASES").unwrap_or(usual);
+        (0..count).map(move |case| Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(case << 20)))
+    }
+
+    impl Random {
+        pub(crate) fn next(&mut self) -> u64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            mixed ^ (mixed >> 31)
+        }
+
+        /// Less than `end`.
+        pub(crate) fn below(&mut self, end: usize) -> usize {
+            (self.next() % end as u64) as usize
+        }
+
+        /// Bytes changed, put in and cut out at a few places.
+        pub(crate) fn edited(&mut self, good: &[u8]) -> Vec<u8> {
+            let mut bytes = good.to_vec();
+            for _ in 0..=self.below(4) {
+                let at = self.below(bytes.len() + 1);
+                let end = (at + self.below(9)).min(bytes.len());
+                match self.below(5) {
+                    0 | 1 if at < bytes.len() => bytes[at] ^= 1 << self.below(8),
+                    2 => drop(bytes.drain(at..end)),
+                    3 => drop(bytes.splice(at..at, self.next().to_le_bytes())),
+                    4 => bytes.truncate(at),
+                    _ => bytes[at..end].fill(0xff),
+                }
+            }
+            bytes
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +138,32 @@ mod tests {
         assert_eq!(decode(&[&slice[..], &[0]].concat(), &root, size, first, last), None);
         assert_eq!(decode(&slice, &root, size + 1, first, last), None);
         assert_eq!(decode(&slice, &root, size, first, size), None);
+    }
+
+    #[test]
+    fn edited_slices_are_refused() {
+        let bytes: Vec<u8> = (0..200_000u64).map(|at| (at * 31 % 251) as u8).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        let root = *blake3::hash(&bytes).as_bytes();
+        let (size, first, last) = (bytes.len() as u64, 70_000, 70_500);
+        let good = encode(&file, &root, size, first, last).unwrap();
+        for mut random in fuzzed::cases(20_000) {
+            let mut altered = random.edited(&good);
+            let range =
+                [(first, last), (0, 0), (size - 1, size - 1), (first, u64::MAX), (last, first)][random.below(5)];
+            for size in [size, random.next(), u64::MAX, 1 << 40, 0] {
+                // What states another size is refused before it is read.
+                if let Some(stated) = altered.first_chunk_mut::<8>().filter(|_| range.0 % 2 == 0) {
+                    *stated = size.to_le_bytes();
+                }
+                if let Some(proven) = decode(&altered, &root, size, range.0, range.1) {
+                    // What is proven is what is there, whatever else the slice says.
+                    assert_eq!(proven, bytes[range.0 as usize..=range.1 as usize]);
+                }
+            }
+        }
     }
 
     #[test]

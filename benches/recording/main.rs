@@ -175,16 +175,20 @@ impl Done {
             self.busy_in_all,
             100.0 * self.busy / copy,
             self.peak / 1_000_000,
-            (folder_bytes(&root.join("ledger"))?.saturating_sub(64 << 20)) / files,
+            folder_bytes(&root.join("ledger"))? / files,
         );
         Ok(())
     }
 }
 
+/// Bytes of the files in a ledger's folder, without what is kept for the day the disk is full.
 fn folder_bytes(folder: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(folder)? {
-        bytes += entry?.metadata()?.len();
+        let entry = entry?;
+        if entry.file_name() != "reserve" {
+            bytes += entry.metadata()?.len();
+        }
     }
     Ok(bytes)
 }

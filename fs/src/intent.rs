@@ -79,7 +79,7 @@ impl Intents {
             file: File::options().create(true).append(true).open(path)?,
             bytes: 0,
             synced: 0,
-            next: (highest + 1).max(next_at_least).max(crate::stream::now_us()),
+            next: highest.wrapping_add(1).max(next_at_least).max(crate::stream::now_us()),
             live,
             live_bytes,
             ending: Vec::new(),

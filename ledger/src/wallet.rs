@@ -273,6 +273,14 @@ mod tests {
             fs::write(&path, &bad).unwrap();
             assert!(matches!(WalletFile::read(&path), Err(KeyError::Malformed(_))), "{at}");
         }
+        let number = |at: usize| u32::from_le_bytes(good[at..at + 4].try_into().unwrap());
+        assert_eq!((number(10), number(14)), (64 << 10, 3), "KiB and passes that a guess costs");
+        // Another salt and nonce each time: no two files have a key or a keystream in common.
+        let again = dir.path().join("again");
+        wallet.save_sealed(&again, b"correct horse").unwrap();
+        let again = fs::read(&again).unwrap();
+        let same = good.iter().zip(&again).filter(|(a, b)| a == b).count();
+        assert!(again.len() == good.len() && again[22..50] != good[22..50] && same < good.len() - 64, "{same}");
         // Costs, salt, nonce, public key, secret: one byte each (opening is slow on purpose).
         for at in [15, 19, 22, 40, 60, 120, 150] {
             let mut bad = good[..good.len() - 32].to_vec();

@@ -19,7 +19,11 @@ proof and the log's verifier key (wizefs status) checks them with: wizefs verify
 
 Examples:
   wizefs proof docs/a.txt -o a.tlog-proof             this content was recorded
+<<<<<<< HEAD
   wizefs proof docs/a.txt -o a.tlog-proof --state     and is current, or gone
+=======
+  wizefs proof docs/a.txt -o a.tlog-proof --state     and is the current one, or: nothing is there any more, or ever was
+>>>>>>> four
   wizefs proof docs/film -o f.tlog-proof --range 0-999   the first 1000 bytes alone
   wizefs proof --since 120                            the log only grew since it had 120 entries")]
 pub struct Args {
@@ -39,6 +43,10 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", conflicts_with = "target")]
     since: Option<u64>,
 }
+
+/// What the files begin with.
+const PROOF: &str = "c2sp.org/tlog-proof@v1\n";
+const STATE_PROOF: &str = "wizefs.invalid/state-proof@v1\n";
 
 /// Reads `FIRST-LAST`.
 pub(super) fn range(text: &str) -> std::result::Result<(u64, u64), String> {
@@ -75,17 +83,23 @@ fn prove(context: &Context, args: &Args, target: &Target, client: &Client) -> Re
     let bucket = segment(target.bucket.as_str().as_bytes());
     let path = segments(target.path.as_bytes());
     let mut proof: Proof = client.get(&format!("/v1/buckets/{bucket}/proof/{path}?state={}", args.state))?;
+    let text = proof.proof.as_deref().unwrap_or_default();
     let Some(output) = &args.output else {
-        return if context.out.json { context.out.document(&proof) } else { context.out.raw(proof.proof.as_bytes()) };
+        return if context.out.json { context.out.document(&proof) } else { context.out.raw(text.as_bytes()) };
     };
-    let mut files = vec![output.clone()];
-    replace(output, proof.proof.as_bytes(), "c2sp.org/tlog-proof@v1\n")?;
+    let mut files = Vec::new();
+    if proof.proof.is_some() {
+        replace(output, text.as_bytes(), PROOF)?;
+        files.push(output.clone());
+    } else {
+        forget(output, PROOF)?;
+    }
     if let Some(state) = &proof.state {
         files.push(beside(output, ".state"));
-        replace(&beside(output, ".state"), state.as_bytes(), "wizefs.invalid/state-proof@v1\n")?;
+        replace(&beside(output, ".state"), state.as_bytes(), STATE_PROOF)?;
     } else {
         // An old one would be about another checkpoint.
-        forget(&beside(output, ".state"), "wizefs.invalid/state-proof@v1\n")?;
+        forget(&beside(output, ".state"), STATE_PROOF)?;
     }
     if let Some((first, last)) = args.range {
         let mut slice = Vec::new();
@@ -106,7 +120,13 @@ fn prove(context: &Context, args: &Args, target: &Target, client: &Client) -> Re
         return context.out.document(&proof);
     }
     let subject = format!("{}/{}", proof.bucket, proof.path.text());
-    context.out.done(&format!("{subject} is entry {} of {}: {}", proof.index, proof.log_size, proof.files.join(", ")));
+    let written = proof.files.join(", ");
+    context.out.done(&match (proof.index, proof.state_block) {
+        (Some(index), _) => format!("{subject} is entry {index} of {}: {written}", proof.log_size),
+        (None, block) => {
+            format!("nothing is at {subject} at block {}, nor ever was: {written}", block.unwrap_or_default())
+        }
+    });
     Ok(())
 }
 

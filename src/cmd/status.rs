@@ -46,7 +46,13 @@ fn show(out: &Terminal, status: &Status) -> Result<()> {
         ledger.unsettled
     ))?;
     match ledger.witnessed {
-        Some(size) => out.line(&format!("        the first {size} transactions are witnessed"))?,
+        Some(size) => {
+            let root =
+                ledger.witnessed_root.as_deref().map_or_else(String::new, |root| format!("   root {}", short(root)));
+            let when =
+                ledger.witnessed_time.as_deref().map_or_else(String::new, |time| format!("   {}", out.time(time)));
+            out.line(&format!("        last witnessed: the first {}{root}{when}", count(size, "transaction")))?;
+        }
         None => out.hint("wizefs witness -o FILE takes away a checkpoint, by which a rewritten history is found out"),
     }
     if let Some(problem) = &node.problem {

@@ -12,7 +12,7 @@ use axum::http::Method;
 use clap_complete::engine::ArgValueCompleter;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use wizefs_ledger::{ConsistencyFile, LogKey, Policy, Vkey};
+use wizefs_ledger::{ConsistencyFile, LogKey, Policy, StateProof, Vkey};
 
 /// Bytes against the ledger.
 #[derive(Debug, clap::Args)]
@@ -106,10 +106,14 @@ fn total(client: &Client, target: Option<&Target>) -> Result<u64> {
 
 /// Compare a file with a proof; 27 when nobody vouches for the signer.
 fn run_offline(context: &Context, args: &Args, file: &Path, proof: &Path) -> Result<u8> {
-    let text = read_text(proof)?;
+    // Where nothing was ever recorded, there is a state proof and no other.
+    let alone = beside(proof, ".state");
+    let text = read_text(if !proof.exists() && alone.exists() { &alone } else { proof })?;
     let policy = policy(context, args.policy.as_deref(), &text)?;
     let verified = if ConsistencyFile::is_one(&text) {
         offline::check_consistency(file, &text, &policy)?
+    } else if StateProof::is_one(&text) {
+        offline::check_state(file, &text, &policy)?
     } else {
         let state = beside(proof, ".state");
         let state = if state.exists() { Some(read_text(&state)?) } else { None };
@@ -158,6 +162,7 @@ fn show_verified(out: &Terminal, file: &Path, verified: &Verified) -> Result<()>
     let name = escape(&file.display().to_string());
     let time = verified.time.as_deref().map_or_else(String::new, |time| format!(" on {time}"));
     let what = match (&verified.op, verified.range) {
+        (None, _) if verified.state.is_some() => format!("as the log of {} entries has it", verified.log_size),
         (None, _) => format!("the log of {} entries goes on from it", verified.log_size),
         (Some(op), None) => format!("{op} {}{time}", escape(verified.path.text())),
         (Some(op), Some((first, last))) => {

@@ -8,16 +8,28 @@ use crate::slice;
 use wizefs_fs::BucketPath;
 use wizefs_ledger::{BucketId, Checkpoint, Hash, History, Order, TxId};
 
-/// The private row that holds the last checkpoint somebody took away.
+/// The private row that holds the last checkpoint somebody took away: size of its log, and when, in microseconds since 1970.
 const WITNESSED: &[u8] = b"witnessed";
+
+/// A checkpoint that somebody took away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastWitnessed {
+    /// Size of its log.
+    pub size: u64,
+    /// Root of its log.
+    pub root: Option<String>,
+    /// When it was taken.
+    pub time: Option<String>,
+}
 
 impl Node {
     /// Prove what is at a path, or the change that took it away: the transaction in the log, and with `state` that it is the
-    /// current one. Everything settled so far is final then.
+    /// current one. Where nothing was ever recorded there is no transaction, and `state` alone proves that. Everything settled
+    /// so far is final then.
     ///
     /// # Errors
-    /// [`Kind::BucketUnknown`]; [`Kind::FileMissing`] when nothing was ever recorded there; [`Kind::Busy`] while it is
-    /// being written.
+    /// [`Kind::BucketUnknown`]; [`Kind::FileMissing`] when nothing was ever recorded there and `state` was not asked for;
+    /// [`Kind::Busy`] while it is being written.
     pub fn prove(&self, name: &BucketName, path: &BucketPath, state: bool) -> Result<wire::Proof> {
         self.sync(Some(name), false)?;
         let id = self.bucket(name)?.id;
@@ -27,29 +39,35 @@ impl Node {
         }
         let state = state.then(|| self.ledger.prove_state(&id, &path_there)).transpose().map_err(trouble::ledger)?;
         let current = state.as_ref().and_then(|state| state.check().ok()?.entry).map(|entry| entry.content_txid());
-        let txid = match current {
-            Some(txid) => txid,
-            None => self.newest_at(&id, name, path)?,
+        let proven = match (current, self.newest_at(&id, name, path)) {
+            (Some(txid), _) | (None, Ok(txid)) => Some(txid),
+            (None, Err(error)) if error.kind == Kind::FileMissing && state.is_some() => None,
+            (None, Err(error)) => return Err(error),
         };
-        let proof = match &state {
+        let made = proven.map(|txid| match &state {
             Some(state) => self.ledger.prove_beside(&txid, state),
             None => self.ledger.prove(&txid),
+        });
+        let pending = || Error::new(Kind::Busy, format!("the last change of {name}/{path} is still pending"));
+        let proof = made.map(|made| made.map_err(trouble::ledger)?.ok_or_else(pending)).transpose()?;
+        let checkpoint = match (&proof, &state) {
+            (Some(proof), _) => &proof.checkpoint,
+            (None, Some(state)) => &state.coinbase.checkpoint,
+            (None, None) => return Err(pending()),
         };
-        let proof = proof
-            .map_err(trouble::ledger)?
-            .ok_or_else(|| Error::new(Kind::Busy, format!("the last change of {name}/{path} is still pending")))?;
-        let stated = Checkpoint::unchecked(&proof.checkpoint);
+        let stated = Checkpoint::unchecked(checkpoint);
         let stated = stated.map_err(|e| Error::new(Kind::LedgerDamaged, e.to_string()))?;
-        let block = self.ledger.block_of(proof.index).map_err(trouble::ledger)?.map(|block| block.header.height);
+        let block =
+            proof.as_ref().map(|proof| self.ledger.block_of(proof.index)).transpose().map_err(trouble::ledger)?;
         Ok(wire::Proof {
             v: wire::V,
-            txid: txid.to_string(),
-            index: proof.index,
-            block,
+            txid: proven.map(|txid| txid.to_string()),
+            index: proof.as_ref().map(|proof| proof.index),
+            block: block.flatten().map(|block| block.header.height),
             log_size: stated.size,
             bucket: name.clone(),
             path: path.into(),
-            proof: proof.to_text(),
+            proof: proof.map(|proof| proof.to_text()),
             state_block: state.as_ref().map(|state| state.block),
             state: state.map(|state| state.to_text()),
             files: Vec::new(),
@@ -111,16 +129,21 @@ impl Node {
         if known != Some(*root) {
             return Err(Error::new(Kind::Usage, "that is no checkpoint of this log"));
         }
-        let row = (WITNESSED.to_vec(), Some(size.to_be_bytes().to_vec()));
+        let now = jiff::Timestamp::now().as_microsecond();
+        let row = (WITNESSED.to_vec(), Some([size.to_be_bytes(), now.to_be_bytes()].concat()));
         self.ledger.write_local(&[row]).map_err(trouble::ledger)
     }
 
-    /// Size of the log at the last checkpoint somebody took away.
+    /// The last checkpoint somebody took away.
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub fn last_witnessed(&self) -> Result<Option<u64>> {
-        let row = self.ledger.local(WITNESSED).map_err(trouble::ledger)?;
-        Ok(row.and_then(|row| Some(u64::from_be_bytes(row.try_into().ok()?))))
+    pub fn last_witnessed(&self) -> Result<Option<LastWitnessed>> {
+        let Some(row) = self.ledger.local(WITNESSED).map_err(trouble::ledger)? else { return Ok(None) };
+        let number = |at: usize| row.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
+        let Some(size) = number(0) else { return Ok(None) };
+        let time = number(8).and_then(|micros| i64::try_from(micros).ok()).map(wire::time);
+        let root = self.ledger.log_root(size).map_err(trouble::ledger)?;
+        Ok(Some(LastWitnessed { size, root: root.map(|root| root.to_string()), time }))
     }
 }

@@ -179,4 +179,40 @@ mod tests {
         }
         check("x999/x999/x999/x999/x999/x999/x999/999", None);
     }
+
+    #[test]
+    fn any_address_of_a_tile_is_read_or_refused() {
+        let pieces = [
+            "x",
+            "/",
+            ".p/",
+            "0",
+            "000",
+            "001",
+            "999",
+            "256",
+            "18446744073709551616",
+            "-",
+            "+1",
+            "%",
+            "\u{e9}",
+            "p",
+            ".",
+        ];
+        for mut random in crate::slice::fuzzed::cases(20_000) {
+            let count = random.below(9);
+            let text: String = (0..count).map(|_| pieces[random.below(pieces.len())]).collect();
+            if let Some((number, width)) = place(&text) {
+                // One address for one tile.
+                let mut groups = format!("{:03}", number % 1000);
+                let mut rest = number / 1000;
+                while rest > 0 {
+                    groups = format!("x{:03}/{groups}", rest % 1000);
+                    rest /= 1000;
+                }
+                let partial = if width == FULL { String::new() } else { format!(".p/{width}") };
+                assert_eq!(format!("{groups}{partial}"), text);
+            }
+        }
+    }
 }

@@ -197,3 +197,29 @@ fn one_full_disk_for_everything_can_be_emptied_again() {
     root.expect_no_node();
     root.run("verify docs").expect(0);
 }
+
+/// Make the disk in `folder` take writes, or none.
+fn remount(folder: &Path, flags: MountFlags) {
+    rustix::mount::mount_remount(folder, flags, c"").unwrap();
+}
+
+#[test]
+fn a_root_on_a_read_only_disk_is_checked_and_nothing_is_signed() {
+    let root = TestRoot::new();
+    let Some(()) = disk(&root.path(""), 256) else { return };
+    fs::write(root.outside().join("f"), "f").unwrap();
+    root.run("create docs").expect(0);
+    root.run("put f docs").expect(0);
+    let whole = root.run("integrity --json").expect(0).json();
+    remount(&root.path(""), MountFlags::RDONLY);
+    for line in ["put f docs/g", "mine", "status", "mount docs", "node", "integrity --rebuild"] {
+        let told = root.run(&format!("{line} --json")).expect(8);
+        assert!(told.stderr.contains("read-only file system"), "{line}: {told:#?}");
+    }
+    // A copy that is kept as evidence can be checked where it is.
+    assert_eq!(root.run("integrity --json").expect(0).json(), whole);
+    remount(&root.path(""), MountFlags::empty());
+    root.run("put f docs/g").expect(0);
+    root.run("verify docs").expect(0);
+    root.run("integrity").expect(0);
+}

@@ -33,6 +33,7 @@ mod operations;
 mod packaging;
 mod passthrough;
 mod postman;
+mod predecessor;
 mod programs;
 mod proofs;
 mod readme;

@@ -1,6 +1,7 @@
 //! Proofs through the real program, and a stranger's checker of them.
 
 use crate::root::{Ran, TestRoot};
+use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -69,6 +70,26 @@ fn the_current_version_and_absence_are_proven() {
     assert_eq!((said["op"].as_str(), said["state"]["standing"].as_str()), (Some("remove"), Some("absent")));
     elsewhere(&root, "verify a.bin --proof gone.p --policy keys").expect(26);
 
+    // What was never there has no transaction: the state says it alone.
+    root.run("proof docs/never").expect(11);
+    let made = root.run("proof docs/sub/never --state -o never.p --json").expect(0).json();
+    assert_eq!(
+        (&made["txid"], &made["proof"], made["files"].as_array().unwrap().len()),
+        (&Value::Null, &Value::Null, 1)
+    );
+    for proof in ["never.p", "never.p.state"] {
+        let said = elsewhere(&root, &format!("verify nothing --proof {proof} --policy keys --json")).expect(0).json();
+        assert_eq!((said["type"].as_str(), said["state"]["standing"].as_str()), (Some("state"), Some("absent")));
+        assert_eq!(said["state"]["path"], "sub/never");
+        elsewhere(&root, &format!("verify a.bin --proof {proof} --policy keys")).expect(26);
+        elsewhere(&root, &format!("verify nothing --proof {proof}")).expect(27);
+    }
+    // Alone, it proves what is there as well.
+    root.run("proof docs/sub/b.txt --state -o b.p").expect(0);
+    let said = elsewhere(&root, "verify b.txt --proof b.p.state --policy keys --json").expect(0).json();
+    assert_eq!((said["type"].as_str(), said["state"]["standing"].as_str()), (Some("state"), Some("current")));
+    elsewhere(&root, "verify a.bin --proof b.p.state --policy keys").expect(26);
+
     // The state of one moment beside the proof of another, and a row altered.
     fs::write(root.outside().join("gone.p.state"), &text).unwrap();
     elsewhere(&root, "verify nothing --proof gone.p --policy keys").expect(26);
@@ -100,10 +121,21 @@ fn a_rewritten_history_is_refused() {
     assert!(copied.success());
     root.run("remove a.bin docs").expect(0);
     root.run("witness -o kept").expect(0);
-    fs::write(root.outside().join("old"), old).unwrap();
+    for name in ["old", "begun"] {
+        fs::write(root.outside().join(name), &old).unwrap();
+    }
     let size = root.run("witness -o old --json").expect(0).json()["since"].as_u64().unwrap();
     root.run(&format!("proof --since {size} -o grown")).expect(0);
-    root.run("verify kept --proof grown").expect(26);
+    let other = root.run("verify kept --proof grown").expect(26);
+    assert!(other.stderr.contains("goes on from a log of"), "{other:#?}");
+    root.run("verify begun --proof grown").expect(0);
+    elsewhere(&root, "verify begun --proof grown --policy keys").expect(0);
+    elsewhere(&root, "verify begun --proof grown").expect(27);
+    let status = root.run("status --json").expect(0).json();
+    let last = root.run("witness --json").expect(0).json();
+    assert_eq!((&status["ledger"]["witnessed"], &status["ledger"]["witnessed_root"]), (&last["size"], &last["root"]));
+    assert!(status["ledger"]["witnessed_time"].is_string(), "{status}");
+    assert!(root.run("status").expect(0).stdout.contains(" last witnessed: the first "));
     root.run("proof --since 99999").expect(2);
 
     // The old copy goes its own way; whoever kept the newer checkpoint notices, whichever log is longer.

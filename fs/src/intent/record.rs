@@ -127,3 +127,103 @@ pub(super) fn parse(bytes: &[u8]) -> Option<(BTreeMap<u64, Vec<u8>>, u64)> {
     }
     Some((live, highest))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn noted(id: u64, intent: Intent) -> Record {
+        Record::Noted { id, time_us: 5, uid: 1000, pid: 77, intent }
+    }
+
+    /// One of each kind, and where each record begins.
+    fn sound() -> (Vec<u8>, Vec<usize>) {
+        let at = |name: &str| (1, name.as_bytes().to_vec());
+        let records = [
+            noted(1, Intent::Write { inode: 9, at: at("a"), sealed: Some((5, -1)), foreign: true }),
+            noted(2, Intent::Create { at: at("b") }),
+            noted(3, Intent::Remove { at: at("c"), inode: 8 }),
+            Record::Ended { ids: vec![2, 1] },
+            noted(4, Intent::Rename { from: at("d"), to: at("e"), inode: 7 }),
+            noted(5, Intent::Link { at: at("f"), inode: 6 }),
+            noted(6, Intent::Stage { at: at("g") }),
+            Record::Ended { ids: vec![4] },
+        ];
+        let (mut bytes, mut starts) = (MAGIC.to_vec(), Vec::new());
+        for record in records {
+            starts.push(bytes.len());
+            bytes.extend(encode(&record).unwrap());
+        }
+        (bytes, starts)
+    }
+
+    /// Makes length and sum of the record at `start` right again: what was edited is then read, not only refused.
+    fn mend(bytes: &mut [u8], start: usize) {
+        let Some((head, body)) = bytes.get_mut(start..).and_then(|rest| rest.split_first_chunk_mut::<8>()) else {
+            return;
+        };
+        let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        if let Some(body) = body.get(..length) {
+            head[4..].copy_from_slice(&blake3::hash(body).as_bytes()[..4]);
+        }
+    }
+
+    #[test]
+    fn what_has_ended_is_gone_and_a_torn_tail_is_the_end() {
+        let (bytes, starts) = sound();
+        let (live, highest) = parse(&bytes).unwrap();
+        assert_eq!((live.keys().copied().collect::<Vec<_>>(), highest), (vec![3, 5, 6], 6));
+        for length in MAGIC.len()..bytes.len() {
+            let whole = starts.iter().skip(1).filter(|start| **start <= length).count();
+            let (live, _) = parse(&bytes[..length]).unwrap();
+            let expected = [0, 1, 2, 3, 1, 2, 3, 4][whole];
+            assert_eq!(live.len(), expected, "cut at {length}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn edited_intents_are_read_or_refused(
+            edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), any::<bool>()), 1..8),
+            cut in prop::option::of(any::<prop::sample::Index>()),
+            repair: bool,
+        ) {
+            let (mut bytes, starts) = sound();
+            for (at, value, flips) in edits {
+                let at = at.index(bytes.len());
+                bytes[at] = if flips { bytes[at] ^ (1 << (value % 8)) } else { value };
+            }
+            if repair {
+                starts.iter().for_each(|start| mend(&mut bytes, *start));
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            if let Some((live, highest)) = parse(&bytes) {
+                prop_assert!(live.keys().all(|id| *id <= highest));
+            }
+            // As a node that starts does: it goes on with a number that was not used.
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("intents");
+            std::fs::write(&path, &bytes).unwrap();
+            if let Ok((intents, found)) = crate::intent::Intents::open(&path, 1) {
+                let next = intents.note(Intent::Create { at: (1, b"new".to_vec()) }, 0, 0).unwrap();
+                prop_assert!(found.iter().all(|found| found.id != next));
+                drop(intents);
+                let (_, again) = crate::intent::Intents::open(&path, 1).unwrap();
+                prop_assert_eq!(again.len(), found.len() + 1);
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let guided = [&MAGIC[..], &bytes].concat();
+            for bytes in [&bytes, &guided] {
+                if let Some((live, highest)) = parse(bytes) {
+                    prop_assert!(live.keys().all(|id| *id <= highest));
+                }
+            }
+        }
+    }
+}

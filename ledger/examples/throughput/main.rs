@@ -9,7 +9,9 @@ mod plot;
 
 use std::error::Error;
 use std::ops::ControlFlow;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -23,12 +25,11 @@ use wizefs_ledger::{
 /// Drafts per submit, and transactions per block.
 const BATCH: u64 = 256;
 const BLOCK: u64 = 4_096;
-/// What is kept on the disk for the day it is full, bytes.
-const RESERVE: u64 = 64 << 20;
 /// Proofs made and checked at each size.
 const PROOFS: u64 = 200;
 
 fn main() -> Result<(), Box<dyn Error>> {
+    as_a_node_allocates()?;
     let mut args = std::env::args().skip(1);
     let count: u64 = args.next().map_or(Ok(32_768), |text| text.parse())?;
     let plot = args.next();
@@ -41,6 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{:>9} {:>10} {:>9} {:>9} {:>9}", "size", "put/s", "proof", "make", "check");
     let (took, proofs) = fill(&ledger, &wallet, count)?;
     let peak = memory();
+    forget_peak();
     let started = Cost::now();
     let report = ledger.fsck(&mut |_| ControlFlow::Continue(()))?;
     let check = started.elapsed();
@@ -60,7 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("memory   {peak} at most");
     println!("fsck     {:>9.0} /s, {} problems", per_second(count, check.wall), report.problems.len());
     println!("         {:>9.0} for a second of one processor", check.rate(count));
-    println!("memory   {peak_checked} at most, the check included");
+    println!("memory   {peak_checked} at most during the check, the open ledger included");
     println!("open     {opened:.0?} at {size} transactions");
     disk(&path, count)?;
     if let Some(file) = plot {
@@ -79,10 +81,10 @@ fn fill(ledger: &Ledger, wallet: &Wallet, count: u64) -> Result<(Cost, Vec<plot:
         let end = power.min(count);
         let started = Cost::now();
         put_all(ledger, wallet, bucket, first, end)?;
-        took = took.plus(started.elapsed());
-        let point = proofs(ledger)?;
-        let rate = per_second(end, took.wall);
-        let plot::Point { size, bytes, make, check } = point;
+        let step = started.elapsed();
+        took = took.plus(step);
+        let point = proofs(ledger, per_second(end - first, step.wall))?;
+        let plot::Point { size, bytes, make, check, rate } = point;
         println!("{size:>9} {rate:>10.0} {bytes:>7} B {:>6.0} us {:>6.0} us", make * 1e6, check * 1e6);
         points.push(point);
         first = end;
@@ -156,7 +158,7 @@ fn per_second(count: u64, time: Duration) -> f64 {
 }
 
 /// Makes and checks proofs of transactions spread over the log.
-fn proofs(ledger: &Ledger) -> Result<plot::Point, Box<dyn Error>> {
+fn proofs(ledger: &Ledger, rate: f64) -> Result<plot::Point, Box<dyn Error>> {
     let (size, policy) = (ledger.size(), Policy::parse(&ledger.vkey())?);
     let (mut bytes, mut making, mut checking) = (0, Duration::ZERO, Duration::ZERO);
     for number in 0..PROOFS {
@@ -173,15 +175,15 @@ fn proofs(ledger: &Ledger) -> Result<plot::Point, Box<dyn Error>> {
         assert!(proven, "a proof of {txid} does not hold");
     }
     let each = |time: Duration| time.as_secs_f64() / PROOFS as f64;
-    Ok(plot::Point { size, bytes, make: each(making), check: each(checking) })
+    Ok(plot::Point { size, bytes, make: each(making), check: each(checking), rate })
 }
 
 /// What the folder takes once compacted, and what of that each column does.
 fn disk(path: &Path, count: u64) -> Result<(), Box<dyn Error>> {
     let before = folder(path)?;
     let columns = RocksStore::open_existing(path)?.compact()?;
-    let bytes = folder(path)?.saturating_sub(RESERVE) as f64 / count as f64;
-    let before = before.saturating_sub(RESERVE) / count;
+    let bytes = folder(path)? as f64 / count as f64;
+    let before = before / count;
     println!(
         "disk     {bytes:.0} bytes per put, reserve apart ({before} before compaction); its columns, and before compression:"
     );
@@ -198,8 +200,11 @@ fn disk(path: &Path, count: u64) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Bytes of the files in a folder, without what is kept for the day the disk is full.
 fn folder(path: &Path) -> std::io::Result<u64> {
-    std::fs::read_dir(path)?.map(|file| Ok(file?.metadata()?.len())).sum()
+    let files =
+        std::fs::read_dir(path)?.filter(|file| file.as_ref().map_or(true, |file| file.file_name() != "reserve"));
+    files.map(|file| Ok(file?.metadata()?.len())).sum()
 }
 
 fn put(bucket: BucketId, number: u64) -> Draft {
@@ -231,7 +236,24 @@ fn random_looking(seed: u64) -> [u8; 32] {
     bytes
 }
 
-/// Resident memory of this process, as the kernel tells it.
+/// A node lets threads share two heaps, which keeps it small: so does this program, started anew.
+fn as_a_node_allocates() -> std::io::Result<()> {
+    const HEAPS: &str = "MALLOC_ARENA_MAX";
+    if std::env::var_os(HEAPS).is_some() {
+        return Ok(());
+    }
+    let mut again = Command::new(std::env::current_exe()?);
+    Err(again.args(std::env::args_os().skip(1)).env(HEAPS, "2").exec())
+}
+
+/// Lets the kernel count the most resident memory from now on.
+fn forget_peak() {
+    if let Err(error) = std::fs::write("/proc/self/clear_refs", "5") {
+        eprintln!("the peak of memory is that of the whole run: {error}");
+    }
+}
+
+/// The most resident memory of this process, as the kernel tells it.
 fn memory() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -1,6 +1,6 @@
-//! A plot of proofs by size of the log, once with a logarithmic and once with a linear axis.
+//! A plot of proofs and speed by size of the log, once with a logarithmic and once with a linear axis.
 
-/// What proofs are like in a log of some size.
+/// What a log of some size is like.
 pub(crate) struct Point {
     /// Entries of the log.
     pub(crate) size: u64,
@@ -10,6 +10,8 @@ pub(crate) struct Point {
     pub(crate) make: f64,
     /// Seconds to check one.
     pub(crate) check: f64,
+    /// Puts per second until all were final, since the size before.
+    pub(crate) rate: f64,
 }
 
 /// Inside of one diagram, in pixels.
@@ -24,9 +26,16 @@ pub(crate) fn svg(points: &[Point]) -> String {
     let bytes: Value = |point| point.bytes as f64;
     let make: Value = |point| point.make * 1e6;
     let check: Value = |point| point.check * 1e6;
-    let series = [("bytes of a proof", bytes), ("microseconds to make it", make), ("microseconds to check it", check)];
+    let rate: Value = |point| point.rate;
+    let series = [
+        ("bytes of a proof", bytes),
+        ("microseconds to make it", make),
+        ("microseconds to check it", check),
+        ("puts per second, submit to final", rate),
+    ];
     let mut text = String::from(
-        "<svg xmlns='http://www.w3.org/2000/svg' width='820' height='840' font-family='sans-serif' font-size='11'>\n",
+        "<svg xmlns='http://www.w3.org/2000/svg' width='820' height='1110' font-family='sans-serif' font-size='11'>\n\
+         <rect width='820' height='1110' fill='#fff'/>\n",
     );
     for (row, (name, value)) in series.into_iter().enumerate() {
         for (column, log) in [true, false].into_iter().enumerate() {

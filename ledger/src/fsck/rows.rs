@@ -13,7 +13,7 @@ use crate::store::rocks::RocksStore;
 use crate::store::{Batch, Column, Direction, Durability, Read, Store, StoreError, Visitor};
 
 /// Rows in memory before they are written down.
-const HELD: usize = 16_384;
+const HELD: usize = 8_192;
 /// Rows read back at once.
 const PAGE: usize = 1_024;
 /// A row that is there: key, value.
@@ -48,7 +48,7 @@ impl Scratch {
         std::fs::create_dir(&dir).map_err(|error| StoreError::Io(error.to_string()))?;
         // Made first, so that it is taken away also when the store does not open.
         let mut scratch = Scratch { store: None, dir };
-        scratch.store = Some(RocksStore::open(&scratch.dir)?);
+        scratch.store = Some(RocksStore::open_scratch(&scratch.dir)?);
         Ok(scratch)
     }
 
@@ -215,7 +215,7 @@ impl View for Rows {
                 }
                 let value = base.store()?.get(Column::State, row)?;
                 let mut warm = self.warm.borrow_mut();
-                if warm.len() >= 4 * HELD {
+                if warm.len() >= 2 * HELD {
                     warm.clear();
                 }
                 warm.insert(row.to_vec(), value.clone());

@@ -176,6 +176,65 @@ fn a_block_without_its_stamp_is_named_also_when_its_signature_holds() {
     assert_eq!((problem.block, problem.problem.as_str()), (Some(3), "the stamp does not hold"));
 }
 
+/// What the holder of the keys could write. (The predecessor took blocks with any previous hash and any coinbase.)
+#[test]
+fn a_forged_header_is_named_also_when_its_stamp_and_signature_hold() {
+    let rows = sound();
+    let key = (Column::Blocks, 3u64.to_be_bytes().to_vec());
+    let good = crate::Block::from_bytes(&rows.0[&key]).unwrap().header;
+    let check = |forge: fn(&mut crate::block::Header), what: &str| {
+        let mut header = good.clone();
+        forge(&mut header);
+        let block = crate::Block::sign(crate::mine::stamp(header), &options().wallet);
+        let mut altered = rows.clone();
+        altered.0.insert(key.clone(), block.to_bytes());
+        let problems = checked(&altered).problems;
+        let named = |problem: &Problem| problem.block == Some(3) && problem.problem.contains(what);
+        assert!(problems.iter().take_while(|problem| problem.block == Some(3)).any(named), "{what}: {problems:?}");
+    };
+    check(|header| header.previous = Hash([1; 32]), "previous block's hash");
+    check(|header| header.time_us = 1, "time is before");
+    check(|header| header.height = 4, "another height");
+    check(|header| header.chain = Hash([1; 32]), "another chain");
+    check(|header| header.stamp_bits = 0, "stamp asked for");
+    check(|header| header.log_root = Hash([1; 32]), "log root");
+    check(|header| header.state_root = Hash([1; 32]), "state root");
+    check(|header| header.sealer = *crate::Wallet::from_secret(&[9; 32]).unwrap().public(), "sealer");
+    check(|header| header.count += 1, "place in the log");
+    check(|header| header.first_index -= 1, "place in the log");
+}
+
+#[test]
+fn a_coinbase_of_another_reward_is_named() {
+    let rows = sound();
+    let first =
+        crate::Block::from_bytes(&rows.0[&(Column::Blocks, 3u64.to_be_bytes().to_vec())]).unwrap().header.first_index;
+    let key = (Column::Transactions, first.to_be_bytes().to_vec());
+    let check = |forge: fn(&mut crate::transaction::Coinbase)| {
+        let mut transaction = crate::Transaction::from_bytes(&rows.0[&key]).unwrap();
+        let crate::Envelope::Coinbase(coinbase) = &mut transaction.envelope else { panic!("a coinbase") };
+        forge(coinbase);
+        let mut altered = rows.clone();
+        altered.0.insert(key.clone(), transaction.to_bytes());
+        let problem = checked(&altered).problems.remove(0);
+        assert_eq!((problem.block, problem.index), (Some(3), Some(first)));
+        assert_eq!(problem.problem, "the coinbase is not what the block before makes it");
+    };
+    check(|coinbase| coinbase.reward += 1);
+    check(|coinbase| coinbase.reward = u64::MAX);
+    check(|coinbase| coinbase.address.0[0] ^= 1);
+    check(|coinbase| coinbase.height += 1);
+    check(|coinbase| coinbase.previous_block = Hash([1; 32]));
+    check(|coinbase| coinbase.previous_state = Hash([1; 32]));
+    // One at another place, or none at the first.
+    let mut altered = rows.clone();
+    let other = (Column::Transactions, (first + 1).to_be_bytes().to_vec());
+    altered.0.insert(other, rows.0[&key].clone());
+    let problem = checked(&altered).problems.remove(0);
+    assert_eq!((problem.block, problem.index), (Some(3), Some(first + 1)));
+    assert_eq!(problem.problem, "a coinbase is the first transaction of a block and no other");
+}
+
 #[test]
 fn a_damaged_ledger_takes_no_writes_or_does_not_open() {
     let rows = sound_with(100);

@@ -25,6 +25,14 @@ pub enum ProofError {
     /// The hashes do not lead to the checkpoint's root.
     #[error("the proof does not lead to the checkpoint: {0}")]
     Refuted(&'static str),
+    /// The older log is another one.
+    #[error("the proof goes on from a log of {proof} entries, and the checkpoint is of one of {checkpoint}")]
+    OtherSize {
+        /// Entries of the log that the proof goes on from.
+        proof: u64,
+        /// Entries of the log that the checkpoint is of.
+        checkpoint: u64,
+    },
 }
 
 /// Result of reading or checking a proof.
@@ -153,8 +161,11 @@ impl ConsistencyFile {
         if new.origin != old.origin {
             return Err(CheckpointError::Origin.into());
         }
+        if self.old != old.size {
+            return Err(ProofError::OtherSize { proof: self.old, checkpoint: old.size });
+        }
         let proof = ConsistencyProof { old: self.old, new: new.size, path: self.path.clone() };
-        if self.old != old.size || !proof.verify(&old.root, &new.root) {
+        if !proof.verify(&old.root, &new.root) {
             return Err(ProofError::Refuted("the newer log does not begin with the older one"));
         }
         Ok(new)

@@ -135,6 +135,11 @@ impl StateProof {
         }
     }
 
+    /// Whether text begins as such a file does.
+    pub fn is_one(text: &str) -> bool {
+        text.starts_with(FIRST_LINE)
+    }
+
     /// The file's text.
     pub fn to_text(&self) -> String {
         let path = STANDARD.encode(self.path.as_bytes());

@@ -39,26 +39,38 @@ impl jmt::SimpleHasher for MapHasher {
 /// built upon damage would be signed.
 struct Nodes<'a> {
     read: &'a dyn Read,
-    /// Of the nodes whose parents were read, and of the root, by their rows' keys.
-    expected: RefCell<HashMap<Vec<u8>, Hash>>,
+    /// The root's, when it is known.
+    root: Option<Hash>,
+    /// Inner nodes that were read, by their rows' keys: the hashes they have for their children.
+    parents: RefCell<HashMap<Vec<u8>, Children>>,
+}
+
+/// What an inner node has for its children.
+type Children = Vec<(u8, Hash)>;
+
+impl Nodes<'_> {
+    /// What a node's parent, or whoever knows the root, has for it; none when its parent was not read.
+    fn expected(&self, row: &[u8]) -> Option<Hash> {
+        let Some((parent, place)) = node::parent(row) else { return self.root };
+        let parents = self.parents.borrow();
+        parents.get(&parent)?.iter().find(|(nibble, _)| *nibble == place).map(|(_, hash)| *hash)
+    }
 }
 
 impl TreeReader for Nodes<'_> {
     fn get_node_option(&self, key: &NodeKey) -> anyhow::Result<Option<Node>> {
-        let path = key.nibble_path();
-        let row = node::key(path);
+        let row = node::key(key.nibble_path());
         let Some(bytes) = self.read.get(Column::Nodes, &row)? else { return Ok(None) };
         let (version, node) = read_node(&bytes)?;
         if version != key.version() {
             return Ok(None);
         }
-        let mut expected = self.expected.borrow_mut();
-        if expected.get(&row).is_some_and(|expected| *expected != hash(&node)) {
+        if self.expected(&row).is_some_and(|expected| expected != hash(&node)) {
             return Err(corrupt("a node is not the one its parent has").into());
         }
         if let Node::Internal(inner) = &node {
-            let below = |nibble| node::key(&path.nibbles().chain(std::iter::once(nibble)).collect());
-            expected.extend(inner.children_sorted().map(|(nibble, child)| (below(nibble), Hash(child.hash))));
+            let children = inner.children_sorted().map(|(nibble, child)| (nibble.into(), Hash(child.hash))).collect();
+            self.parents.borrow_mut().insert(row, children);
         }
         Ok(Some(node))
     }
@@ -86,8 +98,7 @@ pub(crate) fn update(
     updates: Vec<Update>,
     batch: &mut Batch,
 ) -> Result<Hash, StoreError> {
-    let root = previous.map(|root| (node::key(root_key(0).nibble_path()), root));
-    let nodes = Nodes { read, expected: RefCell::new(root.into_iter().collect()) };
+    let nodes = Nodes { read, root: previous, parents: RefCell::default() };
     let tree = JellyfishMerkleTree::<_, MapHasher>::new(&nodes);
     let only_sets = updates.iter().all(|(_, value)| value.is_some());
     let done = if only_sets {
@@ -247,63 +258,101 @@ pub(crate) struct BadNode {
 
 /// Walks the stored map after block `height`: the root has hash `root`, every node the hash and kind its parent has for it,
 /// every leaf is as `leaf` (key, value hash) expects it, and there is no other node. Returns the number of leaves.
+///
+/// Rows are ordered by depth and then by path, so the children of all nodes in order are the rows in order: two readers go
+/// over them, one for the parents and one for the children.
 pub(crate) fn check(
     read: &dyn Read,
     height: u64,
     root: &Hash,
     leaf: &mut dyn FnMut(&Hash, &Hash) -> bool,
 ) -> Result<u64, BadNode> {
-    let (mut leaves, mut nodes) = (0, 0u64);
-    let mut waiting = vec![Expected { key: root_key(height), hash: *root, kind: None }];
-    while let Some(expected) = waiting.pop() {
-        let block = expected.key.version();
-        let node = expected.read(read).map_err(|error| BadNode { block, error })?;
-        nodes += 1;
-        match node {
-            Node::Null => {}
-            Node::Leaf(found) => {
-                leaves += 1;
-                let (key, value) = leaf_pair(&found).map_err(|error| BadNode { block, error })?;
-                if !leaf(&key, &value) {
-                    return Err(BadNode { block, error: corrupt("a leaf is not what the chain says") });
-                }
+    let at = |block: u64| move |error: StoreError| BadNode { block, error };
+    let (mut parents, mut below, mut leaves) = (Pages::new(read), Pages::new(read), 0);
+    let mut judge = |expected: &Expected, below: &mut Pages<'_>| {
+        let row = below.next().map_err(at(expected.version))?;
+        let node = expected.judge(row.as_ref()).map_err(|error| match row {
+            Some((found, _)) if found < expected.row => {
+                BadNode { block: height, error: corrupt("there are nodes outside the tree") }
             }
-            Node::Internal(node) => {
-                for (nibble, child) in node.children_sorted() {
-                    let path = expected.key.nibble_path().nibbles().chain(std::iter::once(nibble)).collect();
-                    let kind = Some((child.is_leaf(), child.leaf_count()));
-                    let key = NodeKey::new(child.version, path);
-                    waiting.push(Expected { key, hash: Hash(child.hash), kind });
-                }
+            _ => BadNode { block: expected.version, error },
+        })?;
+        if let Node::Leaf(found) = node {
+            leaves += 1;
+            let (key, value) = leaf_pair(&found).map_err(at(expected.version))?;
+            if !leaf(&key, &value) {
+                return Err(at(expected.version)(corrupt("a leaf is not what the chain says")));
             }
         }
+        Ok(())
+    };
+    let row = node::key(root_key(height).nibble_path());
+    judge(&Expected { row, version: height, hash: *root, kind: None }, &mut below)?;
+    while let Some((row, value)) = parents.next().map_err(at(height))? {
+        let (_, node) = read_node(&value).map_err(at(height))?;
+        let Node::Internal(inner) = node else { continue };
+        for (nibble, child) in inner.children_sorted() {
+            let row = node::child(&row, nibble.into());
+            let kind = Some((child.is_leaf(), child.leaf_count()));
+            let expected = Expected { row, version: child.version, hash: Hash(child.hash), kind };
+            judge(&expected, &mut below)?;
+        }
     }
-    let mut stored = 0;
-    let scanned = read.scan(Column::Nodes, b"", Direction::Forward, &mut |_, _| {
-        stored += 1;
-        ControlFlow::Continue(())
-    });
-    scanned.map_err(|error| BadNode { block: height, error })?;
-    if stored != nodes {
-        return Err(BadNode { block: height, error: corrupt("there are nodes outside the tree") });
+    match below.next().map_err(at(height))? {
+        Some(_) => Err(at(height)(corrupt("there are nodes outside the tree"))),
+        None => Ok(leaves),
     }
-    Ok(leaves)
+}
+
+/// Rows read at once.
+const PAGE: usize = 512;
+
+/// All rows of nodes in order, a page at a time.
+struct Pages<'a> {
+    read: &'a dyn Read,
+    page: std::vec::IntoIter<(Vec<u8>, Vec<u8>)>,
+    /// Where the next page begins; none at the end.
+    from: Option<Vec<u8>>,
+}
+
+impl<'a> Pages<'a> {
+    fn new(read: &'a dyn Read) -> Pages<'a> {
+        Pages { read, page: Vec::new().into_iter(), from: Some(Vec::new()) }
+    }
+
+    fn next(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+        if self.page.len() == 0
+            && let Some(from) = self.from.take()
+        {
+            let mut page = Vec::with_capacity(PAGE);
+            self.read.scan(Column::Nodes, &from, Direction::Forward, &mut |row, value| {
+                page.push((row.to_vec(), value.to_vec()));
+                if page.len() < PAGE { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            // The first key behind the last one of this page.
+            self.from = page.get(PAGE - 1).map(|(row, _)| [row, &b"\0"[..]].concat());
+            self.page = page.into_iter();
+        }
+        Ok(self.page.next())
+    }
 }
 
 /// A node as its parent has it.
 struct Expected {
-    key: NodeKey,
+    /// Key of its row.
+    row: Vec<u8>,
+    version: Version,
     hash: Hash,
     /// Whether it is a leaf, and how many are below; none for the root.
     kind: Option<(bool, usize)>,
 }
 
 impl Expected {
-    fn read(&self, read: &dyn Read) -> Result<Node, StoreError> {
-        let bytes = read.get(Column::Nodes, &node::key(self.key.nibble_path()))?;
+    fn judge(&self, found: Option<&(Vec<u8>, Vec<u8>)>) -> Result<Node, StoreError> {
+        let bytes = found.filter(|(row, _)| *row == self.row).map(|(_, bytes)| bytes);
         let bytes = bytes.ok_or_else(|| corrupt("a node is missing"))?;
-        let (version, node) = read_node(&bytes)?;
-        if version != self.key.version() || hash(&node) != self.hash || node::value(version, &node) != bytes {
+        let (version, node) = read_node(bytes)?;
+        if version != self.version || hash(&node) != self.hash || node::value(version, &node) != *bytes {
             return Err(corrupt("a node is not the one its parent has"));
         }
         let found = match &node {

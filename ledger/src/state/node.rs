@@ -20,6 +20,32 @@ pub(crate) fn key(path: &NibblePath) -> Vec<u8> {
     key
 }
 
+/// Key of the row of the parent, and which of its children this one is; none for the root.
+pub(crate) fn parent(key: &[u8]) -> Option<(Vec<u8>, u8)> {
+    let (&depth, mut above) = (key.first()?, key.to_vec());
+    above[0] = depth.checked_sub(1)?;
+    let last = above.last_mut()?;
+    if depth % 2 == 0 {
+        let place = *last & 15;
+        *last &= !15;
+        return Some((above, place));
+    }
+    let place = above.pop()? >> 4;
+    Some((above, place))
+}
+
+/// Key of the row of the child at this place.
+pub(crate) fn child(key: &[u8], place: u8) -> Vec<u8> {
+    let mut below = key.to_vec();
+    let depth = below.first().copied().unwrap_or_default();
+    match below.last_mut().filter(|_| depth % 2 == 1) {
+        Some(last) => *last |= place,
+        None => below.push(place << 4),
+    }
+    below[0] = depth + 1;
+    below
+}
+
 fn push_number(bytes: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         bytes.push(number as u8 | 0x80);

@@ -11,11 +11,20 @@ use rocksdb::{
 
 use super::{Batch, Column, Direction, Durability, Read, Store, StoreError, Visitor};
 
-/// Memory for blocks read from disk, in bytes, shared by all columns; indexes and filters live in it too.
-const CACHE: usize = 32 << 20;
-/// Memory for rows not yet in table files, in bytes: per column, and in all.
-const COLUMN_BUFFER: usize = 16 << 20;
-const ALL_BUFFERS: usize = 32 << 20;
+/// Memory of a store, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Budget {
+    /// Blocks read from disk, shared by all columns; indexes and filters live in it too.
+    cache: usize,
+    /// Rows not yet in table files: per column, and in all.
+    column_buffer: usize,
+    all_buffers: usize,
+}
+
+/// The ledger's.
+const LEDGER: Budget = Budget { cache: 32 << 20, column_buffer: 16 << 20, all_buffers: 32 << 20 };
+/// What a check writes down: it stands beside the ledger's, and only one column of it is used.
+const SCRATCH: Budget = Budget { cache: 8 << 20, column_buffer: 8 << 20, all_buffers: 8 << 20 };
 /// Write-ahead log kept at most, in bytes: what opening after a crash may have to replay.
 const WAL: u64 = 32 << 20;
 /// Table files kept open at most.
@@ -24,6 +33,7 @@ const OPEN_FILES: i32 = 256;
 /// The store.
 pub struct RocksStore {
     dir: PathBuf,
+    budget: Budget,
     /// None only when reopening after a full disk failed.
     db: RwLock<Option<DB>>,
 }
@@ -34,7 +44,7 @@ impl RocksStore {
     /// # Errors
     /// See [`StoreError`].
     pub fn open(dir: &Path) -> Result<RocksStore, StoreError> {
-        RocksStore::open_with(dir, true)
+        RocksStore::open_with(dir, true, LEDGER)
     }
 
     /// Opens the store that is in `dir`: nothing missing is made anew, which would seal a loss.
@@ -42,12 +52,20 @@ impl RocksStore {
     /// # Errors
     /// See [`StoreError`].
     pub fn open_existing(dir: &Path) -> Result<RocksStore, StoreError> {
-        RocksStore::open_with(dir, false)
+        RocksStore::open_with(dir, false, LEDGER)
     }
 
-    fn open_with(dir: &Path, create: bool) -> Result<RocksStore, StoreError> {
-        let db = open_db(dir, create)?;
-        Ok(RocksStore { dir: dir.to_path_buf(), db: RwLock::new(Some(db)) })
+    /// Makes a store in `dir` that takes little memory, for what is thrown away soon.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub(crate) fn open_scratch(dir: &Path) -> Result<RocksStore, StoreError> {
+        RocksStore::open_with(dir, true, SCRATCH)
+    }
+
+    fn open_with(dir: &Path, create: bool, budget: Budget) -> Result<RocksStore, StoreError> {
+        let db = open_db(dir, create, budget)?;
+        Ok(RocksStore { dir: dir.to_path_buf(), budget, db: RwLock::new(Some(db)) })
     }
 
     /// Opens the store in `dir` for reading, as far as its damage allows.
@@ -55,9 +73,9 @@ impl RocksStore {
     /// # Errors
     /// See [`StoreError`].
     pub fn open_read_only(dir: &Path) -> Result<impl Read + use<>, StoreError> {
-        let mut options = options(false);
+        let mut options = options(false, LEDGER);
         options.set_paranoid_checks(false);
-        let db = DB::open_cf_descriptors_read_only(&options, dir, columns(), false).map_err(classify)?;
+        let db = DB::open_cf_descriptors_read_only(&options, dir, columns(LEDGER), false).map_err(classify)?;
         Ok(ReadOnly(db))
     }
 
@@ -91,22 +109,22 @@ impl RocksStore {
     }
 }
 
-fn open_db(dir: &Path, create: bool) -> Result<DB, StoreError> {
+fn open_db(dir: &Path, create: bool, budget: Budget) -> Result<DB, StoreError> {
     if !create {
         // RocksDB looks for missing columns only after it has replayed and dropped its write-ahead log.
-        let known = DB::list_cf(&options(false), dir).map_err(classify)?;
+        let known = DB::list_cf(&options(false, budget), dir).map_err(classify)?;
         if let Some(missing) = Column::ALL.iter().find(|column| !known.iter().any(|name| name == column.name())) {
             return Err(StoreError::Corrupt(format!("the column {} is missing", missing.name())));
         }
     }
-    DB::open_cf_descriptors(&options(create), dir, columns()).map_err(classify)
+    DB::open_cf_descriptors(&options(create, budget), dir, columns(budget)).map_err(classify)
 }
 
-fn options(create: bool) -> Options {
+fn options(create: bool, budget: Budget) -> Options {
     let mut options = Options::default();
     options.create_if_missing(create);
     options.create_missing_column_families(create);
-    options.set_db_write_buffer_size(ALL_BUFFERS);
+    options.set_db_write_buffer_size(budget.all_buffers);
     options.set_max_total_wal_size(WAL);
     options.set_max_open_files(OPEN_FILES);
     options.set_max_background_jobs(2);
@@ -117,8 +135,8 @@ fn options(create: bool) -> Options {
     options
 }
 
-fn columns() -> Vec<ColumnFamilyDescriptor> {
-    let cache = Cache::new_lru_cache(CACHE);
+fn columns(budget: Budget) -> Vec<ColumnFamilyDescriptor> {
+    let cache = Cache::new_lru_cache(budget.cache);
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&cache);
     table.set_cache_index_and_filter_blocks(true);
@@ -132,7 +150,7 @@ fn columns() -> Vec<ColumnFamilyDescriptor> {
     let mut options = Options::default();
     options.set_block_based_table_factory(&table);
     options.set_compression_type(DBCompressionType::Lz4);
-    options.set_write_buffer_size(COLUMN_BUFFER);
+    options.set_write_buffer_size(budget.column_buffer);
     let describe = |column: Column| ColumnFamilyDescriptor::new(column.name(), options.clone());
     std::iter::once(ColumnFamilyDescriptor::new("default", options.clone()))
         .chain(Column::ALL.into_iter().map(describe))
@@ -275,7 +293,7 @@ impl Store for RocksStore {
         // A snapshot in use holds the store open; the caller tries again later.
         let mut slot = self.db.try_write().ok_or(StoreError::Full)?;
         drop(slot.take());
-        *slot = Some(open_db(&self.dir, false)?);
+        *slot = Some(open_db(&self.dir, false, self.budget)?);
         Ok(())
     }
 

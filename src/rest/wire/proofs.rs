@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 pub struct Proof {
     /// [`super::V`].
     pub v: u32,
-    /// The transaction proven.
-    pub txid: String,
+    /// The transaction proven; null when nothing was ever recorded there, and the state proof says so.
+    pub txid: Option<String>,
     /// Its place in the log.
-    pub index: u64,
+    pub index: Option<u64>,
     /// Its block.
     pub block: Option<u64>,
     /// Size of the log that the checkpoint is of.
@@ -21,8 +21,8 @@ pub struct Proof {
     /// The path.
     #[serde(flatten)]
     pub path: WirePath,
-    /// The proof file's text.
-    pub proof: String,
+    /// The proof file's text; null when there is no transaction.
+    pub proof: Option<String>,
     /// The block after which the state is proven.
     pub state_block: Option<u64>,
     /// The state proof's text.
@@ -57,7 +57,7 @@ pub struct Witnessed {
 pub struct Verified {
     /// [`super::V`].
     pub v: u32,
-    /// `proof`, or `consistency`.
+    /// `proof`, `consistency`, or `state` for a state proof alone.
     pub r#type: &'static str,
     /// It holds, apart from the signer.
     pub ok: bool,

@@ -62,6 +62,12 @@ pub struct LedgerStatus {
     pub transactions: u64,
     /// Transactions in the log of the last checkpoint that `wizefs witness` took away: nothing before can be rewritten unseen.
     pub witnessed: Option<u64>,
+    /// Root of that log.
+    #[serde(default)]
+    pub witnessed_root: Option<String>,
+    /// When it was taken away.
+    #[serde(default)]
+    pub witnessed_time: Option<String>,
     /// Transactions in the mempool.
     pub pending: u64,
     /// Changes not settled yet.
