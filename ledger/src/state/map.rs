@@ -307,10 +307,13 @@ pub(crate) fn check(
 /// Rows read at once.
 const PAGE: usize = 512;
 
+/// Key and value of a node's row.
+type StoredNode = (Vec<u8>, Vec<u8>);
+
 /// All rows of nodes in order, a page at a time.
 struct Pages<'a> {
     read: &'a dyn Read,
-    page: std::vec::IntoIter<(Vec<u8>, Vec<u8>)>,
+    page: std::vec::IntoIter<StoredNode>,
     /// Where the next page begins; none at the end.
     from: Option<Vec<u8>>,
 }
@@ -320,7 +323,7 @@ impl<'a> Pages<'a> {
         Pages { read, page: Vec::new().into_iter(), from: Some(Vec::new()) }
     }
 
-    fn next(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn next(&mut self) -> Result<Option<StoredNode>, StoreError> {
         if self.page.len() == 0
             && let Some(from) = self.from.take()
         {
@@ -348,7 +351,7 @@ struct Expected {
 }
 
 impl Expected {
-    fn judge(&self, found: Option<&(Vec<u8>, Vec<u8>)>) -> Result<Node, StoreError> {
+    fn judge(&self, found: Option<&StoredNode>) -> Result<Node, StoreError> {
         let bytes = found.filter(|(row, _)| *row == self.row).map(|(_, bytes)| bytes);
         let bytes = bytes.ok_or_else(|| corrupt("a node is missing"))?;
         let (version, node) = read_node(bytes)?;
