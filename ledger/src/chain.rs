@@ -220,7 +220,8 @@ impl Ledger {
             return Space::Full;
         }
         let now = self.began.elapsed().as_millis() as u64 + 1;
-        if now.saturating_sub(self.plenty_at.load(Ordering::Acquire)) < PLENTY_LASTS_MS {
+        let plenty_at = self.plenty_at.load(Ordering::Acquire);
+        if plenty_at > 0 && now.saturating_sub(plenty_at) < PLENTY_LASTS_MS {
             return Space::Ample;
         }
         let (Some(free), Some(reserve)) = (self.store.free_space(), &self.reserve) else { return Space::Ample };

@@ -139,7 +139,7 @@ fn a_full_ledger_refuses_writes_lets_remove_and_goes_on_with_space() {
 fn a_full_disk_of_an_archive_is_told_at_the_write_and_leaves_the_archive_whole() {
     let Some(root) = TestRoot::with_fuse() else { return };
     let folder = root.outside().join("small");
-    let Some(()) = disk(&folder, 24) else { return };
+    let Some(()) = disk(&folder, 48) else { return };
     let archive = folder.join("a.zip");
     shell(&folder, "python3 -c 'import zipfile; zipfile.ZipFile(\"a.zip\", \"w\").close()'");
     root.run("create docs --kind lz --from small/a.zip --mount").expect(0);
@@ -153,7 +153,7 @@ fn a_full_disk_of_an_archive_is_told_at_the_write_and_leaves_the_archive_whole()
     let kept = content(1, 6 * MIB);
     write_durably(&mount.join("kept"), &kept).unwrap();
     root.run("sync").expect(0);
-    assert!(is_full(&write_durably(&mount.join("large"), &content(2, 30 * MIB))), "the write or fsync says so");
+    assert!(is_full(&write_durably(&mount.join("large"), &content(2, 60 * MIB))), "the write or fsync says so");
     fs::remove_file(mount.join("large")).unwrap();
     root.wait_for("the space of what was removed", || free(&folder) > 8 * MIB);
     // Room for the stage, and not for the archive beside it.

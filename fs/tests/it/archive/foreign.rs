@@ -129,3 +129,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_member_that_lies_nowhere_leaves_the_others_their_names() {
+    let dir = in_memory();
+    let place = dir.path().join("a.zip");
+    let mut bytes = std::fs::read(data("names.zip")).unwrap();
+    // Of the first of two members that are called dup.txt, where its local header is.
+    bytes[2209] = 212;
+    std::fs::write(&place, &bytes).unwrap();
+    let archive = Archive::open_with(&place, IN_PLACE, None).unwrap();
+    let before = contents(&archive);
+    archive.commit(&Edits(vec![put("added", b"here")])).unwrap();
+    let after = contents(&archive);
+    assert_eq!(
+        before.keys().chain([&b"added".to_vec()]).collect::<std::collections::BTreeSet<_>>(),
+        after.keys().collect()
+    );
+}
