@@ -21,6 +21,8 @@ const LOCATOR64_SIGNATURE: [u8; 4] = *b"PK\x06\x07";
 pub(super) const UTF_8: u16 = 1 << 11;
 pub(super) const DESCRIPTOR: u16 = 1 << 3;
 pub(super) const ENCRYPTED: u16 = 1;
+/// Flags that only an encrypted member has: strong encryption, and headers that are masked.
+const OF_ENCRYPTED: u16 = 1 << 6 | 1 << 13;
 /// Bits 1 and 2, which tell how hard deflate tried: they stay as they are.
 pub(super) const STORED: u16 = 0;
 pub(super) const DEFLATE: u16 = 8;
@@ -267,6 +269,11 @@ pub(super) fn dos_time(mtime_ns: i64) -> (u16, u16) {
     }
 }
 
+/// Flags of a record without those that make no sense: the local header, which is written from them, is believed by readers.
+fn sensible(flags: u16) -> u16 {
+    if flags & ENCRYPTED == 0 { flags & !OF_ENCRYPTED } else { flags }
+}
+
 impl Head {
     /// Of a new member: `mode` with the bits of its kind, a name as it stands in the archive.
     pub(super) fn new(name: Vec<u8>, mode: u32, mtime_ns: i64, owner: (u32, u32), ours: Ours) -> Self {
@@ -308,7 +315,7 @@ impl Head {
         };
         Self {
             name: record.name.to_vec(),
-            flags: record.flags & !DESCRIPTOR,
+            flags: sensible(record.flags) & !DESCRIPTOR,
             method: record.method,
             dos: (record.time, record.date),
             seconds: stamp(record.extra),
