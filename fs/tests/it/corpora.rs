@@ -71,7 +71,9 @@ fn seen_by_python(archive: &Path) -> Option<Vec<(String, u64, u32)>> {
 }
 
 /// Length and CRC-32 of each regular file by path, or why it cannot be read.
-fn seen_by_us(archive: &Path) -> Result<BTreeMap<String, Result<(u64, u32), FsError>>, FsError> {
+type Seen = BTreeMap<String, Result<(u64, u32), FsError>>;
+
+fn seen_by_us(archive: &Path) -> Result<Seen, FsError> {
     let fs = ZipFs::open(File::open(archive)?, None)?;
     let files = walk(&fs).into_iter().filter(|(_, attr)| attr.stat.kind == Kind::File);
     Ok(files
