@@ -16,7 +16,8 @@ mod zip;
 
 /// How random sequences of operations are tried: `PROPTEST_CASES` of them, or 60. One that fails is made shorter, with patience.
 fn config() -> proptest::test_runner::Config {
-    let default = proptest::test_runner::Config { failure_persistence: None, ..Default::default() };
+    let default =
+        proptest::test_runner::Config { max_shrink_iters: 5000, failure_persistence: None, ..Default::default() };
     let is_asked = std::env::var_os("PROPTEST_CASES").is_some();
     proptest::test_runner::Config { cases: if is_asked { default.cases } else { 60 }, ..default }
 }
