@@ -31,6 +31,7 @@ missing_packages() {
     has fusermount3 || echo fuse3
     has g++ || echo g++
     has cc || echo gcc
+    has make || echo make
     has_libclang || echo clang libclang-dev
     [ "$1" = test ] || return 0
     has git || echo git

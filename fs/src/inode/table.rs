@@ -332,22 +332,15 @@ impl InodeTable {
         drop(released);
     }
 
-    /// Give memory back to the system when much was forgotten: the allocator keeps it for itself otherwise.
+    /// Give memory back when much was forgotten: the map would keep it otherwise.
     pub fn give_back(&self) {
         if self.forgotten.load(Ordering::Relaxed) < GIVEN_BACK_MIN {
             return;
         }
         self.forgotten.store(0, Ordering::Relaxed);
-        {
-            let mut slots = self.slots.write();
-            let live = slots.live.len();
-            slots.live.shrink_to(live * 2);
-        }
-        #[cfg(target_env = "gnu")]
-        // SAFETY: has no precondition.
-        unsafe {
-            libc::malloc_trim(0);
-        }
+        let mut slots = self.slots.write();
+        let live = slots.live.len();
+        slots.live.shrink_to(live * 2);
     }
 
     /// Inodes in use, for status and tests.

@@ -4,14 +4,15 @@
 //! `cargo run --release -p wizefs-ledger --example throughput [TRANSACTIONS [PLOT.svg]]`: proofs are measured at each power of
 //! ten from 1,000 on. TMPDIR says on which disk.
 
+// Memory is that of a node.
+#[path = "../../../src/allocator.rs"]
+mod allocator;
 mod floors;
 mod plot;
 
 use std::error::Error;
 use std::ops::ControlFlow;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,6 @@ const BLOCK: u64 = 4_096;
 const PROOFS: u64 = 200;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    as_a_node_allocates()?;
     let mut args = std::env::args().skip(1);
     let count: u64 = args.next().map_or(Ok(32_768), |text| text.parse())?;
     let plot = args.next();
@@ -234,16 +234,6 @@ fn random_looking(seed: u64) -> [u8; 32] {
         chunk.copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes());
     }
     bytes
-}
-
-/// A node lets threads share two heaps, which keeps it small: so does this program, started anew.
-fn as_a_node_allocates() -> std::io::Result<()> {
-    const HEAPS: &str = "MALLOC_ARENA_MAX";
-    if std::env::var_os(HEAPS).is_some() {
-        return Ok(());
-    }
-    let mut again = Command::new(std::env::current_exe()?);
-    Err(again.args(std::env::args_os().skip(1)).env(HEAPS, "2").exec())
 }
 
 /// Lets the kernel count the most resident memory from now on.
