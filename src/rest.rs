@@ -20,6 +20,7 @@ mod proofs;
 mod ranges;
 pub mod stream;
 mod text;
+mod warm;
 pub mod wire;
 
 use crate::error::{Error, Kind, Result};

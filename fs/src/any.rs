@@ -234,6 +234,17 @@ impl AnyBucket {
         }
     }
 
+    /// As [`Bucket::open_settled`]; never a member of an archive, which takes its time.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_settled(&self, path: &BucketPath, most: u64) -> FsResult<Option<File>> {
+        match self {
+            Self::Loopback(bucket) => bucket.open_settled(path, most),
+            Self::Zip(_) | Self::Lz(_) => Ok(None),
+        }
+    }
+
     /// As [`Bucket::open_verified`].
     ///
     /// # Errors

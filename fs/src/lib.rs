@@ -47,5 +47,5 @@ pub use lz::{LzBucket, LzFs};
 pub use memory::MemorySink;
 pub use path::{BucketPath, PathError};
 pub use recover::Recovery;
-pub use verified::{Piece, Pieces, Verified};
+pub use verified::{PIECE_BYTES, Piece, Pieces, Verified};
 pub use zip::{ArchiveCheck, Unread, ZipBucket, ZipFs, ZipOptions};

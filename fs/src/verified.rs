@@ -83,19 +83,29 @@ impl Verified {
         root: [u8; 32],
         inner: impl FnOnce(&File) -> FsResult<InnerHashes>,
     ) -> FsResult<Self> {
+        if size <= PIECE_BYTES {
+            return Self::open_small(file, size, root);
+        }
         if file.metadata()?.len() != size {
             return Err(damaged());
         }
-        let content = if size <= PIECE_BYTES {
-            let bytes = read(&file, 0, size)?;
-            if blake3::hash(&bytes) != root {
-                return Err(damaged());
-            }
-            Content::Whole(Arc::new(bytes))
-        } else {
-            Content::Tree(inner(&file)?)
-        };
+        let content = Content::Tree(inner(&file)?);
         Ok(Self(Arc::new(Source { file, size, root, content })))
+    }
+
+    /// As [`Verified::open`], of content that is one piece; more counts as damaged.
+    ///
+    /// # Errors
+    /// [`FsError::Damaged`]; what reading answers.
+    pub fn open_small(file: File, size: u64, root: [u8; 32]) -> FsResult<Self> {
+        if size > PIECE_BYTES || file.metadata()?.len() != size {
+            return Err(damaged());
+        }
+        let bytes = read(&file, 0, size)?;
+        if blake3::hash(&bytes) != root {
+            return Err(damaged());
+        }
+        Ok(Self(Arc::new(Source { file, size, root, content: Content::Whole(Arc::new(bytes)) })))
     }
 
     /// Bytes of the content.

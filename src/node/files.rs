@@ -5,7 +5,7 @@ use crate::error::{Error, Kind, Result};
 use crate::name::BucketName;
 use crate::rest::wire::{self, TxStatus};
 use std::io::Read;
-use wizefs_fs::{AnyBucket, BucketPath, Found, FoundKind, FsError, Verified};
+use wizefs_fs::{AnyBucket, BucketPath, Found, FoundKind, FsError, PIECE_BYTES, Verified};
 use wizefs_ledger::{Content, Entry, EntryNode, Hash, History, Leaf, Logged, Order, TreePath};
 
 /// What the ledger says of a file that is there.
@@ -68,7 +68,18 @@ impl Node {
         if fs.is_pending(path) {
             fs.sync().map_err(trouble::fs)?;
         }
-        let Some((entry, leaf)) = self.leaf(&bucket, path)? else {
+        let recorded = self.told(&bucket, path)?;
+        if recorded.stored.status == TxStatus::Pending {
+            // A transaction that a power cut could take back is shown to nobody. A final one is on the disk.
+            self.ledger.sync().map_err(trouble::ledger)?;
+        }
+        Ok(recorded)
+    }
+
+    /// What the ledger says of the file at `path`, however little of it is on the disk.
+    fn told(&self, bucket: &OpenBucket, path: &BucketPath) -> Result<Recorded> {
+        let name = &bucket.name;
+        let Some((entry, leaf)) = self.leaf(bucket, path)? else {
             let error =
                 Error::new(Kind::Damaged, format!("{name}/{path} is not on the ledger: it came from outside wizefs"));
             return Err(error.hint(format!("wizefs accept {name}/{path} signs it as yours")));
@@ -77,10 +88,6 @@ impl Node {
             return Err(Error::new(Kind::Busy, format!("{name}/{path} is still being written")));
         };
         let logged = self.logged(&entry.content_txid())?;
-        if status_of(logged.as_ref()) == TxStatus::Pending {
-            // A transaction that a power cut could take back is shown to nobody. A final one is on the disk.
-            self.ledger.sync().map_err(trouble::ledger)?;
-        }
         let stored = wire::Stored {
             v: wire::V,
             txid: Some(entry.content_txid().to_string()),
@@ -151,6 +158,17 @@ impl Node {
     pub fn get(&self, name: &BucketName, path: &BucketPath) -> Result<(Recorded, Verified)> {
         let recorded = self.recorded(name, path)?;
         self.open_recorded(name, path, recorded, true)
+    }
+
+    /// As [`Node::get`], for a small file of a bucket that is open, of which all is final and as recorded, and which nobody
+    /// changes; else none, and that is no failure. Waits for nothing but what the disk has to be asked for.
+    pub fn get_at_once(&self, name: &BucketName, path: &BucketPath) -> Option<(Recorded, Verified)> {
+        let bucket = self.open.lock().get(name).cloned()?;
+        let fs = bucket.fs.try_read()?;
+        let file = fs.open_settled(path, PIECE_BYTES).ok()??;
+        let recorded = self.told(&bucket, path).ok().filter(|recorded| recorded.stored.status == TxStatus::Final)?;
+        let content = Verified::open_small(file, recorded.stored.size, recorded.blake3).ok()?;
+        Some((recorded, content))
     }
 
     /// Remove a file or symbolic link; final when this returns.

@@ -4,6 +4,7 @@ use crate::error::{Error, Kind, Result};
 use crate::name::BucketName;
 use crate::node::{Node, Recorded, trouble};
 use crate::rest::ranges::{Wanted, wanted};
+use crate::rest::warm::Visit;
 use crate::rest::{blocking, wire};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -28,25 +29,22 @@ pub(super) async fn reply(
     headers: &HeaderMap,
     check_first: bool,
 ) -> Result<Response> {
-    let fields = headers.clone();
-    let opened = blocking(move || {
-        let recorded = node.recorded(&name, &path)?;
-        if asked(&fields, &recorded) == Wanted::Nothing {
-            return Ok((recorded, Opened::Nothing(StatusCode::NOT_MODIFIED)));
+    let at_once = if Visit::of(&name, &path).is_another() { node.get_at_once(&name, &path) } else { None };
+    let (opened, recorded) = match at_once {
+        Some((recorded, content)) => (opened(headers, &recorded, content)?, recorded),
+        None => {
+            let fields = headers.clone();
+            let open = move || {
+                let recorded = node.recorded(&name, &path)?;
+                if asked(&fields, &recorded) == Wanted::Nothing {
+                    return Ok((Opened::Nothing(StatusCode::NOT_MODIFIED), recorded));
+                }
+                let (recorded, content) = node.open_recorded(&name, &path, recorded, check_first)?;
+                Ok((opened(&fields, &recorded, content)?, recorded))
+            };
+            blocking(open).await?
         }
-        let (recorded, content) = node.open_recorded(&name, &path, recorded, check_first)?;
-        let opened = match asked(&fields, &recorded) {
-            Wanted::Nothing => Opened::Nothing(StatusCode::NOT_MODIFIED),
-            Wanted::Outside => Opened::Nothing(StatusCode::RANGE_NOT_SATISFIABLE),
-            Wanted::Whole => Opened::Whole(Begun::of(content.all())?),
-            Wanted::Parts(parts) => match parts.as_slice() {
-                [(first, last)] => Opened::Part(*first, *last, Begun::of(content.pieces(*first, *last))?),
-                _ => Opened::Several(content, parts),
-            },
-        };
-        Ok((recorded, opened))
-    });
-    let (recorded, opened) = opened.await?;
+    };
     let size = recorded.stored.size;
     let (status, sent) = match opened {
         Opened::Nothing(status) => (status, Sent::Nothing),
@@ -65,6 +63,19 @@ fn tag(recorded: &Recorded) -> String {
 
 fn asked(headers: &HeaderMap, recorded: &Recorded) -> Wanted {
     wanted(headers, recorded.stored.size, &tag(recorded))
+}
+
+/// What is wanted of a content, begun.
+fn opened(headers: &HeaderMap, recorded: &Recorded, content: Verified) -> Result<Opened> {
+    Ok(match asked(headers, recorded) {
+        Wanted::Nothing => Opened::Nothing(StatusCode::NOT_MODIFIED),
+        Wanted::Outside => Opened::Nothing(StatusCode::RANGE_NOT_SATISFIABLE),
+        Wanted::Whole => Opened::Whole(Begun::of(content.all())?),
+        Wanted::Parts(parts) => match parts.as_slice() {
+            [(first, last)] => Opened::Part(*first, *last, Begun::of(content.pieces(*first, *last))?),
+            _ => Opened::Several(content, parts),
+        },
+    })
 }
 
 /// What was found of a file, as far as it is wanted.

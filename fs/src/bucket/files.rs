@@ -295,12 +295,13 @@ impl Bucket {
     /// The directory at `path`, without a node.
     fn dir_at(&self, path: &BucketPath) -> FsResult<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut at: OwnedFd = reopen(self.recorder.inodes.root().fd()?, OFlags::RDONLY)?.into();
+        let root = self.recorder.inodes.root().fd()?;
+        let mut at = None;
         for name in path.components() {
-            at = rustix::fs::openat(&at, name, flags, Mode::empty())
-                .map_err(|errno| FsError::os(path.to_string(), errno))?;
+            let found = rustix::fs::openat(at.as_ref().unwrap_or(&*root), name, flags, Mode::empty());
+            at = Some(found.map_err(|errno| FsError::os(path.to_string(), errno))?);
         }
-        Ok(at)
+        at.map_or_else(|| Ok(reopen(root, OFlags::RDONLY)?.into()), Ok)
     }
 
     /// What is in the directory at `path`, sorted by name bytes.
@@ -348,6 +349,23 @@ impl Bucket {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.dir_at(&parent)?, name, flags, Mode::empty());
         Ok(file.map_err(|errno| FsError::os(path.to_string(), errno))?.into())
+    }
+
+    /// The file at `path`, for reading, if it is a regular one of at most `most` bytes of which everything is recorded. Waits for
+    /// nobody: what somebody is just looking after counts as not recorded.
+    ///
+    /// # Errors
+    /// As [`Bucket::open_file`].
+    pub fn open_settled(&self, path: &BucketPath, most: u64) -> FsResult<Option<File>> {
+        let file = self.open_file(path)?;
+        let stat = Stat::of_fd(&file)?;
+        if stat.kind != Kind::File || stat.size > most {
+            return Ok(None);
+        }
+        let inodes = &self.recorder.inodes;
+        let node = inodes.find(inodes.ino_of(&stat));
+        let settled = node.is_none_or(|node| node.writing.try_lock().is_some_and(|writing| writing.dirty.is_none()));
+        Ok(settled.then_some(file))
     }
 
     /// The file at `path` as content of this size and BLAKE3, compared while it is read.
