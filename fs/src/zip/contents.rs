@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Content unpacked and kept at once.
 pub(crate) const BLOCK_BYTES: usize = 128 * 1024;
 /// Most bytes of unpacked blocks.
-const CACHE_BYTES: usize = 48 * 1024 * 1024;
+const CACHE_BYTES: usize = 40 * 1024 * 1024;
 /// Most bytes of noted places; when they are more, every second one of a member goes.
-const PLACES_BYTES: usize = 32 * 1024 * 1024;
+const PLACES_BYTES: usize = 40 * 1024 * 1024;
 /// Content between two noted places at first.
-const SPACING_BYTES: u64 = 1024 * 1024;
+const SPACING_BYTES: u64 = 512 * 1024;
 /// A block of deflate that is this many spacings long is noted within.
 const LATE_SPACINGS: u64 = 4;
 /// Members with decoders and places.
