@@ -137,11 +137,13 @@ impl Bucket {
         let leases_sound = leases_are_sound(&root)?;
         let (session, left) = recover::Session::begin(&options.state, boot_id)?;
         let (intents, found) = Intents::open(&options.state.join("intents"), left.next_intent())?;
+        let outboards = Outboards::new(options.state.join("outboards"))?;
+        outboards.sweep();
         let recorder = Arc::new(Recorder::new(Parts {
             inodes: InodeTable::new(root)?,
             stream: Stream::start(sink)?,
             intents,
-            outboards: Outboards::new(options.state.join("outboards"))?,
+            outboards,
             writers: Writers::new()?,
             durability: options.durability,
             leases_sound,

@@ -21,6 +21,8 @@ const GROUP: BlockSize = BlockSize::from_chunk_log(4);
 const CHUNK_BYTES: usize = 1024 * 1024;
 const MAGIC: &[u8; 8] = b"wizob\0\0\x01";
 const HEADER_BYTES: u64 = 8 + 32 + 8;
+/// Beside the inner hashes, the directory of those being written.
+const NEW: &str = "new";
 
 /// Reads a file from the start, feeds SHA-256 on the way and stops when told to.
 struct Tee<'a> {
@@ -94,8 +96,15 @@ impl Outboards {
     /// # Errors
     /// What making the directory answers.
     pub fn new(dir: PathBuf) -> FsResult<Self> {
-        std::fs::create_dir_all(&dir)?;
+        std::fs::create_dir_all(dir.join(NEW))?;
         Ok(Self { dir })
+    }
+
+    /// Remove what was left by a process that was killed while it hashed. Nobody may hash here meanwhile.
+    pub fn sweep(&self) {
+        for left in std::fs::read_dir(self.dir.join(NEW)).into_iter().flatten().flatten() {
+            discard(&left.path());
+        }
     }
 
     fn path(&self, ino: u64) -> PathBuf {
@@ -104,7 +113,7 @@ impl Outboards {
 
     /// Where this thread writes some: two may hash one inode at the same time.
     fn temporary(&self) -> PathBuf {
-        self.dir.join(format!("new-{:?}", std::thread::current().id()))
+        self.dir.join(NEW).join(format!("{:?}", std::thread::current().id()))
     }
 
     /// Hash as [`hash`] and keep the inner hashes for inode `ino`. Losing them (a full disk) costs byte ranges later, so
@@ -306,6 +315,19 @@ mod tests {
         let file = File::open(&path).unwrap();
         let found = boards.damaged_ranges(7, &file, &hashes.blake3).unwrap();
         assert_eq!(found, expect, "size {size}");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let boards = Outboards::new(dir.path().into()).unwrap();
+        std::fs::write(dir.path().join("f"), content(100_000)).unwrap();
+        let file = File::open(dir.path().join("f")).unwrap();
+        let hashes = boards.hash(7, &file, 100_000, &mut || true).unwrap().unwrap();
+        std::fs::write(dir.path().join(NEW).join("ThreadId(9)"), "half").unwrap();
+        boards.sweep();
+        assert_eq!(std::fs::read_dir(dir.path().join(NEW)).unwrap().count(), 0);
+        assert_eq!(boards.damaged_ranges(7, &file, &hashes.blake3).unwrap(), []);
     }
 
     #[test]

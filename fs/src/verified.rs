@@ -435,6 +435,6 @@ mod tests {
         std::fs::write(kept.dir.path().join("f"), vec![1; 1_000_000]).unwrap();
         assert!(matches!(kept.open(), Err(FsError::Damaged(_))));
         assert!(!board.exists());
-        assert_eq!(std::fs::read_dir(kept.dir.path().join("outboards")).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(kept.dir.path().join("outboards/new")).unwrap().count(), 0);
     }
 }
