@@ -6,7 +6,7 @@ use tikv_jemallocator::Jemalloc;
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-/// Two heaps, however many threads and processors there are, and what has been free for a second goes back to the system.
-#[allow(clippy::redundant_static_lifetimes, reason = "the C side reads a pointer")]
+/// Two heaps, however many threads and processors there are, and what has been free for a second goes back to the system. A thin
+/// reference, as C expects it.
 #[unsafe(export_name = "malloc_conf")]
-static OPTIONS: &[u8] = b"narenas:2,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
+static OPTIONS: &[u8; 47] = b"narenas:2,dirty_decay_ms:1000,muzzy_decay_ms:0\0";

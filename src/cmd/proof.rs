@@ -19,11 +19,7 @@ proof and the log's verifier key (wizefs status) checks them with: wizefs verify
 
 Examples:
   wizefs proof docs/a.txt -o a.tlog-proof             this content was recorded
-<<<<<<< HEAD
-  wizefs proof docs/a.txt -o a.tlog-proof --state     and is current, or gone
-=======
   wizefs proof docs/a.txt -o a.tlog-proof --state     and is the current one, or: nothing is there any more, or ever was
->>>>>>> four
   wizefs proof docs/film -o f.tlog-proof --range 0-999   the first 1000 bytes alone
   wizefs proof --since 120                            the log only grew since it had 120 entries")]
 pub struct Args {

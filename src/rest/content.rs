@@ -29,7 +29,7 @@ pub(super) async fn reply(
     headers: &HeaderMap,
     check_first: bool,
 ) -> Result<Response> {
-    let at_once = if Visit::of(&name, &path).is_another() { node.get_at_once(&name, &path) } else { None };
+    let at_once = if Visit::of(&name, &path).note() { node.get_at_once(&name, &path) } else { None };
     let (opened, recorded) = match at_once {
         Some((recorded, content)) => (opened(headers, &recorded, content)?, recorded),
         None => {

@@ -33,12 +33,12 @@ impl Visit {
         Visit { hash, second: (START.1.elapsed().as_secs() as u32).saturating_add(SECONDS + 1) }
     }
 
-    /// Whether the file was served moments ago; from now on it was.
-    pub(super) fn is_another(&self) -> bool {
-        self.is_another_in(&SERVED)
+    /// Note it; whether there was one of the same file moments ago.
+    pub(super) fn note(&self) -> bool {
+        self.note_in(&SERVED)
     }
 
-    fn is_another_in(&self, served: &Served) -> bool {
+    fn note_in(&self, served: &Served) -> bool {
         let tag = self.hash >> 32 << 32;
         let before = served.0[self.hash as usize % PLACES].swap(tag | u64::from(self.second), Ordering::Relaxed);
         before >> 32 << 32 == tag && self.second.saturating_sub(before as u32) <= SECONDS
@@ -53,7 +53,7 @@ mod tests {
     fn only_the_same_file_moments_later_is_another_visit() {
         fn check(visits: &[(u64, u32)], expect: bool) {
             let served = Served([const { AtomicU64::new(0) }; PLACES]);
-            let last = visits.iter().map(|&(hash, second)| Visit { hash, second }.is_another_in(&served)).last();
+            let last = visits.iter().map(|&(hash, second)| Visit { hash, second }.note_in(&served)).last();
             assert_eq!(last, Some(expect), "{visits:?}");
         }
         let one = 7 << 32 | 5;
