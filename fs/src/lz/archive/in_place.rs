@@ -80,16 +80,16 @@ impl Job<'_> {
     }
 
     fn old_side(&self, free: &[(u64, u64)]) -> FsResult<Side> {
-        let dir = (self.table.dir.0, self.table.length);
-        let mut bytes = vec![0; usize::try_from(dir.1 - dir.0).unwrap_or(usize::MAX)];
-        self.output.file.read_exact_at(&mut bytes, dir.0)?;
-        Ok(Side { dir, hash: blake3::hash(&bytes).into(), dead: [free, &self.pinned].concat() })
+        let end = (self.table.dir.0, self.table.length);
+        let mut bytes = vec![0; usize::try_from(end.1 - end.0).unwrap_or(usize::MAX)];
+        self.output.file.read_exact_at(&mut bytes, end.0)?;
+        Ok(Side { end, hash: blake3::hash(&bytes).into(), dead: [free, &self.pinned].concat() })
     }
 
-    /// The record of what is about to happen, written; and what is dead afterwards.
-    fn announce(&self, laid: &mut Laid<'_, '_>, dir: (u64, u64), bytes: &[u8], dead: &[(u64, u64)]) -> FsResult<()> {
+    /// The record of what is about to happen, written: that the file will end with `bytes`, and what is dead then.
+    fn announce(&self, laid: &mut Laid<'_, '_>, end: (u64, u64), bytes: &[u8], dead: &[(u64, u64)]) -> FsResult<()> {
         let old = self.old_side(&laid.free)?;
-        let new = Side { dir, hash: blake3::hash(bytes).into(), dead: [dead, &self.pinned].concat() };
+        let new = Side { end, hash: blake3::hash(bytes).into(), dead: [dead, &self.pinned].concat() };
         let archive = self.archive;
         Record { old, new: Some(new) }.write(&archive.disk, &record::folder(&archive.path))?;
         laid.writer.begun();
@@ -138,7 +138,8 @@ impl Job<'_> {
         let before = (self.table.dir.0, self.table.length);
         let mut dead = self.leaving_extents(laid.plan)?;
         dead.push(before);
-        self.announce(&mut laid, (at, length), &bytes.as_slice()[from..], &dead)?;
+        // All of it: where the write is torn, any part may be missing.
+        self.announce(&mut laid, (base, length), bytes.as_slice(), &dead)?;
         if laid.writer.has_pending() {
             laid.writer.flush()?;
         }

@@ -23,8 +23,8 @@ pub(super) struct Record {
 /// The archive before or after.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub(super) struct Side {
-    /// Where the directory begins, and where the file ends.
-    pub(super) dir: (u64, u64),
+    /// Where what tells it begins, and where the file ends: its directory, with what was written before that in one piece.
+    pub(super) end: (u64, u64),
     /// BLAKE3 of what is between.
     pub(super) hash: [u8; 32],
     /// Bytes that belong to nothing when this side holds, and are not all zeros: begin and end.
@@ -45,7 +45,7 @@ pub(super) fn folder(path: &Path) -> PathBuf {
 impl Side {
     /// Whether `file` is in this state.
     fn holds(&self, file: &File) -> FsResult<bool> {
-        let (from, to) = self.dir;
+        let (from, to) = self.end;
         if file.metadata()?.len() < to {
             return Ok(false);
         }
@@ -118,7 +118,7 @@ pub(super) fn recover(disk: &Disk, output: &Output, folder: &Path, keep: &[(u64,
     let length = output.file.metadata()?.len();
     let is_new = match &record.new {
         // A new directory below the old one counts from when the old one is cut off.
-        Some(new) => length == new.dir.1 && new.holds(&output.file)?,
+        Some(new) => length == new.end.1 && new.holds(&output.file)?,
         None => false,
     };
     let side = match &record.new {
@@ -130,12 +130,12 @@ pub(super) fn recover(disk: &Disk, output: &Output, folder: &Path, keep: &[(u64,
         tracing::warn!(archive = %output.path.display(), "the archive was replaced since its last commit was interrupted");
         return Record::remove(disk, folder);
     };
-    if length > side.dir.1 {
-        disk.truncate(output, side.dir.1)?;
+    if length > side.end.1 {
+        disk.truncate(output, side.end.1)?;
         disk.sync(output)?;
     }
     for &(from, to) in side.dead.iter().filter(|extent| !keep.contains(extent)) {
-        let to = to.min(side.dir.1);
+        let to = to.min(side.end.1);
         disk.zero(output, from, to.saturating_sub(from))?;
     }
     disk.sync(output)?;
