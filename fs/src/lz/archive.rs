@@ -235,7 +235,7 @@ impl Archive {
             policy,
             state: RwLock::new(State { output, table, kept: HashMap::new() }),
             writing: Mutex::new(()),
-            contents: Contents::new(None),
+            contents: Contents::new(None, path.parent().map(Path::to_owned)),
             located: Mutex::new(LruCache::new(LOCATED_MAX)),
             pins: Arc::default(),
         })

@@ -5,21 +5,20 @@ use super::crypt::Locked;
 use super::decoder::{Decoder, Place, method};
 use super::member::Member;
 use super::sozip;
+use super::windows::Windows;
 use lru::LruCache;
 use parking_lot::Mutex;
 use std::io;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Content unpacked and kept at once.
 pub(crate) const BLOCK_BYTES: usize = 128 * 1024;
 /// Most bytes of unpacked blocks.
 const CACHE_BYTES: usize = 40 * 1024 * 1024;
-/// Most bytes of noted places; when they are more, every second one of a member goes.
-const PLACES_BYTES: usize = 40 * 1024 * 1024;
-/// Content between two noted places at first.
-const SPACING_BYTES: u64 = 512 * 1024;
+/// Content between two noted places at first; when there are too many, every second one of a member goes.
+const SPACING_BYTES: u64 = 256 * 1024;
 /// A block of deflate that is this many spacings long is noted within.
 const LATE_SPACINGS: u64 = 4;
 /// Members with decoders and places.
@@ -50,7 +49,7 @@ pub(crate) struct Contents {
     passphrase: Option<Vec<u8>>,
     cache: Mutex<Cache>,
     members: Mutex<LruCache<u64, Arc<Mutex<InUse>>>>,
-    places_bytes: Arc<AtomicUsize>,
+    windows: Windows,
 }
 
 impl std::fmt::Debug for Contents {
@@ -72,26 +71,22 @@ struct InUse {
     /// By place.
     places: Vec<Place>,
     spacing: u64,
-    /// Bytes of all members' places.
-    bytes: Arc<AtomicUsize>,
+    /// What is before the places of all members.
+    windows: Windows,
     /// Whether the archive was asked for an index of its own.
     asked: bool,
 }
 
-impl Drop for InUse {
-    fn drop(&mut self) {
-        let held: usize = self.places.iter().map(Place::memory).sum();
-        self.bytes.fetch_sub(held, Ordering::Relaxed);
-    }
-}
-
 impl Contents {
-    pub(crate) fn new(passphrase: Option<Vec<u8>>) -> Self {
+    /// Of the content that is before noted places, some is kept in a nameless file in `scratch`, but none that is opened with a
+    /// passphrase.
+    pub(crate) fn new(passphrase: Option<Vec<u8>>, scratch: Option<PathBuf>) -> Self {
+        let windows = Windows::new(scratch.filter(|_| passphrase.is_none()));
         Self {
             passphrase,
             cache: Mutex::new(Cache { blocks: LruCache::unbounded(), bytes: 0 }),
             members: Mutex::new(LruCache::new(MEMBERS_MAX)),
-            places_bytes: Arc::default(),
+            windows,
         }
     }
 
@@ -177,16 +172,10 @@ impl Contents {
 
     fn in_use(&self, key: u64) -> Arc<Mutex<InUse>> {
         let mut members = self.members.lock();
-        let bytes = &self.places_bytes;
         let fresh = || {
-            let standing = Vec::new();
-            Arc::new(Mutex::new(InUse {
-                standing,
-                places: Vec::new(),
-                spacing: SPACING_BYTES,
-                bytes: bytes.clone(),
-                asked: false,
-            }))
+            let windows = self.windows.clone();
+            let (standing, places) = (Vec::new(), Vec::new());
+            Arc::new(Mutex::new(InUse { standing, places, spacing: SPACING_BYTES, windows, asked: false }))
         };
         members.get_or_insert(key, fresh).clone()
     }
@@ -196,8 +185,6 @@ impl Contents {
         if number > 0 && !in_use.asked {
             in_use.asked = true;
             in_use.places = own_places(member).or_else(|| sozip::places(member)).unwrap_or_default();
-            let held = in_use.places.iter().map(Place::memory).sum();
-            self.places_bytes.fetch_add(held, Ordering::Relaxed);
         }
         let target = number * BLOCK_BYTES as u64;
         let mut standing = match in_use.nearest(target)? {
@@ -283,25 +270,20 @@ impl InUse {
         if !decoder.can_note(!late) {
             return Some(true);
         }
-        let place = decoder.note()?;
-        self.bytes.fetch_add(place.memory(), Ordering::Relaxed);
+        let place = decoder.note(&self.windows)?;
         self.places.push(place);
-        while self.bytes.load(Ordering::Relaxed) > PLACES_BYTES && self.places.len() > 1 {
+        while self.windows.are_too_many() && self.places.len() > 1 {
             self.thin();
         }
         None
     }
 
     fn thin(&mut self) {
-        let mut at = 0;
-        let mut freed = 0;
-        self.places.retain(|place| {
-            at += 1;
-            let goes = at % 2 == 1;
-            freed += if goes { place.memory() } else { 0 };
-            !goes
+        let mut number = 0;
+        self.places.retain(|_| {
+            number += 1;
+            number % 2 == 0
         });
-        self.bytes.fetch_sub(freed, Ordering::Relaxed);
         self.spacing = self.spacing.saturating_mul(2);
     }
 }

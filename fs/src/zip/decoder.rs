@@ -3,6 +3,7 @@
 use super::crypt::Input;
 use super::inflate::{Inflate, Resume};
 use super::member::Member;
+use super::windows::Windows;
 use bzip2::bufread::BzDecoder;
 use crc32fast::Hasher;
 use deflate64::Deflate64Decoder;
@@ -64,10 +65,6 @@ impl Place {
     pub(crate) fn named(at: u64, input: Input) -> Self {
         Self { at, crc: None, resume: Resume::fresh(input) }
     }
-
-    pub(crate) fn memory(&self) -> usize {
-        size_of::<Self>() - size_of::<Resume>() + self.resume.memory()
-    }
 }
 
 fn invalid(what: &str) -> io::Error {
@@ -117,9 +114,9 @@ impl Decoder {
     }
 
     /// Note the present place.
-    pub(crate) fn note(&self) -> Option<Place> {
+    pub(crate) fn note(&self, windows: &Windows) -> Option<Place> {
         let Body::Deflate(inflate) = &self.body else { return None };
-        let resume = inflate.place(self.at)?;
+        let resume = inflate.place(self.at, windows)?;
         Some(Place { at: self.at, crc: Some(self.crc.clone()), resume })
     }
 

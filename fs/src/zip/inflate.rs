@@ -2,6 +2,7 @@
 //! 32 KiB of content.
 
 use super::crypt::Input;
+use super::windows::{REACH_BYTES, Window, Windows};
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::inflate_flags::{TINFL_FLAG_HAS_MORE_INPUT, TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY};
 use miniz_oxide::inflate::core::{BlockBoundaryState, DecompressorOxide, decompress};
@@ -12,8 +13,6 @@ use std::ops::Range;
 const INPUT_BYTES: usize = 64 * 1024;
 /// Content kept for references backwards; a power of two, and more than the 32 KiB that references reach.
 const WINDOW_BYTES: usize = 256 * 1024;
-/// How far references reach back.
-const REACH_BYTES: usize = 32 * 1024;
 
 /// The decoder's state at a place where it can be taken up.
 #[derive(Clone)]
@@ -30,23 +29,14 @@ pub(crate) struct Resume {
     /// Bytes of the input from there that belong to what came before.
     skip: usize,
     state: State,
-    /// The content before, packed.
-    window: Vec<u8>,
+    /// The content before; none where nothing refers back.
+    window: Option<Window>,
 }
 
 impl Resume {
     /// The beginning of a piece that refers to nothing before it.
     pub(crate) fn fresh(input: Input) -> Self {
-        Self { input, skip: 0, state: State::Between(BlockBoundaryState::default()), window: Vec::new() }
-    }
-
-    /// Bytes of memory held.
-    pub(crate) fn memory(&self) -> usize {
-        let state = match &self.state {
-            State::Between(_) => 0,
-            State::Within(_) => size_of::<DecompressorOxide>(),
-        };
-        size_of::<Self>() + self.window.capacity() + state
+        Self { input, skip: 0, state: State::Between(BlockBoundaryState::default()), window: None }
     }
 }
 
@@ -101,10 +91,9 @@ impl Inflate {
             State::Between(state) => Box::new(DecompressorOxide::from_block_boundary_state(state)),
             State::Within(decoder) => decoder.clone(),
         };
-        if !place.window.is_empty() {
-            let window = zstd::bulk::decompress(&place.window, REACH_BYTES)?;
-            inflate.window[..window.len()].copy_from_slice(&window);
-            inflate.ready = window.len()..window.len();
+        if let Some(window) = &place.window {
+            let length = window.read(&mut inflate.window[..REACH_BYTES])?;
+            inflate.ready = length..length;
         }
         Ok(inflate)
     }
@@ -119,8 +108,9 @@ impl Inflate {
         self.ready.is_empty() && !self.done
     }
 
-    /// Note this place, `at` bytes into the content. `None` where a member cannot be read from the middle.
-    pub(crate) fn place(&self, at: u64) -> Option<Resume> {
+    /// Note this place, `at` bytes into the content, whose window goes to `windows`. `None` where a member cannot be read from
+    /// the middle.
+    pub(crate) fn place(&self, at: u64, windows: &Windows) -> Option<Resume> {
         let input = self.before.as_ref()?.fork()?;
         let state = match self.decoder.block_boundary_state().filter(|_| self.between) {
             Some(state) => State::Between(state),
@@ -133,9 +123,8 @@ impl Inflate {
             window.extend_from_slice(&self.window[WINDOW_BYTES - (reach - end)..]);
         }
         window.extend_from_slice(&self.window[end.saturating_sub(reach)..end]);
-        let mut window = zstd::bulk::compress(&window, 1).ok()?;
-        window.shrink_to_fit();
-        Some(Resume { input, skip: self.unread.start, state, window })
+        let window = windows.keep(&window).ok()?;
+        Some(Resume { input, skip: self.unread.start, state, window: Some(window) })
     }
 
     fn fill(&mut self) -> io::Result<()> {

@@ -14,6 +14,7 @@ mod inflate;
 pub(crate) mod member;
 pub(crate) mod name;
 mod sozip;
+mod windows;
 
 pub use bucket::{ArchiveCheck, Unread, ZipBucket, ZipOptions};
 
@@ -31,6 +32,7 @@ use std::fs::File;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Longest target of a symbolic link, as Linux has it.
@@ -65,6 +67,15 @@ impl ZipFs {
     /// # Errors
     /// [`FsError::Archive`] when it is no archive.
     pub fn open(file: File, passphrase: Option<Vec<u8>>) -> FsResult<Self> {
+        Self::open_with(file, passphrase, None)
+    }
+
+    /// As [`ZipFs::open`]; a nameless file in the directory `scratch` may keep what makes large members quick to read in the
+    /// middle.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(file: File, passphrase: Option<Vec<u8>>, scratch: Option<PathBuf>) -> FsResult<Self> {
         let archive = Stat::of_fd(&file)?;
         let index = build::index(&file)?;
         tracing::debug!(members = index.rows.len(), bytes = index.memory(), hidden = index.hidden, "archive indexed");
@@ -73,7 +84,7 @@ impl ZipFs {
             stamp: (archive.size, archive.mtime_ns),
             archive,
             index,
-            contents: Contents::new(passphrase),
+            contents: Contents::new(passphrase, scratch),
             handles: HandleTable::default(),
             dirs: HandleTable::default(),
         })
