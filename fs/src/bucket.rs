@@ -3,8 +3,10 @@
 mod doubt;
 mod files;
 mod folders;
+mod put;
 
-pub use files::{ContentCheck, Found, FoundKind, Stored};
+pub use files::{ContentCheck, Found, FoundKind};
+pub use put::Stored;
 
 use crate::change::ChangeSink;
 use crate::content::Outboards;

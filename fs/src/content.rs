@@ -1,17 +1,17 @@
-//! Hashing of content in one pass, and finding which bytes differ later.
+//! Hashing of files, and finding which bytes differ later.
 //!
-//! BLAKE3 is computed as a tree over groups of 16 KiB (crate bao-tree); the inner hashes, the outboard, are kept beside
-//! the bucket so that damage can be narrowed to byte ranges. The root equals plain BLAKE3 of the content.
+//! The inner hashes of the BLAKE3 tree, the outboard, are kept beside the bucket so that damage can be narrowed to byte
+//! ranges (crate bao-tree).
 
 use crate::change::Hashes;
 use crate::error::{FsError, FsResult};
+use crate::hashing::{Hashed, Hashing};
 use crate::verified::{GROUP_BYTES, InnerHashes};
 use bao_tree::io::outboard::PostOrderOutboard;
-use bao_tree::io::sync::{outboard_post_order, valid_ranges};
+use bao_tree::io::sync::valid_ranges;
 use bao_tree::{BaoTree, BlockSize, ChunkRanges};
-use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -24,59 +24,37 @@ const HEADER_BYTES: u64 = 8 + 32 + 8;
 /// Beside the inner hashes, the directory of those being written.
 const NEW: &str = "new";
 
-/// Reads a file from the start, feeds SHA-256 on the way and stops when told to.
-struct Tee<'a> {
-    file: &'a File,
-    sha256: Sha256,
-    buffer: Vec<u8>,
-    /// Unread part of the buffer.
-    rest: std::ops::Range<usize>,
-    offset: u64,
-    keep_going: &'a mut dyn FnMut() -> bool,
-}
-
-impl Read for Tee<'_> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.rest.is_empty() {
-            if !(self.keep_going)() {
-                return Err(stopped());
-            }
-            let read = self.file.read_at(&mut self.buffer, self.offset)?;
-            self.sha256.update(&self.buffer[..read]);
-            self.offset += read as u64;
-            self.rest = 0..read;
-        }
-        let count = out.len().min(self.rest.len());
-        out[..count].copy_from_slice(&self.buffer[self.rest.start..self.rest.start + count]);
-        self.rest.start += count;
-        Ok(count)
-    }
-}
-
-/// `read_exact` retries `Interrupted`, so a stop needs a kind of its own.
-fn stopped() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "stopped")
-}
-
-/// Hash `size` bytes of `file`. `keep_going` is asked before each MiB. The inner hashes go to `outboard`.
+/// Hash `size` bytes of `file`. `keep_going` is asked before each MiB. The inner hashes go to `inner`.
 ///
 /// Returns `None` when stopped or when the file is shorter than `size`.
 ///
 /// # Errors
-/// What reading answers; an outboard that cannot be written is an error too.
-pub fn hash(
+/// What reading answers; inner hashes that cannot be written are an error too.
+pub fn hash<W: Write>(
     file: &File,
     size: u64,
     keep_going: &mut dyn FnMut() -> bool,
-    outboard: impl Write,
-) -> FsResult<Option<Hashes>> {
-    let capacity = usize::try_from(size.max(1)).map_or(CHUNK_BYTES, |s| s.min(CHUNK_BYTES));
-    let mut tee = Tee { file, sha256: Sha256::new(), buffer: vec![0; capacity], rest: 0..0, offset: 0, keep_going };
-    match outboard_post_order(&mut tee, BaoTree::new(size, GROUP), outboard) {
-        Ok(root) => Ok(Some(Hashes { blake3: root.into(), sha256: tee.sha256.finalize().into() })),
-        Err(e) if matches!(e.kind(), io::ErrorKind::TimedOut | io::ErrorKind::UnexpectedEof) => Ok(None),
-        Err(e) => Err(e.into()),
+    inner: W,
+) -> FsResult<Option<Hashed<W>>> {
+    let mut hashing = Hashing::new(inner);
+    let mut buffer = vec![0; usize::try_from(size).map_or(CHUNK_BYTES, |size| size.min(CHUNK_BYTES))];
+    let mut at = 0;
+    while at < size {
+        if !keep_going() {
+            return Ok(None);
+        }
+        let wanted = usize::try_from(size - at).map_or(buffer.len(), |rest| rest.min(buffer.len()));
+        match file.read_at(&mut buffer[..wanted], at) {
+            Ok(0) => return Ok(None),
+            Ok(read) => {
+                hashing.update(&buffer[..read])?;
+                at += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
     }
+    Ok(Some(hashing.finish()?))
 }
 
 /// Whether content of `size` bytes has any: content of one group has none.
@@ -111,13 +89,26 @@ impl Outboards {
         self.dir.join(format!("{ino:016x}"))
     }
 
-    /// Where this thread writes some: two may hash one inode at the same time.
-    fn temporary(&self) -> PathBuf {
-        self.dir.join(NEW).join(format!("{:?}", std::thread::current().id()))
+    /// Hashing whose inner hashes stay aside until [`Outboards::keep`]; one at a time on each thread.
+    pub fn hashing(&self) -> Hashing<Aside> {
+        Hashing::new(self.aside())
     }
 
-    /// Hash as [`hash`] and keep the inner hashes for inode `ino`. Losing them (a full disk) costs byte ranges later, so
-    /// it does not fail the hash.
+    fn aside(&self) -> Aside {
+        // Two threads may hash one inode at the same time.
+        Aside { path: self.dir.join(NEW).join(format!("{:?}", std::thread::current().id())), file: None }
+    }
+
+    /// Keep the inner hashes of what was hashed for inode `ino`. Losing them (a full disk) costs byte ranges later, and is no
+    /// failure.
+    pub fn keep(&self, ino: u64, hashed: Hashed<Aside>) {
+        let path = self.path(ino);
+        if let Err(error) = hashed.inner.place(&hashed.hashes.blake3, hashed.size, &path) {
+            tracing::warn!(path = %path.display(), %error, "inner hashes not kept");
+        }
+    }
+
+    /// Hash as [`hash`], and keep the inner hashes for inode `ino`.
     ///
     /// # Errors
     /// What reading `file` answers.
@@ -128,20 +119,12 @@ impl Outboards {
         size: u64,
         keep_going: &mut dyn FnMut() -> bool,
     ) -> FsResult<Option<Hashes>> {
-        if !has_inner_hashes(size) {
-            let hashes = hash(file, size, keep_going, io::sink())?;
-            return Ok(hashes);
-        }
-        let (path, temporary) = (self.path(ino), self.temporary());
-        let mut keep = Keep::create(&temporary);
-        let Some(hashes) = hash(file, size, keep_going, &mut keep)? else {
-            discard(&temporary);
-            return Ok(None);
-        };
-        if let Err(error) = keep.finish(&hashes.blake3, size, &temporary, &path) {
-            tracing::warn!(path = %path.display(), %error, "inner hashes not kept");
-        }
-        Ok(Some(hashes))
+        let hashed = hash(file, size, keep_going, self.aside())?;
+        Ok(hashed.map(|hashed| {
+            let hashes = hashed.hashes;
+            self.keep(ino, hashed);
+            hashes
+        }))
     }
 
     /// The inner hashes of `file`, whose content has the BLAKE3 `expected`. Lost ones are made anew, and kept, from content
@@ -154,14 +137,10 @@ impl Outboards {
         if let Some(kept) = kept_for(&path, size, expected) {
             return Ok(InnerHashes { file: kept, start: HEADER_BYTES, path: Some(path) });
         }
-        let temporary = self.temporary();
-        let mut keep = Keep::create(&temporary);
-        let hashes = hash(file, size, &mut || true, &mut keep).inspect_err(|_| discard(&temporary))?;
-        if hashes.is_none_or(|hashes| hashes.blake3 != *expected) {
-            discard(&temporary);
-            return Err(FsError::Damaged("the content is not what was recorded".into()));
-        }
-        let file = keep.finish(expected, size, &temporary, &path)?;
+        let damaged = || FsError::Damaged("the content is not what was recorded".into());
+        let hashed = hash(file, size, &mut || true, self.aside())?;
+        let hashed = hashed.filter(|hashed| hashed.hashes.blake3 == *expected).ok_or_else(damaged)?;
+        let file = hashed.inner.place(expected, size, &path)?.ok_or_else(damaged)?;
         Ok(InnerHashes { file, start: HEADER_BYTES, path: Some(path) })
     }
 
@@ -234,52 +213,68 @@ fn kept_for(path: &Path, size: u64, root: &[u8; 32]) -> Option<File> {
     (same && file.metadata().ok()?.len() == expected).then_some(file)
 }
 
-/// A file being written whose failure is remembered instead of reported at once.
-struct Keep(io::Result<io::BufWriter<File>>);
+/// Inner hashes on their way into a file, which is made for the first of them. Its failure is remembered instead of
+/// reported at once, and it is removed unless it was put in its place.
+#[derive(Debug)]
+pub struct Aside {
+    path: PathBuf,
+    file: Option<io::Result<io::BufWriter<File>>>,
+}
 
-impl Keep {
-    fn create(path: &Path) -> Self {
-        let open = || {
-            let options = File::options().read(true).write(true).create(true).truncate(true).to_owned();
-            let mut file = io::BufWriter::new(options.open(path)?);
-            file.write_all(&[0; HEADER_BYTES as usize])?;
-            Ok(file)
-        };
-        Self(open())
+impl Aside {
+    fn create(&self) -> io::Result<io::BufWriter<File>> {
+        let options = File::options().read(true).write(true).create(true).truncate(true).to_owned();
+        let mut file = io::BufWriter::new(options.open(&self.path)?);
+        file.write_all(&[0; HEADER_BYTES as usize])?;
+        Ok(file)
     }
 
-    fn finish(self, root: &[u8; 32], size: u64, temporary: &Path, path: &Path) -> io::Result<File> {
-        let done = self.0.and_then(|mut file| {
+    /// Give them to `path`; none came of content that is one group.
+    fn place(mut self, root: &[u8; 32], size: u64, path: &Path) -> io::Result<Option<File>> {
+        let Some(file) = self.file.take() else { return Ok(None) };
+        let place = || {
+            let mut file = file?;
             file.seek(SeekFrom::Start(0))?;
             file.write_all(MAGIC)?;
             file.write_all(root)?;
             file.write_all(&size.to_le_bytes())?;
             let file = file.into_inner()?;
-            std::fs::rename(temporary, path)?;
-            Ok(file)
-        });
-        done.inspect_err(|_| discard(temporary))
+            std::fs::rename(&self.path, path)?;
+            Ok(Some(file))
+        };
+        place().inspect_err(|_| discard(&self.path))
     }
 }
 
-fn discard(temporary: &Path) {
-    if let Err(error) = std::fs::remove_file(temporary) {
-        tracing::debug!(%error, "no temporary file to remove");
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            discard(&self.path);
+        }
     }
 }
 
-impl Write for &mut Keep {
+impl Write for Aside {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if let Ok(file) = &mut self.0
+        if self.file.is_none() {
+            self.file = Some(self.create());
+        }
+        if let Some(Ok(file)) = &mut self.file
             && let Err(error) = file.write_all(bytes)
         {
-            self.0 = Err(error);
+            self.file = Some(Err(error));
         }
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+fn discard(temporary: &Path) {
+    if let Err(error) = std::fs::remove_file(temporary) {
+        tracing::debug!(%error, "no temporary file to remove");
     }
 }
 
@@ -309,7 +304,6 @@ mod tests {
         let file = File::open(&path).unwrap();
         let hashes = boards.hash(7, &file, size as u64, &mut || true).unwrap().unwrap();
         assert_eq!(hashes.blake3, *blake3::hash(&bytes).as_bytes());
-        assert_eq!(hashes.sha256[..], Sha256::digest(&bytes)[..]);
         edit(&mut bytes);
         std::fs::write(&path, &bytes).unwrap();
         let file = File::open(&path).unwrap();
@@ -346,7 +340,7 @@ mod tests {
         let path = dir.path().join("f");
         std::fs::write(&path, content(10)).unwrap();
         let file = File::open(&path).unwrap();
-        assert_eq!(hash(&file, 10, &mut || false, io::sink()).unwrap(), None);
-        assert_eq!(hash(&file, 11, &mut || true, io::sink()).unwrap(), None);
+        assert!(hash(&file, 10, &mut || false, io::sink()).unwrap().is_none());
+        assert!(hash(&file, 11, &mut || true, io::sink()).unwrap().is_none());
     }
 }

@@ -85,6 +85,11 @@ pub struct Writing {
 }
 
 impl Writing {
+    /// Nobody has opened it for writing through here.
+    pub fn is_untouched(&self) -> bool {
+        self.is_at_rest() && self.reports == 0
+    }
+
     /// Nothing is known of it that a file just opened would not have.
     fn is_at_rest(&self) -> bool {
         self.writers == 0 && self.dirty.is_none() && self.hashing.is_none() && !self.refused && !self.mappable
@@ -108,6 +113,19 @@ pub struct Dirty {
     pub reported_open: bool,
     /// The owner takes the content as the own one: the report is an `accept`.
     pub accepted: bool,
+    /// It was hashed when it was received.
+    pub received: Option<Received>,
+}
+
+/// Content that was hashed when it was received. It holds as long as nobody writes, and these are as they were.
+#[derive(Debug, Clone, Copy)]
+pub struct Received {
+    /// Bytes.
+    pub size: u64,
+    /// Change time, nanoseconds since 1970, once it was in its place.
+    pub ctime_ns: i64,
+    /// Its hashes.
+    pub hashes: crate::change::Hashes,
 }
 
 impl Node {

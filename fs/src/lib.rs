@@ -14,6 +14,7 @@ pub mod content;
 pub mod error;
 pub mod fuse;
 pub mod handle;
+pub mod hashing;
 pub mod import;
 pub mod inode;
 pub mod intent;

@@ -249,7 +249,9 @@ impl Recorder {
             flag.store(true, Ordering::Release);
             node.hashed.wait(&mut writing);
         }
-        if writing.dirty.is_none() {
+        if let Some(dirty) = &mut writing.dirty {
+            dirty.received = None;
+        } else {
             let stat = node.stat()?;
             let row = self.inode_row(node.id)?;
             let foreign = !row.as_ref().is_some_and(|row| row.matches(&stat));
@@ -291,7 +293,10 @@ impl Recorder {
     /// A file that was just created, or whose content must be looked at for another reason than a writer here.
     pub fn mark_dirty(&self, node: &Arc<Node>, writing: &mut Writing, intents: Vec<u64>, cause: Cause, stat: &Stat) {
         match &mut writing.dirty {
-            Some(dirty) => dirty.intents.extend(intents),
+            Some(dirty) => {
+                dirty.intents.extend(intents);
+                dirty.received = None;
+            }
             None => writing.dirty = Some(Box::new(Dirty::new(intents, cause, stat))),
         }
         self.dirty.lock().insert(node.id, node.clone());
@@ -351,6 +356,7 @@ impl Dirty {
             since: Instant::now(),
             reported_open: false,
             accepted: false,
+            received: None,
         }
     }
 }

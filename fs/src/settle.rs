@@ -142,10 +142,14 @@ impl Recorder {
         if flag.load(Ordering::Acquire) { Outcome::Writers } else { Outcome::Changed }
     }
 
-    /// Hash a file that must not change meanwhile; `None` when told to stop or when it became shorter. That nothing else
-    /// changed is looked at when it is reported.
+    /// Hash a file that must not change meanwhile, unless that was done when it was received; `None` when told to stop or when
+    /// it became shorter. That nothing else changed is looked at when it is reported.
     fn hash(&self, node: &Node, file: &File, keep_going: &mut dyn FnMut() -> bool) -> FsResult<Option<(Stat, Hashes)>> {
         let before = Stat::of_fd(file)?;
+        let received = node.writing.lock().dirty.as_ref().and_then(|dirty| dirty.received);
+        if let Some(received) = received.filter(|it| (it.size, it.ctime_ns) == (before.size, before.ctime_ns)) {
+            return Ok(Some((before, received.hashes)));
+        }
         let hashes = self.outboards.hash(node.id.0, file, before.size, keep_going)?;
         Ok(hashes.map(|hashes| (before, hashes)))
     }
@@ -333,6 +337,7 @@ impl Recorder {
             since: dirty.since,
             reported_open: true,
             accepted: false,
+            received: None,
         };
         self.report_content(&names, node, &as_reported, &stat, Settled::Open, Evidence::OpenWriters).map(drop)
     }

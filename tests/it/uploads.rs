@@ -178,6 +178,38 @@ fn an_upload_that_breaks_off_changes_nothing() {
 }
 
 #[test]
+fn what_a_program_writes_into_an_upload_is_recorded_as_it_is_in_the_end() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let rest = Service::start(root);
+    rest.root.run("create docs --mount").expect(0);
+    let sent = vec![b'a'; 600_000];
+    let mut stream = TcpStream::connect(&rest.address).unwrap();
+    let head = "PUT /v1/buckets/docs/files/f HTTP/1.1\r\nHost: localhost\r\nContent-Length: 600000\r\nConnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&sent[..300_000]).unwrap();
+    // It has a name of its own while it comes, and its first piece is there.
+    let (data, mounted) = (rest.root.path("buckets/docs/data"), rest.root.mnt("docs", ""));
+    let has_begun = |name: &String| std::fs::metadata(data.join(name)).is_ok_and(|it| it.len() >= 131_072);
+    rest.root.wait_for("the beginning of the upload", || walk(&data).iter().any(has_begun));
+    let coming = mounted.join(&walk(&data)[0]);
+    let writer = std::fs::File::options().write(true).open(coming).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&writer, b"bbbb", 100).unwrap();
+    drop(writer);
+    stream.write_all(&sent[300_000..]).unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+    let there = std::fs::read(mounted.join("f")).unwrap();
+    assert_eq!((there.len(), &there[98..106]), (600_000, &b"aabbbbaa"[..]));
+    rest.root.run("sync docs").expect(0);
+    // It came neither from the client nor from that program: it is marked, with the hash of what is there.
+    rest.root.run("verify docs").expect(26);
+    let log = rest.root.run("log docs/f --json").expect(0).json_lines();
+    assert_eq!(log[0]["blake3"], blake3::hash(&there).to_hex().as_str(), "{log:?}");
+    rest.root.run("unmount docs").expect(0);
+}
+
+#[test]
 fn a_bucket_that_is_mounted_read_only_refuses_uploads_and_is_no_failure_of_the_server() {
     let Some(root) = TestRoot::with_fuse() else { return };
     let rest = Service::start(root);

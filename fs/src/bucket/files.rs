@@ -1,11 +1,10 @@
-//! Files of a bucket by path, mounted or not: put, remove, accept, look, compare.
+//! Files of a bucket by path, mounted or not: remove, accept, look, compare.
 
-use super::{Bucket, RELEASE_WAIT, is_held};
+use super::{Bucket, RELEASE_WAIT, Stored, is_held};
 use crate::change::{Cause, Hashes};
 use crate::content;
 use crate::error::{FsError, FsResult};
 use crate::inode::Node;
-use crate::intent::Intent;
 use crate::lease::reopen;
 use crate::listing;
 use crate::path::BucketPath;
@@ -13,26 +12,13 @@ use crate::settle::Outcome;
 use crate::stat::{Kind, Stat};
 use crate::table::Settled;
 use crate::verified::Verified;
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// What a `put` stored.
-#[derive(Debug, Clone, Copy)]
-pub struct Stored {
-    /// Number of the change.
-    pub number: u64,
-    /// Bytes.
-    pub size: u64,
-    /// Content.
-    pub hashes: Hashes,
-}
 
 /// What is at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,48 +61,7 @@ pub struct ContentCheck {
     pub ranges: Vec<(u64, u64)>,
 }
 
-/// A directory made for a put below it.
-struct MadeDir {
-    parent: Arc<Node>,
-    name: OsString,
-    intent: u64,
-}
-
 impl Bucket {
-    /// Store what `data` gives as `path`, replacing atomically what is there; missing directories are made. Returns when
-    /// the ledger has it pending.
-    ///
-    /// # Errors
-    /// `EISDIR` for a directory, `ENOSPC`, what reading `data` answers; the old content stays then.
-    pub fn put(&self, path: &BucketPath, mode: u32, data: &mut dyn Read) -> FsResult<Stored> {
-        self.admit_change(false)?;
-        let (dir, name) = path.split_last().ok_or(Errno::ISDIR)?;
-        let (dir, made) = self.make_dirs(&dir)?;
-        let intents = made.iter().map(|made| made.intent).collect();
-        let node = self.put_in(&dir, name, mode, data, intents).inspect_err(|_| self.unmake_dirs(made))?;
-        self.tell_kernel(&dir, name);
-        self.settled(&node)
-    }
-
-    /// As [`Bucket::put`], in a directory; `intents` end with the put.
-    fn put_in(
-        &self,
-        dir: &Arc<Node>,
-        name: &OsStr,
-        mode: u32,
-        data: &mut dyn Read,
-        mut intents: Vec<u64>,
-    ) -> FsResult<Arc<Node>> {
-        if let Some(there) = Stat::of_name_opt(&*dir.fd()?, name)?
-            && there.kind == Kind::Directory
-        {
-            return Err(FsError::os(name.display().to_string(), Errno::ISDIR));
-        }
-        let (temporary, stage) = self.stage(dir, mode, data)?;
-        intents.push(stage);
-        self.fs.replace(dir, &temporary, name, intents).inspect_err(|_| self.unstage(dir, &temporary, stage))
-    }
-
     pub(super) fn admit_change(&self, frees: bool) -> FsResult<()> {
         if self.read_only {
             return Err(FsError::os("mounted read-only", Errno::ROFS));
@@ -130,82 +75,8 @@ impl Bucket {
         }
     }
 
-    /// Write `data` to a new file in `dir` that nobody sees as the user's.
-    fn stage(&self, dir: &Arc<Node>, mode: u32, data: &mut dyn Read) -> FsResult<(OsString, u64)> {
-        let mut random = [0; 8];
-        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
-        let name = OsString::from(format!(".wizefs-put-{:016x}", u64::from_le_bytes(random)));
-        let at = (dir.id.0, name.as_bytes().to_vec());
-        let id = self.recorder.intents.note(Intent::Stage { at }, 0, 0)?;
-        let mut write = || -> FsResult<()> {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-            let mode = Mode::from_raw_mode(mode & 0o7777);
-            let mut file = File::from(rustix::fs::openat(&*dir.fd()?, &name, flags, mode)?);
-            std::io::copy(data, &mut file)?;
-            Ok(())
-        };
-        write().inspect_err(|_| self.unstage(dir, &name, id))?;
-        Ok((name, id))
-    }
-
-    fn unstage(&self, dir: &Node, name: &OsStr, id: u64) {
-        let removed = dir.fd().and_then(|fd| Ok(rustix::fs::unlinkat(&*fd, name, AtFlags::empty())?));
-        match removed {
-            Ok(()) => self.recorder.intents.end_now(&[id]),
-            Err(error) => tracing::debug!(%error, "temporary file of a put left for recovery"),
-        }
-    }
-
-    /// The directory `path`, and those made for it where it or its parents were missing.
-    fn make_dirs(&self, path: &BucketPath) -> FsResult<(Arc<Node>, Vec<MadeDir>)> {
-        let mut made = Vec::new();
-        match self.make_missing(path, &mut made) {
-            Ok(dir) => Ok((dir, made)),
-            Err(error) => {
-                self.unmake_dirs(made);
-                Err(error)
-            }
-        }
-    }
-
-    fn make_missing(&self, path: &BucketPath, made: &mut Vec<MadeDir>) -> FsResult<Arc<Node>> {
-        let mut at = self.recorder.inodes.root().clone();
-        for name in path.components() {
-            at = match self.recorder.inodes.open_name(&at, name) {
-                Ok((node, _)) => node,
-                Err(error) if error.errno() == Errno::NOENT => match self.fs.make_parent(&at, name) {
-                    Ok((intent, node)) => {
-                        made.push(MadeDir { parent: at.clone(), name: name.to_owned(), intent });
-                        self.tell_kernel(&at, name);
-                        node
-                    }
-                    // Another put needed the same directory, and was faster.
-                    Err(error) if error.errno() == Errno::EXIST => self.recorder.inodes.open_name(&at, name)?.0,
-                    Err(error) => return Err(error),
-                },
-                Err(error) => return Err(error),
-            };
-            if at.kind != Kind::Directory {
-                return Err(FsError::os(path.to_string(), Errno::NOTDIR));
-            }
-        }
-        Ok(at)
-    }
-
-    /// Remove what was made for a put that failed. One that somebody uses by now stays, and is implied by what is put there.
-    fn unmake_dirs(&self, made: Vec<MadeDir>) {
-        for MadeDir { parent, name, intent } in made.into_iter().rev() {
-            let removed = parent.fd().and_then(|fd| Ok(rustix::fs::unlinkat(&*fd, &name, AtFlags::REMOVEDIR)?));
-            if let Err(error) = removed {
-                tracing::debug!(%error, "a directory made for a put stays");
-            }
-            self.tell_kernel(&parent, &name);
-            self.recorder.intents.end_now(&[intent]);
-        }
-    }
-
     /// Settle `node` here and now, and wait until the ledger has it.
-    fn settled(&self, node: &Arc<Node>) -> FsResult<Stored> {
+    pub(super) fn settled(&self, node: &Arc<Node>) -> FsResult<Stored> {
         let busy = || FsError::Busy("the file is open for writing by another program".into());
         let release_by = Instant::now() + RELEASE_WAIT;
         let number = loop {
@@ -389,9 +260,10 @@ impl Bucket {
         let file = self.open_file(path)?;
         for _ in 0..TRIES {
             let stat = Stat::of_fd(&file)?;
-            let Some(hashes) = content::hash(&file, stat.size, &mut || true, std::io::sink())? else {
+            let Some(hashed) = content::hash(&file, stat.size, &mut || true, std::io::sink())? else {
                 continue;
             };
+            let hashes = hashed.hashes;
             let ranges = if hashes.blake3 == *expected {
                 Vec::new()
             } else {

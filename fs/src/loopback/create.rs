@@ -3,10 +3,10 @@
 use super::LoopbackFs;
 use super::names::{Place, at, open_place};
 use crate::bucket::NODE;
-use crate::change::{Cause, Content, Evidence, Op};
+use crate::change::{Cause, Content, Evidence, Hashes, Op};
 use crate::error::{FsError, FsResult};
 use crate::handle::passed;
-use crate::inode::Node;
+use crate::inode::{Node, Received};
 use crate::intent::Intent;
 use crate::lease::reopen;
 use crate::stat::Stat;
@@ -78,7 +78,8 @@ impl LoopbackFs {
         Ok((node, file, stat))
     }
 
-    /// Put the finished file `temporary` in `dir` in the place of `name`, dirty with the cause of a put; `intents` end with it.
+    /// Put the finished file `temporary` in `dir`, whose content was received with these hashes, in the place of `name`, dirty
+    /// with the cause of a put; `intents` end with it.
     ///
     /// # Errors
     /// What the kernel answers.
@@ -88,6 +89,7 @@ impl LoopbackFs {
         temporary: &OsStr,
         name: &OsStr,
         mut intents: Vec<u64>,
+        hashes: Hashes,
     ) -> FsResult<Arc<Node>> {
         let fd = dir.fd()?;
         let from = Place { dir: dir.clone(), fd: fd.clone(), name: temporary };
@@ -109,7 +111,16 @@ impl LoopbackFs {
         }
         let before = Stat { mtime_ns: i64::MIN, ..stat };
         intents.push(id);
-        self.recorder.mark_dirty(&node, &mut node.writing.lock(), intents, Cause::Put, &before);
+        let mut writing = node.writing.lock();
+        // A program may have found it by its temporary name.
+        let untouched = writing.is_untouched();
+        self.recorder.mark_dirty(&node, &mut writing, intents, Cause::Put, &before);
+        // The rename has changed the time.
+        let stat = node.stat().ok().filter(|_| untouched);
+        if let Some(dirty) = &mut writing.dirty {
+            dirty.received = stat.map(|stat| Received { size: stat.size, ctime_ns: stat.ctime_ns, hashes });
+        }
+        drop(writing);
         Ok(node)
     }
 

@@ -6,6 +6,7 @@ use super::stage::Stage;
 use crate::bucket::{Bucket, BucketOptions, ContentCheck, Found, Stored, SyncReport};
 use crate::change::{ChangeSink, Hashes};
 use crate::error::{FsError, FsResult};
+use crate::hashing;
 use crate::inode::Node;
 use crate::path::BucketPath;
 use crate::recorder::Behind;
@@ -15,7 +16,6 @@ use crate::vfs::{Kernel, Trust};
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
@@ -258,14 +258,10 @@ impl LzBucket {
 
     /// Size and hashes of a content in the archive.
     pub(super) fn hash(&self, member: super::archive::MemberId) -> FsResult<(u64, Hashes)> {
-        let (mut blake3, mut sha256, mut size) = (blake3::Hasher::new(), Sha256::new(), 0);
-        self.stage.archive.read_whole(member, &mut |bytes| {
-            blake3.update(bytes);
-            sha256.update(bytes);
-            size += bytes.len() as u64;
-            Ok(())
-        })?;
-        Ok((size, Hashes { blake3: blake3.finalize().into(), sha256: sha256.finalize().into() }))
+        let mut hashing = hashing::plain();
+        self.stage.archive.read_whole(member, &mut |bytes| Ok(hashing.update(bytes)?))?;
+        let hashed = hashing.finish()?;
+        Ok((hashed.size, hashed.hashes))
     }
 
     /// As [`Bucket::settle`].

@@ -9,6 +9,7 @@ use crate::bucket::{ContentCheck, Found, FoundKind, SyncReport};
 use crate::change::{Cause, ChangeSink, Content, Evidence, Hashes, Op, Put, Row as SinkRow};
 use crate::content::Outboards;
 use crate::error::{FsError, FsResult};
+use crate::hashing;
 use crate::import::{ImportProgress, Watch};
 use crate::path::BucketPath;
 use crate::read_only::ReadOnly;
@@ -19,7 +20,6 @@ use crate::vfs::{Trust, Vfs};
 use borsh::{BorshDeserialize, BorshSerialize};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
@@ -93,7 +93,7 @@ impl ZipBucket {
     pub fn open(options: ZipOptions, sink: Arc<dyn ChangeSink>) -> FsResult<Arc<Self>> {
         let file = File::open(&options.archive).map_err(|e| FsError::os(options.archive.display().to_string(), e))?;
         let has_passphrase = options.passphrase.is_some();
-        let fs = Arc::new(ZipFs::open(file, options.passphrase)?);
+        let fs = Arc::new(ZipFs::open_with(file, options.passphrase, Some(options.state.clone()))?);
         if has_passphrase {
             fs.check_passphrase()?;
         }
@@ -258,13 +258,9 @@ impl ZipBucket {
     }
 
     fn hash(&self, member: &Member) -> FsResult<Hashes> {
-        let (mut blake3, mut sha256) = (blake3::Hasher::new(), Sha256::new());
-        self.read_whole(member, &mut |bytes| {
-            blake3.update(bytes);
-            sha256.update(bytes);
-            Ok(())
-        })?;
-        Ok(Hashes { blake3: blake3.finalize().into(), sha256: sha256.finalize().into() })
+        let mut hashing = hashing::plain();
+        self.read_whole(member, &mut |bytes| Ok(hashing.update(bytes)?))?;
+        Ok(hashing.finish()?.hashes)
     }
 
     fn number_at(&self, path: &BucketPath) -> Option<u32> {

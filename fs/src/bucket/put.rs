@@ -1,0 +1,205 @@
+//! Storing a file by path: received beside its place, hashed on the way, and put there in one step.
+
+use super::Bucket;
+use crate::change::Hashes;
+use crate::content::Aside;
+use crate::error::{FsError, FsResult};
+use crate::hashing::{Hashed, Hashing};
+use crate::inode::Node;
+use crate::intent::Intent;
+use crate::path::BucketPath;
+use crate::stat::{Kind, Stat};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+
+/// Bytes received, written and hashed at once.
+const PIECE_BYTES: usize = 128 * 1024;
+/// Pieces that may wait to be hashed.
+const PIECES_AHEAD: usize = 4;
+
+/// What a `put` stored.
+#[derive(Debug, Clone, Copy)]
+pub struct Stored {
+    /// Number of the change.
+    pub number: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Content.
+    pub hashes: Hashes,
+}
+
+/// A directory made for a put below it.
+struct MadeDir {
+    parent: Arc<Node>,
+    name: OsString,
+    intent: u64,
+}
+
+impl Bucket {
+    /// Store what `data` gives as `path`, replacing atomically what is there; missing directories are made. Returns when
+    /// the ledger has it pending.
+    ///
+    /// # Errors
+    /// `EISDIR` for a directory, `ENOSPC`, what reading `data` answers; the old content stays then.
+    pub fn put(&self, path: &BucketPath, mode: u32, data: &mut dyn Read) -> FsResult<Stored> {
+        self.admit_change(false)?;
+        let (dir, name) = path.split_last().ok_or(Errno::ISDIR)?;
+        let (dir, made) = self.make_dirs(&dir)?;
+        let intents = made.iter().map(|made| made.intent).collect();
+        let node = self.put_in(&dir, name, mode, data, intents).inspect_err(|_| self.unmake_dirs(made))?;
+        self.tell_kernel(&dir, name);
+        self.settled(&node)
+    }
+
+    /// As [`Bucket::put`], in a directory; `intents` end with the put.
+    fn put_in(
+        &self,
+        dir: &Arc<Node>,
+        name: &OsStr,
+        mode: u32,
+        data: &mut dyn Read,
+        mut intents: Vec<u64>,
+    ) -> FsResult<Arc<Node>> {
+        if let Some(there) = Stat::of_name_opt(&*dir.fd()?, name)?
+            && there.kind == Kind::Directory
+        {
+            return Err(FsError::os(name.display().to_string(), Errno::ISDIR));
+        }
+        let (temporary, stage, hashed) = self.stage(dir, mode, data)?;
+        intents.push(stage);
+        let replaced = self.fs.replace(dir, &temporary, name, intents, hashed.hashes);
+        let node = replaced.inspect_err(|_| self.unstage(dir, &temporary, stage))?;
+        self.recorder.outboards.keep(node.id.0, hashed);
+        Ok(node)
+    }
+
+    /// Write `data` to a new file in `dir` that nobody sees as the user's.
+    fn stage(&self, dir: &Arc<Node>, mode: u32, data: &mut dyn Read) -> FsResult<(OsString, u64, Hashed<Aside>)> {
+        let mut random = [0; 8];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+        let name = OsString::from(format!(".wizefs-put-{:016x}", u64::from_le_bytes(random)));
+        let at = (dir.id.0, name.as_bytes().to_vec());
+        let id = self.recorder.intents.note(Intent::Stage { at }, 0, 0)?;
+        let mut write = || -> FsResult<Hashed<Aside>> {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            let mode = Mode::from_raw_mode(mode & 0o7777);
+            let mut file = File::from(rustix::fs::openat(&*dir.fd()?, &name, flags, mode)?);
+            receive(data, &mut file, self.recorder.outboards.hashing())
+        };
+        let hashed = write().inspect_err(|_| self.unstage(dir, &name, id))?;
+        Ok((name, id, hashed))
+    }
+
+    fn unstage(&self, dir: &Node, name: &OsStr, id: u64) {
+        let removed = dir.fd().and_then(|fd| Ok(rustix::fs::unlinkat(&*fd, name, AtFlags::empty())?));
+        match removed {
+            Ok(()) => self.recorder.intents.end_now(&[id]),
+            Err(error) => tracing::debug!(%error, "temporary file of a put left for recovery"),
+        }
+    }
+
+    /// The directory `path`, and those made for it where it or its parents were missing.
+    fn make_dirs(&self, path: &BucketPath) -> FsResult<(Arc<Node>, Vec<MadeDir>)> {
+        let mut made = Vec::new();
+        match self.make_missing(path, &mut made) {
+            Ok(dir) => Ok((dir, made)),
+            Err(error) => {
+                self.unmake_dirs(made);
+                Err(error)
+            }
+        }
+    }
+
+    fn make_missing(&self, path: &BucketPath, made: &mut Vec<MadeDir>) -> FsResult<Arc<Node>> {
+        let mut at = self.recorder.inodes.root().clone();
+        for name in path.components() {
+            at = match self.recorder.inodes.open_name(&at, name) {
+                Ok((node, _)) => node,
+                Err(error) if error.errno() == Errno::NOENT => match self.fs.make_parent(&at, name) {
+                    Ok((intent, node)) => {
+                        made.push(MadeDir { parent: at.clone(), name: name.to_owned(), intent });
+                        self.tell_kernel(&at, name);
+                        node
+                    }
+                    // Another put needed the same directory, and was faster.
+                    Err(error) if error.errno() == Errno::EXIST => self.recorder.inodes.open_name(&at, name)?.0,
+                    Err(error) => return Err(error),
+                },
+                Err(error) => return Err(error),
+            };
+            if at.kind != Kind::Directory {
+                return Err(FsError::os(path.to_string(), Errno::NOTDIR));
+            }
+        }
+        Ok(at)
+    }
+
+    /// Remove what was made for a put that failed. One that somebody uses by now stays, and is implied by what is put there.
+    fn unmake_dirs(&self, made: Vec<MadeDir>) {
+        for MadeDir { parent, name, intent } in made.into_iter().rev() {
+            let removed = parent.fd().and_then(|fd| Ok(rustix::fs::unlinkat(&*fd, &name, AtFlags::REMOVEDIR)?));
+            if let Err(error) = removed {
+                tracing::debug!(%error, "a directory made for a put stays");
+            }
+            self.tell_kernel(&parent, &name);
+            self.recorder.intents.end_now(&[intent]);
+        }
+    }
+}
+
+/// Write what `data` gives to `file` and hash it; all but a small content is hashed while more is received.
+fn receive(data: &mut dyn Read, file: &mut File, mut hashing: Hashing<Aside>) -> FsResult<Hashed<Aside>> {
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut take = |piece: &mut Vec<u8>| -> io::Result<bool> {
+        piece.resize(PIECE_BYTES, 0);
+        let count = fill(data, piece)?;
+        piece.truncate(count);
+        file.write_all(piece)?;
+        Ok(count == PIECE_BYTES)
+    };
+    if !take(&mut piece)? {
+        hashing.update(&piece)?;
+        return Ok(hashing.finish()?);
+    }
+    let (to_hash, received) = sync_channel::<Vec<u8>>(PIECES_AHEAD);
+    let (give_back, used) = sync_channel::<Vec<u8>>(PIECES_AHEAD);
+    std::thread::scope(|scope| {
+        let hash = move || -> io::Result<Hashed<Aside>> {
+            for piece in received {
+                hashing.update(&piece)?;
+                // When the other end has enough of them, this one is not needed any more.
+                drop(give_back.try_send(piece));
+            }
+            hashing.finish()
+        };
+        let hasher = std::thread::Builder::new().name("hash".into()).spawn_scoped(scope, hash)?;
+        let mut more = true;
+        // Whoever hashes fails only together with its result below.
+        while to_hash.send(piece).is_ok() && more {
+            piece = used.try_recv().unwrap_or_default();
+            more = take(&mut piece)?;
+        }
+        drop(to_hash);
+        hasher.join().unwrap_or_else(|_| Err(io::Error::other("hashing ended early"))).map_err(FsError::from)
+    })
+}
+
+/// As much of `data` as there is room for; less only at its end.
+fn fill(data: &mut dyn Read, room: &mut [u8]) -> io::Result<usize> {
+    let mut count = 0;
+    while count < room.len() {
+        match data.read(&mut room[count..]) {
+            Ok(0) => break,
+            Ok(read) => count += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(count)
+}
