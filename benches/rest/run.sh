@@ -72,6 +72,7 @@ echo "memory after 256 connections: $(now_memory) MiB now, $(memory) MiB at most
 
 # seconds a command takes
 took() { local start; start=$(date +%s.%N); "$@" >/dev/null; awk -v a="$start" -v b="$(date +%s.%N)" 'BEGIN { printf "%.3f\n", b - a }'; }
+ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", b / a }'; }
 speed() { awk -v s="$1" -v m="$mib" 'BEGIN { printf "%.0f MiB/s", m / s }'; }
 
 : > "$dir/a"; : > "$dir/b"; : > "$dir/c"
@@ -81,16 +82,18 @@ for _ in $(seq "$rounds"); do
     took cp "$data/big" "$dir/copy" >> "$dir/c"
 done
 a=$(median < "$dir/a") b=$(median < "$dir/b") c=$(median < "$dir/c")
-echo "download $mib MiB: wizefs $(speed "$a"), nginx $(speed "$b"), cp $(speed "$c"); wizefs/nginx $(awk -v a="$a" -v b="$b" 'BEGIN { printf "%.2f", b / a }')"
+echo "download $mib MiB: wizefs $(speed "$a"), nginx $(speed "$b"), cp $(speed "$c"); wizefs/nginx $(ratio "$a" "$b")"
 
-: > "$dir/a"; : > "$dir/b"; : > "$dir/c"
+: > "$dir/a"; : > "$dir/b"; : > "$dir/c"; : > "$dir/d"
 for round in $(seq "$rounds"); do
     took curl -sS --fail -T "$dir/big" "http://$rest/v1/buckets/docs/files/up$round" >> "$dir/a"
     took curl -sS --fail -T "$dir/big" "http://127.0.0.1:$port/up/big$round" >> "$dir/b"
+    rm "$dir/up/big$round"
+    took bash -c "curl -sS --fail -T '$dir/big' 'http://127.0.0.1:$port/up/big$round' && sync '$dir/up/big$round'" >> "$dir/d"
     took bash -c "cp '$dir/big' '$dir/copy' && sync '$dir/copy'" >> "$dir/c"
     curl -sS --fail -X DELETE -o /dev/null "http://$rest/v1/buckets/docs/files/up$round"
-    rm "$dir/up/big$round"
+    rm "$dir/up/big$round" "$dir/copy"
 done
-a=$(median < "$dir/a") b=$(median < "$dir/b") c=$(median < "$dir/c")
-echo "upload $mib MiB: wizefs (hashed twice over, on disk and on the ledger) $(speed "$a"), nginx (not synced) $(speed "$b"), cp and sync $(speed "$c"); wizefs/nginx $(awk -v a="$a" -v b="$b" 'BEGIN { printf "%.2f", b / a }')"
+a=$(median < "$dir/a") b=$(median < "$dir/b") c=$(median < "$dir/c") d=$(median < "$dir/d")
+echo "upload $mib MiB: wizefs (hashed, on disk and on the ledger) $(speed "$a"), nginx (nothing on disk) $(speed "$b"), nginx and sync $(speed "$d"), cp and sync $(speed "$c"); wizefs/nginx $(ratio "$a" "$b"), wizefs/nginx and sync $(ratio "$a" "$d")"
 echo "memory at the end: $(now_memory) MiB now, $(memory) MiB at most"

@@ -9,11 +9,12 @@ use crate::inode::Node;
 use crate::intent::Intent;
 use crate::path::BucketPath;
 use crate::stat::{Kind, Stat};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{Advice, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::num::NonZeroU64;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -22,6 +23,8 @@ use std::sync::mpsc::sync_channel;
 const PIECE_BYTES: usize = 128 * 1024;
 /// Pieces that may wait to be hashed.
 const PIECES_AHEAD: usize = 4;
+/// Bytes that are sent to the disk together while more is received.
+const WRITTEN_BACK_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What a `put` stored.
 #[derive(Debug, Clone, Copy)]
@@ -156,11 +159,17 @@ impl Bucket {
 /// Write what `data` gives to `file` and hash it; all but a small content is hashed while more is received.
 fn receive(data: &mut dyn Read, file: &mut File, mut hashing: Hashing<Aside>) -> FsResult<Hashed<Aside>> {
     let mut piece = vec![0; PIECE_BYTES];
+    let (mut size, mut on_its_way) = (0, 0);
     let mut take = |piece: &mut Vec<u8>| -> io::Result<bool> {
         piece.resize(PIECE_BYTES, 0);
         let count = fill(data, piece)?;
         piece.truncate(count);
         file.write_all(piece)?;
+        size += count as u64;
+        if size - on_its_way >= WRITTEN_BACK_BYTES {
+            start_writing_back(file, on_its_way, size);
+            on_its_way = size;
+        }
         Ok(count == PIECE_BYTES)
     };
     if !take(&mut piece)? {
@@ -188,6 +197,15 @@ fn receive(data: &mut dyn Read, file: &mut File, mut hashing: Hashing<Aside>) ->
         drop(to_hash);
         hasher.join().unwrap_or_else(|_| Err(io::Error::other("hashing ended early"))).map_err(FsError::from)
     })
+}
+
+/// Let the kernel begin to bring these bytes to the disk, where they must be before the transaction is final.
+fn start_writing_back(file: &File, from: u64, to: u64) {
+    let length = NonZeroU64::new(to - from);
+    // Pages that are not on the disk are not given up, whatever the name says.
+    if let Err(error) = rustix::fs::fadvise(file, from, length, Advice::DontNeed) {
+        tracing::debug!(%error, "not written back early");
+    }
 }
 
 /// As much of `data` as there is room for; less only at its end.
