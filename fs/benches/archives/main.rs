@@ -53,7 +53,9 @@ fn main() -> Result<()> {
         let archive = archives::one(dir.path(), method, mib)?;
         unzip(method, &archive, mib)?;
         for contender in &contenders {
-            reads(contender, method, &archive, dir.path(), mib)?;
+            if let Err(error) = reads(contender, method, &archive, dir.path(), mib) {
+                println!("| {method} | {} | failed: {error} | | | |", contender.name);
+            }
         }
         std::fs::remove_file(&archive)?;
     }

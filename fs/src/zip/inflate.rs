@@ -123,7 +123,11 @@ impl Inflate {
             window.extend_from_slice(&self.window[WINDOW_BYTES - (reach - end)..]);
         }
         window.extend_from_slice(&self.window[end.saturating_sub(reach)..end]);
-        let window = windows.keep(&window).ok()?;
+        let state_bytes = match &state {
+            State::Between(_) => 0,
+            State::Within(_) => size_of::<DecompressorOxide>(),
+        };
+        let window = windows.keep(&window, size_of::<Resume>() + state_bytes).ok()?;
         Some(Resume { input, skip: self.unread.start, state, window: Some(window) })
     }
 

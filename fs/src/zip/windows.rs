@@ -50,6 +50,8 @@ enum Slots {
 pub(crate) struct Window {
     windows: Windows,
     kept: Kept,
+    /// Bytes of memory, of its place too.
+    held: usize,
 }
 
 #[derive(Debug)]
@@ -65,8 +67,8 @@ impl Windows {
         Self(Arc::new(Shared { held: AtomicUsize::new(0), slots: Mutex::new(slots) }))
     }
 
-    /// Keep `bytes`, at most [`REACH_BYTES`].
-    pub(crate) fn keep(&self, bytes: &[u8]) -> io::Result<Window> {
+    /// Keep `bytes`, at most [`REACH_BYTES`], of a place that itself holds `beside` bytes of memory.
+    pub(crate) fn keep(&self, bytes: &[u8], beside: usize) -> io::Result<Window> {
         let slot = self.slot(bytes).unwrap_or_else(|error| {
             tracing::debug!(%error, "places of large members are kept in memory");
             *self.0.slots.lock() = Slots::Nowhere;
@@ -80,9 +82,13 @@ impl Windows {
                 Kept::Packed(packed)
             }
         };
-        let window = Window { windows: self.clone(), kept };
-        self.0.held.fetch_add(window.memory(), Ordering::Relaxed);
-        Ok(window)
+        let held = beside
+            + match &kept {
+                Kept::Packed(packed) => packed.capacity(),
+                Kept::Slot { .. } => 0,
+            };
+        self.0.held.fetch_add(held, Ordering::Relaxed);
+        Ok(Window { windows: self.clone(), kept, held })
     }
 
     fn slot(&self, bytes: &[u8]) -> io::Result<Option<Kept>> {
@@ -111,16 +117,6 @@ impl Windows {
 }
 
 impl Window {
-    fn memory(&self) -> usize {
-        /// Of a place beside its window, about.
-        const PLACE_BYTES: usize = 256;
-        PLACE_BYTES
-            + match &self.kept {
-                Kept::Packed(packed) => packed.capacity(),
-                Kept::Slot { .. } => 0,
-            }
-    }
-
     /// The content.
     ///
     /// # Errors
@@ -138,7 +134,7 @@ impl Window {
 
 impl Drop for Window {
     fn drop(&mut self) {
-        self.windows.0.held.fetch_sub(self.memory(), Ordering::Relaxed);
+        self.windows.0.held.fetch_sub(self.held, Ordering::Relaxed);
         if let (Kept::Slot { number, .. }, Slots::Open { free, .. }) = (&self.kept, &mut *self.windows.0.slots.lock()) {
             free.push(*number);
         }
