@@ -163,16 +163,14 @@ impl Bucket {
         Ok((node, stat))
     }
 
-    /// The directory at `path`, without a node.
-    fn dir_at(&self, path: &BucketPath) -> FsResult<OwnedFd> {
+    /// The directory at `path`, without a node, to find names in; that of the top cannot be listed.
+    fn dir_at(&self, path: &BucketPath) -> FsResult<Arc<OwnedFd>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = self.recorder.inodes.root().fd()?;
-        let mut at = None;
-        for name in path.components() {
-            let found = rustix::fs::openat(at.as_ref().unwrap_or(&*root), name, flags, Mode::empty());
-            at = Some(found.map_err(|errno| FsError::os(path.to_string(), errno))?);
-        }
-        at.map_or_else(|| Ok(reopen(root, OFlags::RDONLY)?.into()), Ok)
+        path.components().try_fold(root, |at, name| {
+            let found = rustix::fs::openat(&*at, name, flags, Mode::empty());
+            Ok(Arc::new(found.map_err(|errno| FsError::os(path.to_string(), errno))?))
+        })
     }
 
     /// What is in the directory at `path`, sorted by name bytes.
@@ -180,7 +178,7 @@ impl Bucket {
     /// # Errors
     /// `ENOENT`, `ENOTDIR`.
     pub fn list(&self, path: &BucketPath) -> FsResult<Vec<Found>> {
-        let dir = self.dir_at(path)?;
+        let dir = reopen(&*self.dir_at(path)?, OFlags::RDONLY)?.into();
         let names = listing::names(&dir)?;
         let mut found = Vec::with_capacity(names.len());
         for name in names {
@@ -198,14 +196,14 @@ impl Bucket {
     pub fn inspect(&self, path: &BucketPath) -> FsResult<Option<Found>> {
         let Some((parent, name)) = path.split_last() else {
             let root = self.dir_at(path)?;
-            let stat = Stat::of_fd(&root)?;
+            let stat = Stat::of_fd(&*root)?;
             return Ok(Some(found_at(&root, path.clone(), OsStr::new("."), &stat)?));
         };
         let dir = match self.dir_at(&parent) {
             Err(error) if matches!(error.errno(), Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
             dir => dir?,
         };
-        match Stat::of_name_opt(&dir, name)? {
+        match Stat::of_name_opt(&*dir, name)? {
             Some(stat) => Ok(Some(found_at(&dir, path.clone(), name, &stat)?)),
             None => Ok(None),
         }
@@ -218,7 +216,7 @@ impl Bucket {
     pub fn open_file(&self, path: &BucketPath) -> FsResult<File> {
         let (parent, name) = path.split_last().ok_or(Errno::ISDIR)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.dir_at(&parent)?, name, flags, Mode::empty());
+        let file = rustix::fs::openat(&*self.dir_at(&parent)?, name, flags, Mode::empty());
         Ok(file.map_err(|errno| FsError::os(path.to_string(), errno))?.into())
     }
 
