@@ -30,7 +30,9 @@ pub(crate) fn contenders() -> Vec<Contender> {
     if let Ok(own) = std::env::current_exe() {
         found.push(Contender { name: "wizefs", command: own, args: &[SERVE] });
     }
-    for (name, args) in [("fuse-zip", &["-f", "-r"][..]), ("mount-zip", &["-f"][..])] {
+    let others: [(_, &[_]); 3] =
+        [("fuse-zip", &["-f", "-r"]), ("mount-zip", &["-f"]), ("ratarmount", &["-f", "--index-file", ":memory:"])];
+    for (name, args) in others {
         let there = Command::new("which").arg(name).stdout(Stdio::null()).status();
         if there.is_ok_and(|status| status.success()) {
             found.push(Contender { name, command: name.into(), args });
@@ -42,7 +44,7 @@ pub(crate) fn contenders() -> Vec<Contender> {
 /// This program, and the other one that writes archives, where it is installed.
 pub(crate) fn writers() -> Vec<Contender> {
     let mut found = contenders();
-    found.retain(|contender| contender.name != "mount-zip");
+    found.retain(|contender| ["wizefs", "fuse-zip"].contains(&contender.name));
     for contender in &mut found {
         contender.args = if contender.name == "wizefs" { &[SERVE_LZ] } else { &["-f"] };
     }
@@ -126,6 +128,7 @@ impl Mounted {
         Ok(line.trim().parse()?)
     }
 
+    /// Take it away, and wait for its program.
     pub(crate) fn end(mut self) -> Result<()> {
         let ended = Command::new("fusermount3").arg("-u").arg(&self.mountpoint).status();
         if !ended.is_ok_and(|status| status.success()) {
@@ -133,5 +136,16 @@ impl Mounted {
         }
         self.child.wait()?;
         Ok(())
+    }
+}
+
+/// What failed leaves neither a mount nor a process.
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+        rustix::mount::unmount(&self.mountpoint, rustix::mount::UnmountFlags::DETACH).ok();
     }
 }
