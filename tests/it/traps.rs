@@ -60,8 +60,12 @@ fn who_writes_a_file_that_is_being_hashed_does_not_wait_for_the_hash() {
         file.write_all(&chunk).unwrap();
     }
     drop(file);
-    // A barrier has the file hashed at once; meanwhile somebody comes to write, again and again.
-    let mut slowest = Duration::ZERO;
+    // A barrier has the file hashed at once.
+    let start = Instant::now();
+    root.run("sync").expect(0);
+    let whole = start.elapsed();
+    // Meanwhile somebody comes to write, again and again.
+    let mut waits = Vec::new();
     for round in 0..10 {
         let barrier = root.start("sync");
         let looked = Instant::now();
@@ -71,13 +75,14 @@ fn who_writes_a_file_that_is_being_hashed_does_not_wait_for_the_hash() {
         let start = Instant::now();
         let mut file = OpenOptions::new().write(true).open(&path).unwrap();
         file.write_all(&[round as u8]).unwrap();
-        slowest = slowest.max(start.elapsed());
+        waits.push(start.elapsed());
         drop(file);
         crate::root::finish(barrier).expect(0);
     }
-    eprintln!("the slowest open and write took {slowest:?}");
-    // Hashing the whole takes longer than that; one step of it does not.
-    assert!(slowest < Duration::from_millis(250), "{slowest:?}");
+    // Who had to wait for the hash would wait as long as it takes; one step of it is a small part of that.
+    waits.sort();
+    let median = waits[waits.len() / 2];
+    assert!(median < whole / 2, "half of those who wrote waited {median:?} or longer, and all of it takes {whole:?}");
     root.expect_clean("written while it was hashed");
     let line = &root.run("log docs/large -n 1 --json").expect(0).json_lines()[0];
     assert_eq!(line["blake3"], blake3::hash(&fs::read(&path).unwrap()).to_hex().to_string());
