@@ -5,7 +5,6 @@ use crate::name::escape;
 use crate::rest::logged;
 use crate::rest::wire::{self, Standing, Verified};
 use crate::slice;
-use sha2::Digest;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -172,19 +171,17 @@ fn compare_content(claim: &Claim<'_>, size: u64, hashes: &Hashes) -> Result<()> 
         read.map_err(|e| missing(path, &e))?;
         return if found == proven { Ok(()) } else { Err(differs(path)) };
     }
-    let (mut blake3, mut sha256) = (blake3::Hasher::new(), sha2::Sha256::new());
-    let (mut read, mut chunk) = (0u64, vec![0; CHUNK]);
-    loop {
+    let (mut hashing, mut chunk) = (wizefs_fs::hashing::plain(), vec![0; CHUNK]);
+    let found = loop {
         let count = file.read(&mut chunk).map_err(|e| missing(path, &e))?;
         if count == 0 {
-            break;
+            break hashing.finish();
         }
-        read += count as u64;
-        blake3.update(&chunk[..count]);
-        sha256.update(&chunk[..count]);
-    }
-    let equal =
-        read == size && blake3.finalize().as_bytes() == &hashes.blake3 && sha256.finalize()[..] == hashes.sha256;
+        hashing.update(&chunk[..count]).map_err(|e| missing(path, &e))?;
+    };
+    let found = found.map_err(|e| missing(path, &e))?;
+    let same = (found.hashes.blake3, found.hashes.sha256) == (hashes.blake3, hashes.sha256);
+    let equal = found.size == size && same;
     if equal { Ok(()) } else { Err(differs(path)) }
 }
 

@@ -8,7 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 #[test]
 fn a_mapping_alone_keeps_a_mount_busy_and_is_named() {
@@ -69,7 +69,7 @@ fn who_writes_a_file_that_is_being_hashed_does_not_wait_for_the_hash() {
     for round in 0..10 {
         let barrier = root.start("sync");
         let looked = Instant::now();
-        while looked.elapsed() < Duration::from_millis(20 * round) {
+        while looked.elapsed() < whole * (round % 4) / 8 {
             std::thread::yield_now();
         }
         let start = Instant::now();
@@ -79,10 +79,10 @@ fn who_writes_a_file_that_is_being_hashed_does_not_wait_for_the_hash() {
         drop(file);
         crate::root::finish(barrier).expect(0);
     }
-    // Who had to wait for the hash would wait as long as it takes; one step of it is a small part of that.
+    // Who had to wait for the hash would wait for the most of what it takes; one step of it is a small part of that.
     waits.sort();
-    let median = waits[waits.len() / 2];
-    assert!(median < whole / 2, "half of those who wrote waited {median:?} or longer, and all of it takes {whole:?}");
+    let (median, slowest) = (waits[waits.len() / 2], waits[waits.len() - 1]);
+    assert!(median < whole / 4 && slowest < whole, "waited {median:?} and {slowest:?}, and all of it takes {whole:?}");
     root.expect_clean("written while it was hashed");
     let line = &root.run("log docs/large -n 1 --json").expect(0).json_lines()[0];
     assert_eq!(line["blake3"], blake3::hash(&fs::read(&path).unwrap()).to_hex().to_string());

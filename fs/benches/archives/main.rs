@@ -54,8 +54,11 @@ fn main() -> Result<()> {
         unzip(method, &archive, mib)?;
         // ratarmount begins a deflated member anew for each read: a thousand take hours.
         for contender in contenders.iter().filter(|contender| contender.name != "ratarmount") {
-            if let Err(error) = reads(contender, method, &archive, dir.path(), mib) {
-                println!("| {method} | {} | failed: {error} | | | |", contender.name);
+            match reads(contender, method, &archive, dir.path(), mib) {
+                Err(error) if contender.name != "wizefs" => {
+                    println!("| {method} | {} | failed: {error} | | | |", contender.name);
+                }
+                ours => ours?,
             }
         }
         std::fs::remove_file(&archive)?;
