@@ -257,10 +257,14 @@ impl Error {
         self
     }
 
-    /// A system call that failed: a full disk keeps its own kind, everything else is `kind`.
+    /// A system call that failed: a full disk and a lack of descriptors keep their own kinds, everything else is `kind`.
     pub fn io(kind: Kind, what: impl Display, error: &std::io::Error) -> Error {
-        let full = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
-        Error::new(if full { Kind::NoSpace } else { kind }, format!("{what}: {}", plain(error)))
+        let kind = match error.raw_os_error() {
+            Some(libc::ENOSPC | libc::EDQUOT) => Kind::NoSpace,
+            Some(libc::EMFILE | libc::ENFILE) => Kind::Overloaded,
+            _ => kind,
+        };
+        Error::new(kind, format!("{what}: {}", plain(error)))
     }
 }
 

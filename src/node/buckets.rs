@@ -296,6 +296,11 @@ impl Node {
 
     /// The bucket with these promises; opened anew when it is open with others.
     pub(super) fn bucket_with(&self, name: &BucketName, wanted: Option<Promises>) -> Result<Arc<OpenBucket>> {
+        if wanted.is_none()
+            && let Some(bucket) = self.open.lock().get(name)
+        {
+            return Ok(Arc::clone(bucket));
+        }
         let conf = self.registry.lock().bucket(name)?;
         // Held while opening, so that no bucket is opened twice; not the table's own lock, because the sealer needs that.
         let _one_at_a_time = self.opening.lock();

@@ -13,8 +13,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Content unpacked and kept at once.
-pub(crate) const BLOCK_BYTES: usize = 128 * 1024;
+/// Content unpacked and kept at once: who reads at random waits for what is before his place in its block, and behind it.
+const BLOCK_BYTES: usize = 32 * 1024;
+/// A member that is no larger is one block.
+pub(crate) const SMALL_BYTES: usize = 128 * 1024;
 /// Most bytes of unpacked blocks.
 const CACHE_BYTES: usize = 40 * 1024 * 1024;
 /// Content between two noted places at first; when there are too many, every second one of a member goes.
@@ -26,7 +28,7 @@ const MEMBERS_MAX: NonZeroUsize = NonZeroUsize::new(32).expect("invariant: 32 is
 /// Decoders that stand in one member, for programs that read it in several places.
 const DECODERS_MAX: usize = 2;
 /// Blocks passed on the way to another one are kept if they are this near to it.
-const KEPT_ON_THE_WAY: u64 = 32;
+const KEPT_ON_THE_WAY: u64 = 128;
 
 /// Why content cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -110,8 +112,9 @@ impl Contents {
         let mut filled = 0;
         while filled < out.len() {
             let at = offset + filled as u64;
-            let block = self.block(member, at / BLOCK_BYTES as u64)?;
-            let from = (at % BLOCK_BYTES as u64) as usize;
+            let block_bytes = if is_small(member) { SMALL_BYTES } else { BLOCK_BYTES } as u64;
+            let block = self.block(member, at / block_bytes)?;
+            let from = (at % block_bytes) as usize;
             let count = block.len().saturating_sub(from).min(out.len() - filled);
             if count == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
@@ -154,10 +157,15 @@ impl Contents {
         if let Some(block) = self.cached(key) {
             return Ok(block);
         }
-        if member.size <= BLOCK_BYTES as u64 {
-            let mut standing = Standing { decoder: self.decoder(member)?, whole: true };
-            let (block, _) = standing.next_block(member, None)?;
-            standing.decoder.finish(member, true)?;
+        if is_small(member) {
+            let mut decoder = self.decoder(member)?;
+            let mut content = vec![0; member.size as usize];
+            let mut filled = 0;
+            while filled < content.len() {
+                filled += decoder.read(&mut content[filled..], false)?;
+            }
+            decoder.finish(member, true)?;
+            let block = Arc::new(content);
             self.keep(key, &block);
             return Ok(block);
         }
@@ -215,6 +223,10 @@ impl Contents {
             }
         }
     }
+}
+
+fn is_small(member: &Member) -> bool {
+    member.size <= SMALL_BYTES as u64
 }
 
 /// The places that the archive itself has of `member`.

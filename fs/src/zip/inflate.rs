@@ -11,6 +11,8 @@ use std::ops::Range;
 
 /// Compressed bytes read at once.
 const INPUT_BYTES: usize = 64 * 1024;
+/// Compressed bytes inflated at once: not many, because who reads at random waits for all of their content.
+const STEP_BYTES: usize = 8 * 1024;
 /// Content kept for references backwards; a power of two, and more than the 32 KiB that references reach.
 const WINDOW_BYTES: usize = 256 * 1024;
 
@@ -168,7 +170,8 @@ impl Inflate {
     fn step(&mut self, stop: bool) -> io::Result<()> {
         let from = self.ready.end % WINDOW_BYTES;
         let stop = if stop { TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY } else { 0 };
-        let input = &self.buffer[self.unread.clone()];
+        let Range { start, end } = self.unread;
+        let input = &self.buffer[start..end.min(start + STEP_BYTES)];
         let at_end = input.is_empty();
         let (status, read, made) =
             decompress(&mut self.decoder, input, &mut self.window, from, TINFL_FLAG_HAS_MORE_INPUT | stop);

@@ -140,7 +140,7 @@ impl ZipFs {
             rdev: 0,
             size: row.size,
             blocks: if dir { 0 } else { row.packed.div_ceil(512) },
-            blksize: contents::BLOCK_BYTES as u32,
+            blksize: contents::SMALL_BYTES as u32,
             atime_ns: mtime_ns,
             mtime_ns,
             ctime_ns: mtime_ns,
