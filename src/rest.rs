@@ -10,6 +10,7 @@ mod dav;
 mod described;
 mod events;
 mod files;
+mod front;
 mod guard;
 mod history;
 mod legacy;
@@ -29,7 +30,6 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use described::{Routes, about};
 pub use guard::Guard;
@@ -58,7 +58,16 @@ fn routes() -> Routes {
 
 /// All routes, for callers that need no further check: the socket's owner and this process itself.
 pub fn router(node: Arc<Node>) -> Router {
-    let dav = dav::Dav::new(Arc::clone(&node));
+    front::private(all(&node), node)
+}
+
+/// All routes for TCP: requests that a foreign web page caused are refused, and slow ones cut off.
+pub fn public_router(node: Arc<Node>, guard: Arc<Guard>) -> Router {
+    front::public(all(&node), node, guard, "rest")
+}
+
+fn all(node: &Arc<Node>) -> Router<Arc<Node>> {
+    let dav = dav::Dav::new(Arc::clone(node));
     let others = move |request: Request| {
         let dav = dav.clone();
         async move {
@@ -68,16 +77,7 @@ pub fn router(node: Arc<Node>) -> Router {
             }
         }
     };
-    routes()
-        .router()
-        .fallback(others)
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&node), refuse_at_the_end))
-        .with_state(node)
-}
-
-/// All routes for TCP: requests that a foreign web page caused are refused, and slow ones cut off.
-pub fn public_router(node: Arc<Node>, guard: Arc<Guard>) -> Router {
-    operation::counted(guarded(router(Arc::clone(&node)), guard), &node, "rest")
+    routes().router().fallback(others)
 }
 
 /// The predecessor's chain routes alone, as its own service had them.
@@ -85,29 +85,14 @@ pub fn chain_router(node: Arc<Node>, guard: Arc<Guard>) -> Router {
     let routes = chain::routes()
         .get("/", chain::home, about("A greeting with the chain's id").reply::<String>())
         .router()
-        .fallback(unknown_route)
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&node), refuse_at_the_end))
-        .with_state(Arc::clone(&node));
-    operation::counted(guarded(routes, guard), &node, "chain")
-}
-
-fn guarded(router: Router, guard: Arc<Guard>) -> Router {
-    let paced = axum::middleware::map_request(async |request: Request| body::paced(request));
-    router.layer(paced).layer(axum::middleware::from_fn_with_state(guard, guard::check))
+        .fallback(unknown_route);
+    front::public(routes, node, guard, "chain")
 }
 
 /// The OpenAPI document of all routes, made once.
 async fn openapi() -> Response {
     static DOCUMENT: LazyLock<String> = LazyLock::new(|| routes().document().to_json().unwrap_or_default());
     ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str()).into_response()
-}
-
-/// Whoever asks a node that ends is told to ask the next one.
-async fn refuse_at_the_end(State(node): State<Arc<Node>>, request: Request, next: Next) -> Response {
-    if node.is_stopping() {
-        return Error::new(Kind::Stopping, "the node is about to end").into_response();
-    }
-    next.run(request).await
 }
 
 async fn stop(State(node): State<Arc<Node>>) -> Response {

@@ -98,10 +98,10 @@ impl Verified {
     /// # Errors
     /// [`FsError::Damaged`]; what reading answers.
     pub fn open_small(file: File, size: u64, root: [u8; 32]) -> FsResult<Self> {
-        if size > PIECE_BYTES || file.metadata()?.len() != size {
+        if size > PIECE_BYTES {
             return Err(damaged());
         }
-        let bytes = read(&file, 0, size)?;
+        let bytes = read_all(&file, size)?;
         if blake3::hash(&bytes) != root {
             return Err(damaged());
         }
@@ -288,16 +288,33 @@ fn read(file: &File, start: u64, length: u64) -> FsResult<Vec<u8>> {
     let length = usize::try_from(length).map_err(|_| damaged())?;
     let mut bytes = Vec::with_capacity(length);
     while bytes.len() < length {
-        let at = start + bytes.len() as u64;
-        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut bytes), at) {
-            Ok(0) => return Err(damaged()),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
+        if more(file, start, &mut bytes)? == 0 {
+            return Err(damaged());
         }
     }
     // More room may have been given than was asked for.
     bytes.truncate(length);
     Ok(bytes)
+}
+
+/// All of a file, which must have this length.
+fn read_all(file: &File, length: u64) -> FsResult<Vec<u8>> {
+    let length = usize::try_from(length).map_err(|_| damaged())?;
+    // Room for one more finds out whether anything is behind, with no call of its own.
+    let mut bytes = Vec::with_capacity(length + 1);
+    while more(file, 0, &mut bytes)? > 0 && bytes.len() < length {}
+    if bytes.len() == length { Ok(bytes) } else { Err(damaged()) }
+}
+
+/// Read into what room there is behind `bytes`, which begin at `start`; how many came.
+fn more(file: &File, start: u64, bytes: &mut Vec<u8>) -> FsResult<usize> {
+    loop {
+        let at = start + bytes.len() as u64;
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(bytes), at) {
+            Err(Errno::INTR) => {}
+            read => return Ok(read?),
+        }
+    }
 }
 
 struct Reader {
@@ -415,9 +432,15 @@ mod tests {
                 assert!(matches!(kept.open(), Err(FsError::Damaged(_))));
             }
         }
-        let kept = Kept::new(100);
-        std::fs::write(kept.dir.path().join("f"), [0; 100]).unwrap();
-        assert!(matches!(kept.open(), Err(FsError::Damaged(_))));
+        for size in [0, 100] {
+            let kept = Kept::new(size);
+            for wrong in [vec![0; 100], kept.bytes[..size.saturating_sub(1)].to_vec(), [&kept.bytes[..], b"x"].concat()]
+            {
+                let is_wrong = wrong != kept.bytes;
+                std::fs::write(kept.dir.path().join("f"), &wrong).unwrap();
+                assert_eq!(matches!(kept.open(), Err(FsError::Damaged(_))), is_wrong, "{} for {size}", wrong.len());
+            }
+        }
     }
 
     #[test]

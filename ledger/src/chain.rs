@@ -175,6 +175,8 @@ pub struct Ledger {
     live: Mutex<Live>,
     /// Signalled when pending transactions come.
     arrived: Condvar,
+    /// See [`Ledger::revision`].
+    revision: AtomicU64,
     /// Signalled when pending transactions go.
     room: Condvar,
     /// A write failed for want of space; the store must be recovered and `live` read again before the next.

@@ -5,10 +5,12 @@ use crate::error::{Error, Kind, Result};
 use crate::name::BucketName;
 use crate::rest::wire::{self, TxStatus};
 use std::io::Read;
+use std::sync::Arc;
 use wizefs_fs::{AnyBucket, BucketPath, Found, FoundKind, FsError, PIECE_BYTES, Verified};
 use wizefs_ledger::{Content, Entry, EntryNode, Hash, History, Leaf, Logged, Order, TreePath};
 
 /// What the ledger says of a file that is there.
+#[derive(Debug)]
 pub struct Recorded {
     /// As it is told.
     pub stored: wire::Stored,
@@ -16,6 +18,8 @@ pub struct Recorded {
     pub mode: u32,
     /// Its BLAKE3.
     blake3: [u8; 32],
+    /// Of the ledger, before it was asked.
+    revision: u64,
 }
 
 /// A file that differs from its entry is looked at so often before it is called damaged.
@@ -78,7 +82,7 @@ impl Node {
 
     /// What the ledger says of the file at `path`, however little of it is on the disk.
     fn told(&self, bucket: &OpenBucket, path: &BucketPath) -> Result<Recorded> {
-        let name = &bucket.name;
+        let (name, revision) = (&bucket.name, self.ledger.revision());
         let Some((entry, leaf)) = self.leaf(bucket, path)? else {
             let error =
                 Error::new(Kind::Damaged, format!("{name}/{path} is not on the ledger: it came from outside wizefs"));
@@ -100,7 +104,7 @@ impl Node {
             sha256: wire::hex(&hashes.sha256),
             verified: Some(true),
         };
-        Ok(Recorded { stored, mode: leaf.mode, blake3: hashes.blake3 })
+        Ok(Recorded { stored, mode: leaf.mode, blake3: hashes.blake3, revision })
     }
 
     /// The content of a file that [`Node::recorded`] told of, compared with the ledger while it is read; with `check_first`
@@ -161,12 +165,24 @@ impl Node {
     }
 
     /// As [`Node::get`], for a small file of a bucket that is open, of which all is final and as recorded, and which nobody
-    /// changes; else none, and that is no failure. Waits for nothing but what the disk has to be asked for.
-    pub fn get_at_once(&self, name: &BucketName, path: &BucketPath) -> Option<(Recorded, Verified)> {
+    /// changes; else none, and that is no failure. Waits for nothing but what the disk has to be asked for. The ledger is not
+    /// asked where what is `known` of this file still holds.
+    pub fn get_at_once(
+        &self,
+        name: &BucketName,
+        path: &BucketPath,
+        known: Option<Arc<Recorded>>,
+    ) -> Option<(Arc<Recorded>, Verified)> {
         let bucket = self.open.lock().get(name).cloned()?;
         let fs = bucket.fs.try_read()?;
         let file = fs.open_settled(path, PIECE_BYTES).ok()??;
-        let recorded = self.told(&bucket, path).ok().filter(|recorded| recorded.stored.status == TxStatus::Final)?;
+        let recorded = match known.filter(|known| known.revision == self.ledger.revision()) {
+            Some(known) => known,
+            None => Arc::new(self.told(&bucket, path).ok()?),
+        };
+        if recorded.stored.status != TxStatus::Final {
+            return None;
+        }
         let content = Verified::open_small(file, recorded.stored.size, recorded.blake3).ok()?;
         Some((recorded, content))
     }

@@ -4,11 +4,11 @@ use crate::error::{Error, Kind, Result};
 use crate::name::BucketName;
 use crate::node::{Node, Recorded, trouble};
 use crate::rest::ranges::{Wanted, wanted};
-use crate::rest::warm::Visit;
+use crate::rest::warm::{self, Said};
 use crate::rest::{blocking, wire};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use futures_util::stream::{self, Stream, StreamExt};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -29,22 +29,27 @@ pub(super) async fn reply(
     headers: &HeaderMap,
     check_first: bool,
 ) -> Result<Response> {
-    let at_once = if Visit::of(&name, &path).note() { node.get_at_once(&name, &path) } else { None };
-    let (opened, recorded) = match at_once {
+    let asked_for = warm::Asked { bucket: name.clone(), path: path.clone() };
+    let before = asked_for.before();
+    let known = |said: &Arc<Said>| node.get_at_once(&name, &path, Some(Arc::clone(&said.recorded)));
+    let (opened, recorded) = match before.as_ref().and_then(known) {
         Some((recorded, content)) => (opened(headers, &recorded, content)?, recorded),
         None => {
             let fields = headers.clone();
             let open = move || {
                 let recorded = node.recorded(&name, &path)?;
                 if asked(&fields, &recorded) == Wanted::Nothing {
-                    return Ok((Opened::Nothing(StatusCode::NOT_MODIFIED), recorded));
+                    return Ok((Opened::Nothing(StatusCode::NOT_MODIFIED), Arc::new(recorded)));
                 }
                 let (recorded, content) = node.open_recorded(&name, &path, recorded, check_first)?;
-                Ok((opened(&fields, &recorded, content)?, recorded))
+                Ok((opened(&fields, &recorded, content)?, Arc::new(recorded)))
             };
             blocking(open).await?
         }
     };
+    let same = before.filter(|said| Arc::ptr_eq(&said.recorded, &recorded));
+    let said = same.unwrap_or_else(|| Arc::new(Said { head: describe(&recorded), recorded: Arc::clone(&recorded) }));
+    asked_for.served(Arc::clone(&said));
     let size = recorded.stored.size;
     let (status, sent) = match opened {
         Opened::Nothing(status) => (status, Sent::Nothing),
@@ -54,7 +59,7 @@ pub(super) async fn reply(
             (StatusCode::PARTIAL_CONTENT, several(content, parts, size, media(&recorded))?)
         }
     };
-    Ok(assemble(&recorded, status, sent))
+    Ok(assemble(&said.head, size, status, sent))
 }
 
 fn tag(recorded: &Recorded) -> String {
@@ -117,8 +122,7 @@ enum Sent {
     Several(String, u64, Body),
 }
 
-fn assemble(recorded: &Recorded, status: StatusCode, sent: Sent) -> Response {
-    let size = recorded.stored.size;
+fn assemble(described: &HeaderMap, size: u64, status: StatusCode, sent: Sent) -> Response {
     let (length, range, body) = match sent {
         Sent::Nothing if status == StatusCode::RANGE_NOT_SATISFIABLE => {
             (Some(0), Some(format!("bytes */{size}")), Body::empty())
@@ -127,17 +131,15 @@ fn assemble(recorded: &Recorded, status: StatusCode, sent: Sent) -> Response {
         Sent::Whole(body) => (Some(size), None, body),
         Sent::Part(first, last, body) => (Some(last - first + 1), Some(format!("bytes {first}-{last}/{size}")), body),
         Sent::Several(boundary, length, body) => {
-            let mut reply = (status, body).into_response();
-            describe(reply.headers_mut(), recorded);
+            let mut reply = with_head(described, status, body);
             let several = format!("multipart/byteranges; boundary={boundary}");
             set(reply.headers_mut(), header::CONTENT_TYPE, &several);
             set(reply.headers_mut(), header::CONTENT_LENGTH, &length.to_string());
             return reply;
         }
     };
-    let mut reply = (status, body).into_response();
+    let mut reply = with_head(described, status, body);
     let head = reply.headers_mut();
-    describe(head, recorded);
     if let Some(length) = length {
         set(head, header::CONTENT_LENGTH, &length.to_string());
     }
@@ -147,9 +149,17 @@ fn assemble(recorded: &Recorded, status: StatusCode, sent: Sent) -> Response {
     reply
 }
 
+fn with_head(described: &HeaderMap, status: StatusCode, body: Body) -> Response {
+    let mut reply = Response::new(body);
+    *reply.status_mut() = status;
+    reply.headers_mut().clone_from(described);
+    reply
+}
+
 /// What the head says of a file. `wizefs-stored` is the JSON of [`crate::rest::wire::Stored`].
-fn describe(head: &mut HeaderMap, recorded: &Recorded) {
-    let stored = &recorded.stored;
+fn describe(recorded: &Recorded) -> HeaderMap {
+    let (stored, mut fields) = (&recorded.stored, HeaderMap::new());
+    let head = &mut fields;
     set(head, header::CONTENT_TYPE, &media(recorded));
     set(head, header::CONTENT_DISPOSITION, &disposition(stored.path.text()));
     set(head, header::ETAG, &tag(recorded));
@@ -163,6 +173,7 @@ fn describe(head: &mut HeaderMap, recorded: &Recorded) {
     let described = serde_json::to_string(stored).unwrap_or_default();
     set(head, HeaderName::from_static("wizefs-stored"), &described);
     set(head, HeaderName::from_static("wizefs-mode"), &recorded.mode.to_string());
+    fields
 }
 
 fn set(head: &mut HeaderMap, name: HeaderName, value: &str) {

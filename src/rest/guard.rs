@@ -5,13 +5,11 @@
 //! asked for, it must come as well, as `Authorization: Bearer TOKEN` or as the password of `Basic`.
 
 use crate::error::{Error, Kind};
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use std::sync::Arc;
 
 /// What is asked of clients on TCP.
 #[derive(Debug, Default)]
@@ -48,24 +46,24 @@ impl Guard {
     }
 }
 
-/// Let only those through who may ask.
-pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    if let Some(why) = guard.foreign(request.headers()) {
-        return Error::new(Kind::Unauthorised, why).into_response();
-    }
-    let open = matches!(request.uri().path(), "/healthz" | "/readyz");
-    if !open && !guard.knows_token(request.headers()) {
+impl Guard {
+    /// What is answered to those who may not ask.
+    pub(super) fn refusal(&self, request: &Request) -> Option<Response> {
+        if let Some(why) = self.foreign(request.headers()) {
+            return Some(Error::new(Kind::Unauthorised, why).into_response());
+        }
+        let open = matches!(request.uri().path(), "/healthz" | "/readyz");
+        if open || self.knows_token(request.headers()) {
+            return None;
+        }
         let error =
             Error::new(Kind::Unauthorised, "this node asks for its token").hint("send Authorization: Bearer TOKEN");
         let mut reply = super::failure(&error, StatusCode::UNAUTHORIZED);
         let ways = HeaderValue::from_static("Bearer, Basic realm=\"wizefs\"");
         reply.headers_mut().insert(header::WWW_AUTHENTICATE, ways);
-        return reply;
+        Some(reply)
     }
-    next.run(request).await
-}
 
-impl Guard {
     /// Why the request is not ours, if it is not.
     pub(crate) fn foreign(&self, headers: &HeaderMap) -> Option<String> {
         let text = |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());

@@ -1,17 +1,14 @@
-//! Routes for those who run the node: `/healthz`, `/readyz`, `/metrics`, `/v1/trace`; and the count of all requests.
+//! Routes for those who run the node: `/healthz`, `/readyz`, `/metrics`, `/v1/trace`.
 
 use crate::node::Node;
 use crate::rest::body::Sent;
 use crate::rest::described::{Routes, about};
 use crate::rest::{blocking, json, wire};
 use crate::{metrics, trace};
-use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
-use std::time::Instant;
 
 pub(super) fn routes() -> Routes {
     let set = about("Trace more or less from now on").body::<wire::TraceRequest>().reply::<wire::Trace>();
@@ -52,16 +49,4 @@ async fn set_filter(body: Sent) -> Response {
         Ok(()) => filter().await,
         Err(error) => error.into_response(),
     }
-}
-
-/// The same routes, each answer counted as one of `service`.
-pub(super) fn counted(routes: Router, node: &Arc<Node>, service: &'static str) -> Router {
-    routes.layer(axum::middleware::from_fn_with_state((Arc::clone(node), service), count))
-}
-
-async fn count(State((node, service)): State<(Arc<Node>, &'static str)>, request: Request, next: Next) -> Response {
-    let (start, method) = (Instant::now(), request.method().clone());
-    let reply = next.run(request).await;
-    node.counters.answered(service, method.as_str(), reply.status().as_u16(), start.elapsed());
-    reply
 }

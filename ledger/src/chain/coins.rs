@@ -123,6 +123,7 @@ impl Ledger {
         batch.put(Column::Mempool, number.to_be_bytes(), bytes.clone());
         self.store.write(batch, Durability::Buffered).map_err(|error| self.failed(error))?;
         self.live.lock().mempool.push(Waiting::new(txid, transaction, bytes, effects));
+        self.revised();
         self.arrived.notify_all();
         Ok(txid)
     }

@@ -122,6 +122,7 @@ impl Ledger {
             arrived: Condvar::new(),
             room: Condvar::new(),
             stalled: AtomicBool::new(false),
+            revision: AtomicU64::new(0),
             plenty_at: AtomicU64::new(0),
             began: Instant::now(),
         })

@@ -23,6 +23,17 @@ impl Ledger {
         self.live.lock().tip.header.log_size
     }
 
+    /// A number that is another one after every change of what is pending or sealed: what was read after it was asked for
+    /// holds as long as it is the same.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    /// What readers see has changed.
+    pub(super) fn revised(&self) {
+        self.revision.fetch_add(1, Ordering::Release);
+    }
+
     /// The signed checkpoint of the log at the tip: a C2SP signed note.
     pub fn checkpoint(&self) -> String {
         self.live.lock().checkpoint.clone()

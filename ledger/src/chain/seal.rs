@@ -79,6 +79,7 @@ impl Ledger {
         live.checkpoint = made.checkpoint;
         live.edge = made.edge;
         live.mempool.sealed(first_pending);
+        self.revised();
         self.room.notify_all();
         Ok(made.block)
     }

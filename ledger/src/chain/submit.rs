@@ -56,6 +56,7 @@ impl Ledger {
         let txids = accepted.iter().map(|waiting| waiting.txid).collect();
         let mut live = self.live.lock();
         accepted.into_iter().for_each(|waiting| live.mempool.push(waiting));
+        self.revised();
         self.arrived.notify_all();
         Ok(txids)
     }
@@ -180,6 +181,7 @@ impl Ledger {
         self.store.write(batch, Durability::Synced).map_err(|error| self.failed(error))?;
         let live = open::load(&*self.store, &self.genesis).map_err(|error| self.failed(error))?;
         *self.live.lock() = live;
+        self.revised();
         for (transaction, bytes) in transfers {
             self.take_transfer(&transaction, bytes)?;
         }
