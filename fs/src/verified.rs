@@ -7,11 +7,10 @@
 use crate::error::{FsError, FsResult};
 use blake3::Hasher;
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::{Deref, Range};
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -199,9 +198,24 @@ impl Pieces {
     /// # Errors
     /// [`FsError::Damaged`]; what reading answers.
     pub fn next_piece(&mut self) -> FsResult<Option<Piece>> {
-        let piece = self.read_next();
+        let piece = self.read_next(ReadWriteFlags::empty());
         if piece.is_err() {
             self.stack.clear();
+        }
+        piece
+    }
+
+    /// The next piece, if it can be had without waiting for a disk.
+    ///
+    /// # Errors
+    /// `EAGAIN` when it cannot, and then it is still to come; else as [`Pieces::next_piece`].
+    pub fn next_piece_at_once(&mut self) -> FsResult<Option<Piece>> {
+        let stack = self.stack.clone();
+        let piece = self.read_next(ReadWriteFlags::NOWAIT);
+        match &piece {
+            Ok(_) => {}
+            Err(error) if error.errno() == Errno::AGAIN => self.stack = stack,
+            Err(_) => self.stack.clear(),
         }
         piece
     }
@@ -211,7 +225,7 @@ impl Pieces {
         self.stack.is_empty()
     }
 
-    fn read_next(&mut self) -> FsResult<Option<Piece>> {
+    fn read_next(&mut self, how: ReadWriteFlags) -> FsResult<Option<Piece>> {
         while let Some(subtree) = self.stack.pop() {
             let start = subtree.group * GROUP_BYTES;
             let end = (start + subtree.groups * GROUP_BYTES).min(self.source.size);
@@ -221,7 +235,7 @@ impl Pieces {
             match &self.source.content {
                 Content::Whole(bytes) => return Ok(Some(self.cut(Arc::clone(bytes), start))),
                 Content::Tree(_) if subtree.groups <= PIECE_GROUPS => {
-                    let bytes = read(&self.source.file, start, end - start)?;
+                    let bytes = read(&self.source.file, start, end - start, how)?;
                     let found = Hasher::new().set_input_offset(start).update(&bytes).finalize_non_root();
                     if subtree.hash != Some(found) {
                         return Err(damaged());
@@ -229,7 +243,7 @@ impl Pieces {
                     return Ok(Some(self.cut(Arc::new(bytes), start)));
                 }
                 Content::Tree(inner) => {
-                    let [left, right] = self.source.halves(inner, &subtree)?;
+                    let [left, right] = self.source.halves(inner, &subtree, how)?;
                     self.stack.extend([right, left]);
                 }
             }
@@ -247,14 +261,16 @@ impl Pieces {
 
 impl Source {
     /// The two subtrees of a subtree, whose hashes are checked against its own.
-    fn halves(&self, inner: &InnerHashes, subtree: &Subtree) -> FsResult<[Subtree; 2]> {
+    fn halves(&self, inner: &InnerHashes, subtree: &Subtree, how: ReadWriteFlags) -> FsResult<[Subtree; 2]> {
         let Subtree { group, groups, before, hash } = *subtree;
         // The left one is the largest whole tree that leaves something to the right.
         let left = groups.next_power_of_two() / 2;
         let right = groups - left;
-        let mut pair = [0; PAIR as usize];
         let at = inner.start + (before + groups - 2) * PAIR;
-        inner.file.read_exact_at(&mut pair, at).map_err(|_| inner.distrust())?;
+        let pair = read(&inner.file, at, PAIR, how).map_err(|error| match error.errno() {
+            Errno::AGAIN => error,
+            _ => inner.distrust(),
+        })?;
         let (one, two) = pair.split_at(32);
         let hashes: [ChainingValue; 2] =
             [one.try_into().map_err(|_| damaged())?, two.try_into().map_err(|_| damaged())?];
@@ -284,16 +300,24 @@ impl InnerHashes {
     }
 }
 
-fn read(file: &File, start: u64, length: u64) -> FsResult<Vec<u8>> {
-    let length = usize::try_from(length).map_err(|_| damaged())?;
-    let mut bytes = Vec::with_capacity(length);
-    while bytes.len() < length {
-        if more(file, start, &mut bytes)? == 0 {
-            return Err(damaged());
+/// So many bytes of a file from `start` on.
+///
+/// # Errors
+/// Damage where the file ends before; with [`ReadWriteFlags::NOWAIT`] `EAGAIN` when not all of it is in the kernel's memory.
+fn read(file: &File, start: u64, length: u64, how: ReadWriteFlags) -> FsResult<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(length).map_err(|_| damaged())?];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        let mut room = [io::IoSliceMut::new(&mut bytes[filled..])];
+        match rustix::io::preadv2(file, &mut room, start + filled as u64, how) {
+            Ok(0) => return Err(damaged()),
+            Ok(count) => filled += count,
+            Err(Errno::INTR) => {}
+            // Not every file system can tell.
+            Err(Errno::OPNOTSUPP) => return Err(Errno::AGAIN.into()),
+            Err(errno) => return Err(errno.into()),
         }
     }
-    // More room may have been given than was asked for.
-    bytes.truncate(length);
     Ok(bytes)
 }
 

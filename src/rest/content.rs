@@ -10,8 +10,10 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use futures_util::stream::{self, Stream, StreamExt};
+use rustix::io::Errno;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::JoinHandle;
 use wizefs_fs::{BucketPath, Piece, Pieces, Verified};
 
 /// A file that nobody may run as a page of this node: it may be anybody's.
@@ -222,26 +224,59 @@ async fn next(mut pieces: Pieces, most: usize) -> Result<(Vec<Result<Bytes>>, Pi
     .await
 }
 
-/// The next pieces are read while those before are sent.
+/// Pieces that are still to be sent.
+enum Rest {
+    /// What is in the kernel's memory is read by who sends it: waking another thread takes longer than reading.
+    Here(Pieces),
+    /// What the disk is asked for is read while that before is sent.
+    Coming(JoinHandle<Result<(Vec<Result<Bytes>>, Pieces)>>, Option<SemaphorePermit<'static>>),
+    Done,
+}
+
+/// The next pieces; nothing is read before somebody asks for it.
 pub(crate) fn rest(pieces: Pieces) -> impl Stream<Item = Result<Bytes>> + Send {
-    let place = BATCHES.try_acquire().ok();
-    let most = if place.is_some() { BATCH } else { 1 };
-    let reading = tokio::spawn(next(pieces, most));
-    let batches = stream::unfold((Some(reading), place), move |(reading, place)| async move {
-        let read = match reading?.await {
-            Ok(read) => read,
-            Err(e) => Err(Error::new(Kind::Internal, format!("reading failed: {e}"))),
-        };
-        match read {
-            Ok((read, _)) if read.is_empty() => None,
-            Ok((read, pieces)) => Some((read, (Some(tokio::spawn(next(pieces, most))), place))),
-            Err(error) => {
-                tracing::error!("a download breaks off: {error}");
-                Some((vec![Err(error)], (None, place)))
-            }
+    let batches = stream::unfold(Rest::Here(pieces), async |rest| match rest.read().await {
+        Ok((read, _)) if read.is_empty() => None,
+        Ok(more) => Some(more),
+        Err(error) => {
+            tracing::error!("a download breaks off: {error}");
+            Some((vec![Err(error)], Rest::Done))
         }
     });
     batches.flat_map(stream::iter)
+}
+
+impl Rest {
+    /// The next pieces, and what comes after them; none at the end.
+    async fn read(self) -> Result<(Vec<Result<Bytes>>, Rest)> {
+        let (coming, place) = match self {
+            Rest::Done => return Ok((Vec::new(), Rest::Done)),
+            Rest::Coming(coming, place) => (coming, place),
+            Rest::Here(mut pieces) => match pieces.next_piece_at_once() {
+                Ok(piece) => {
+                    let read = piece.map(|piece| Ok(Bytes::from_owner(piece)));
+                    return Ok((read.into_iter().collect(), Rest::Here(pieces)));
+                }
+                Err(error) if error.errno() == Errno::AGAIN => {
+                    let place = BATCHES.try_acquire().ok();
+                    (tokio::spawn(next(pieces, most(&place))), place)
+                }
+                Err(error) => return Err(trouble::fs(error)),
+            },
+        };
+        let joined = coming.await.map_err(|e| Error::new(Kind::Internal, format!("reading failed: {e}")));
+        let (read, pieces) = joined??;
+        let rest = match read.is_empty() {
+            true => Rest::Done,
+            false => Rest::Coming(tokio::spawn(next(pieces, most(&place))), place),
+        };
+        Ok((read, rest))
+    }
+}
+
+/// Pieces to read at once.
+fn most(place: &Option<SemaphorePermit<'_>>) -> usize {
+    if place.is_some() { BATCH } else { 1 }
 }
 
 /// Several parts in one body, each with a head of its own. What stands between them is drawn by lot each time, so that no
@@ -258,14 +293,9 @@ fn several(content: Verified, parts: Vec<(u64, u64)>, size: u64, media: String) 
     let length = bytes + tail.len() as u64;
     let parts = stream::iter(parts).flat_map(move |part| {
         let head = stream::iter([Ok(Bytes::from(head(part)))]);
-        head.chain(lazily(content.pieces(part.0, part.1)))
+        head.chain(rest(content.pieces(part.0, part.1)))
     });
     Ok(Sent::Several(boundary, length, Body::from_stream(parts.chain(stream::iter([Ok(Bytes::from(tail))])))))
-}
-
-/// As [`rest`], but nothing is read before it is its turn.
-fn lazily(pieces: Pieces) -> impl Stream<Item = Result<Bytes>> + Send {
-    stream::once(async { rest(pieces) }).flatten()
 }
 
 #[cfg(test)]
