@@ -6,6 +6,7 @@
 #   ./start.sh figures  the ledger's figures in README.md: a million transactions, and 100,000 files through a mount; some minutes
 #   ./start.sh soak     an hour of load, fsx and kills, and the largest sizes of other tests; WIZEFS_SOAK_MINUTES says how long
 #   ./start.sh deb      builds the Debian package, and says where it is
+#   ./start.sh systemd  boots a Debian with the package in a container, and tries its units and fstab; some minutes
 #   ./start.sh docker   builds the container and runs the node in it
 # May be run again at any time. Installs what is missing through apt when it may, and says what is missing when not.
 set -euo pipefail
@@ -322,6 +323,16 @@ build_deb() {
     say "package  $(packaging/deb.sh "$wizefs" "$CARGO_TARGET_DIR")"
 }
 
+try_systemd() {
+    local package
+    has debootstrap && has systemd-nspawn ||
+        die "debootstrap or systemd-nspawn is missing; as root: apt-get install -y debootstrap systemd-container"
+    [ "$(id -u)" = 0 ] || die "only root can boot a container"
+    build_deb
+    package=$(find "$CARGO_TARGET_DIR" -maxdepth 1 -name 'wizefs_*.deb' -newer "$wizefs" | head -n 1)
+    packaging/systemd/boot.sh "$package" "$CARGO_TARGET_DIR/tmp/systemd"
+}
+
 docker_up() {
     has docker || die "docker is missing; on Debian, as root: apt-get install -y docker.io"
     docker info >/dev/null 2>&1 || die "the docker daemon does not answer: is it running, and may $(id -un) use it?"
@@ -350,6 +361,7 @@ bench) run_bench ;;
 figures) run_figures ;;
 soak) run_soak ;;
 deb) build_deb ;;
+systemd) try_systemd ;;
 docker) docker_up ;;
-*) sed -n '2,10s/^# \{0,1\}//p' start.sh; exit 2 ;;
+*) sed -n '2,11s/^# \{0,1\}//p' start.sh; exit 2 ;;
 esac
