@@ -338,6 +338,11 @@ docker_up() {
     docker info >/dev/null 2>&1 || die "the docker daemon does not answer: is it running, and may $(id -un) use it?"
     export WIZEFS_DATA="${WIZEFS_DATA:-/var/lib/wizefs-docker}"
     mkdir -p "$WIZEFS_DATA"
+    # Where systemd runs every mount is shared; elsewhere those of the container would be seen in it alone.
+    case "$(findmnt -n -o PROPAGATION -T "$WIZEFS_DATA")" in
+    *shared*) ;;
+    *) die "the mount of $WIZEFS_DATA is not shared; as root: mount --bind $WIZEFS_DATA $WIZEFS_DATA && mount --make-shared $WIZEFS_DATA" ;;
+    esac
     if docker compose version >/dev/null 2>&1; then
         docker compose up --build --detach
     else

@@ -5,7 +5,7 @@
 pub(crate) mod body;
 mod buckets;
 mod chain;
-pub(crate) mod content;
+mod content;
 mod dav;
 mod described;
 mod events;
@@ -17,6 +17,7 @@ mod legacy;
 pub(crate) mod logged;
 mod multipart;
 mod operation;
+pub(crate) mod pieces;
 mod proofs;
 mod ranges;
 pub mod stream;

@@ -9,7 +9,7 @@ use super::{MESSAGE_CONTENT, status, too_large};
 use crate::error::Result;
 use crate::name::{BucketName, bucket_path};
 use crate::node::{Node, Recorded};
-use crate::rest::{blocking, body, content, wire};
+use crate::rest::{blocking, body, pieces, wire};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
@@ -146,8 +146,8 @@ impl WizeFsService for Service {
         let (Recorded { stored, .. }, file) = self.fetch(request).await?;
         let txid = stored.txid.unwrap_or_default();
         let (size, first) = (stored.size, part(Bytes::new(), txid.clone()));
-        let pieces = content::rest(file.all());
-        let parts = pieces.map_ok(move |piece| part(piece, txid.clone())).map_err(|error| status(&error));
+        let parts =
+            pieces::rest(file.all()).map_ok(move |piece| part(piece, txid.clone())).map_err(|error| status(&error));
         // An empty file has a part, too: whoever reads learns that it is there.
         let empty = stream::iter((size == 0).then_some(Ok(first)));
         Ok(Response::new(empty.chain(parts).boxed()))
