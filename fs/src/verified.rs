@@ -396,16 +396,31 @@ mod tests {
             })
         }
 
-        /// Everything that comes before the end or a failure.
+        /// Everything that comes before the end or a failure; the same, whether the disk may be waited for or not.
         fn part(&self, first: u64, last: u64) -> (Vec<u8>, bool) {
+            let got = self.part_by(first, last, Pieces::next_piece);
+            let at_once = self.part_by(first, last, |pieces| match pieces.next_piece_at_once() {
+                Err(error) if error.errno() == Errno::AGAIN => pieces.next_piece(),
+                piece => piece,
+            });
+            assert!(got == at_once, "{first}-{last}");
+            got
+        }
+
+        fn part_by(
+            &self,
+            first: u64,
+            last: u64,
+            next: impl Fn(&mut Pieces) -> FsResult<Option<Piece>>,
+        ) -> (Vec<u8>, bool) {
             let mut pieces = self.open().unwrap().pieces(first, last);
             let mut bytes = Vec::new();
             loop {
-                match pieces.next_piece() {
+                match next(&mut pieces) {
                     Ok(Some(piece)) => bytes.extend_from_slice(&piece),
                     Ok(None) => return (bytes, true),
                     Err(FsError::Damaged(_)) => {
-                        assert!(pieces.next_piece().unwrap().is_none(), "nothing follows a failure");
+                        assert!(next(&mut pieces).unwrap().is_none(), "nothing follows a failure");
                         return (bytes, false);
                     }
                     Err(error) => panic!("{error}"),
