@@ -171,14 +171,14 @@ impl Node {
         &self,
         name: &BucketName,
         path: &BucketPath,
-        known: Option<Arc<Recorded>>,
+        known: &Arc<Recorded>,
     ) -> Option<(Arc<Recorded>, Verified)> {
         let bucket = self.open.lock().get(name).cloned()?;
         let fs = bucket.fs.try_read()?;
         let file = fs.open_settled(path, PIECE_BYTES).ok()??;
-        let recorded = match known.filter(|known| known.revision == self.ledger.revision()) {
-            Some(known) => known,
-            None => Arc::new(self.told(&bucket, path).ok()?),
+        let recorded = match known.revision == self.ledger.revision() {
+            true => Arc::clone(known),
+            false => Arc::new(self.told(&bucket, path).ok()?),
         };
         if recorded.stored.status != TxStatus::Final {
             return None;

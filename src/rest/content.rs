@@ -31,7 +31,7 @@ pub(super) async fn reply(
 ) -> Result<Response> {
     let asked_for = warm::Asked { bucket: name.clone(), path: path.clone() };
     let before = asked_for.before();
-    let known = |said: &Arc<Said>| node.get_at_once(&name, &path, Some(Arc::clone(&said.recorded)));
+    let known = |said: &Arc<Said>| node.get_at_once(&name, &path, &said.recorded);
     let (opened, recorded) = match before.as_ref().and_then(known) {
         Some((recorded, content)) => (opened(headers, &recorded, content)?, recorded),
         None => {
