@@ -1,6 +1,6 @@
 //! Unusual ways to open, and what a read-only mount answers.
 
-use crate::root::TestRoot;
+use crate::root::{PATIENCE, TestRoot};
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, XattrFlags, open};
 use rustix::io::Errno;
 use std::fs::{self, File};
@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 #[test]
 fn a_file_without_a_name_cannot_be_made_and_the_answer_says_so() {
@@ -65,6 +66,48 @@ fn direct_reads_and_writes_go_past_the_cache_and_are_recorded() {
     assert_eq!((content.len(), &content[4096..4102]), (8 * 4096, &b"cached"[..]));
     assert_eq!(line["blake3"], blake3::hash(&content).to_hex().to_string());
     root.run("unmount docs").expect(0);
+}
+
+#[test]
+fn a_program_that_runs_is_not_emptied() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs --mount").expect(0);
+    root.run("create docs.zip --kind lz --mount").expect(0);
+    let empty = |path: &Path| open(path, OFlags::RDONLY | OFlags::TRUNC, Mode::empty());
+    for bucket in ["docs", "docs.zip"] {
+        let program = root.mnt(bucket, "program");
+        fs::copy("/usr/bin/sleep", &program).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        // Once more, when all is in the archive that is to go there.
+        for _ in 0..2 {
+            let mut first = Command::new(&program).arg("1000").spawn().unwrap();
+            let mut second = Command::new(&program).arg("1000").spawn().unwrap();
+            for flags in [OFlags::RDONLY, OFlags::WRONLY, OFlags::RDWR] {
+                let opened = open(&program, flags | OFlags::TRUNC, Mode::empty());
+                assert_eq!(opened.err(), Some(Errno::TXTBSY), "{flags:?}");
+            }
+            first.kill().unwrap();
+            first.wait().unwrap();
+            assert_eq!(empty(&program).err(), Some(Errno::TXTBSY));
+            let length = fs::metadata("/usr/bin/sleep").unwrap().len();
+            assert_eq!(fs::read(&program).unwrap().len() as u64, length);
+            assert_eq!(second.try_wait().unwrap(), None);
+            second.kill().unwrap();
+            second.wait().unwrap();
+            root.run("sync").expect(0);
+        }
+        // The kernel tells of the end when it comes to it.
+        let start = Instant::now();
+        while let Err(error) = empty(&program) {
+            assert_eq!(error, Errno::TXTBSY);
+            assert!(start.elapsed() < PATIENCE);
+        }
+        assert_eq!(fs::metadata(&program).unwrap().len(), 0);
+    }
+    root.expect_clean("after programs ran");
+    root.expect_log_is_backing("docs");
+    root.run("unmount docs").expect(0);
+    root.run("unmount docs.zip").expect(0);
 }
 
 /// Every operation that changes something, on names that are there.

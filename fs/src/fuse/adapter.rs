@@ -162,12 +162,19 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let claim = match self.running.claim(Ino(ino.0), flags.0) {
+            Ok(claim) => claim,
+            Err(error) => return reply.error(error),
+        };
         let opened = match self.vfs.open(Ino(ino.0), flags.0, caller(req)) {
             Ok(opened) => opened,
             Err(error) => return reply.error(code(&error)),
         };
         let (fh, answer) = (FileHandle(opened.fh.0), open_flags(&self.trust, flags.0));
         let way = self.way(Ino(ino.0), &opened, |fd| reply.open_backing(fd));
+        if way.is_ok() {
+            claim.opened();
+        }
         match way.as_ref().map(Option::as_deref) {
             Ok(Some(Way::Through(id))) => reply.opened_passthrough(fh, answer, id),
             Ok(Some(Way::Asking) | None) => reply.opened(fh, answer),
@@ -224,13 +231,14 @@ impl Filesystem for Adapter {
     fn release(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        self.running.released(Ino(ino.0), flags.0);
         self.backings.closed(Fh(fh.0));
         self.vfs.release(Fh(fh.0));
         reply.ok();

@@ -9,6 +9,7 @@ mod listings;
 mod mount;
 mod passthrough;
 mod replies;
+mod running;
 mod watch;
 
 pub use holders::Holder;

@@ -7,6 +7,7 @@ use super::holders::{Holder, device_of, holders};
 use super::listings::Listings;
 use super::passthrough::{self, Backings};
 use super::replies::Adapter;
+use super::running::Running;
 use super::watch::{Requests, Unanswered, Watch, Watched};
 use crate::any::AnyBucket;
 use crate::bucket::Bucket;
@@ -132,6 +133,7 @@ fn start(bucket: &AnyBucket, watch: Watch, mountpoint: &Path, options: &MountOpt
         checked: is_checked(options),
         backings: Backings::default(),
         listings: Listings::default(),
+        running: Running::default(),
         plain: Plain::default(),
     };
     let what = || format!("mount at {}", mountpoint.display());

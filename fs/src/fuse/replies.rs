@@ -4,6 +4,7 @@ use super::acl;
 use super::convert::{code, file_attr};
 use super::listings::Listings;
 use super::passthrough::{Backings, Way};
+use super::running::Running;
 use crate::error::FsResult;
 use crate::vfs::{Attr, Dirent, Fh, Ino, Opened, Trust, Vfs};
 use fuser::{BackingId, Errno, Generation, INodeNo, ReplyAttr, ReplyEmpty, ReplyEntry, ReplyXattr};
@@ -20,6 +21,7 @@ pub(super) struct Adapter {
     pub(super) checked: bool,
     pub(super) backings: Backings,
     pub(super) listings: Listings,
+    pub(super) running: Running,
     pub(super) plain: acl::Plain,
 }
 
