@@ -151,7 +151,14 @@ fn columns(budget: Budget) -> Vec<ColumnFamilyDescriptor> {
     options.set_block_based_table_factory(&table);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_write_buffer_size(budget.column_buffer);
-    let describe = |column: Column| ColumnFamilyDescriptor::new(column.name(), options.clone());
+    let describe = |column: Column| {
+        let mut options = options.clone();
+        // Hashes do not get smaller.
+        if matches!(column, Column::Nodes | Column::Tiles) {
+            options.set_compression_type(DBCompressionType::None);
+        }
+        ColumnFamilyDescriptor::new(column.name(), options)
+    };
     std::iter::once(ColumnFamilyDescriptor::new("default", options.clone()))
         .chain(Column::ALL.into_iter().map(describe))
         .collect()
