@@ -160,7 +160,7 @@ pub fn start(root: &Root, slow: &dyn Fn(&str), node: impl FnOnce(Reporter) -> u8
     let second = log.try_clone().map_err(|e| failed("cannot share node.log", &e))?;
     let (reader, writer) = std::io::pipe().map_err(|e| failed("cannot make a pipe", &e))?;
 
-    let daemon = daemonize::Daemonize::new().umask(0).working_directory("/").stdout(log).stderr(second);
+    let daemon = daemonize::Daemonize::new().working_directory("/").stdout(log).stderr(second);
     match daemon.execute() {
         daemonize::Outcome::Child(child) => {
             drop(reader);

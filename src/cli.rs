@@ -212,9 +212,9 @@ pub enum Command {
 }
 
 impl Command {
-    /// Whether the command has consumed its standard input, so that it cannot be started over.
-    pub fn reads_stdin(&self) -> bool {
-        matches!(self, Command::Put(args) if args.is_stdin())
+    /// Whether the command reads what can be read once only (standard input, a pipe), so that it cannot be started over.
+    pub fn reads_once(&self) -> bool {
+        matches!(self, Command::Put(args) if args.reads_once())
     }
 
     /// Whether the command may become the background node, whose tracing goes to `node.log`.

@@ -87,7 +87,7 @@ pub fn run(context: &Context, command: &Command) -> Result<u8> {
     match run_once(context, command) {
         // The node that was asked is about to end: wait for that, and start over as a process without threads, which may
         // become the node itself.
-        Err(e) if e.kind == Kind::Stopping && !command.reads_stdin() => {
+        Err(e) if e.kind == Kind::Stopping && !command.reads_once() => {
             if RootLock::wait_until_free(&Root::new(&context.config()?.root))? {
                 let mut again = std::process::Command::new("/proc/self/exe");
                 let mut given = std::env::args_os();

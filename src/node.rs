@@ -30,10 +30,11 @@ use crate::registry::Registry;
 use crate::rest::wire;
 use crate::root::{Root, RootLock};
 use crate::wallets;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use wizefs_fs::AnyBucket;
@@ -87,12 +88,34 @@ pub struct OpenBucket {
     pub name: BucketName,
     /// Its id on the ledger.
     pub id: BucketId,
-    /// The file system. Replaced when a mount asks for other promises, hence the lock: hold it while using the bucket.
-    pub fs: RwLock<AnyBucket>,
+    /// The file system. Replaced when a mount asks for other promises, hence the lock.
+    fs: RwLock<AnyBucket>,
+    /// It is not used any more. Whoever found the bucket before that may still hold it.
+    closed: AtomicBool,
     options: Mutex<buckets::Promises>,
     mount: Mutex<Option<mounts::Mounted>>,
     /// Changes that its opening found, until a mount reports them.
     recovered: Mutex<u64>,
+}
+
+impl OpenBucket {
+    /// The file system, which is not closed and not replaced while this is held.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] when the bucket was closed since it was found.
+    pub fn fs(&self) -> Result<RwLockReadGuard<'_, AnyBucket>> {
+        let fs = self.fs.read();
+        if self.closed.load(Ordering::Acquire) {
+            let error = Error::new(Kind::Busy, format!("{} was closed this moment", self.name));
+            return Err(error.hint("try again"));
+        }
+        Ok(fs)
+    }
+
+    /// As [`OpenBucket::fs`], where nobody is to be waited for.
+    fn fs_at_once(&self) -> Option<RwLockReadGuard<'_, AnyBucket>> {
+        self.fs.try_read().filter(|_| !self.closed.load(Ordering::Acquire))
+    }
 }
 
 impl Node {
@@ -218,7 +241,7 @@ impl Node {
         let head_time = i64::try_from(tip.header.time_us).ok().map(wire::time);
         // A bucket that is being opened anew has nothing to tell for the moment.
         let open = self.open_buckets();
-        let unsettled = open.iter().filter_map(|bucket| Some(bucket.fs.try_read()?.unsettled())).sum();
+        let unsettled = open.iter().filter_map(|bucket| Some(bucket.fs_at_once()?.unsettled())).sum();
         Ok(wire::Status {
             v: wire::V,
             node: wire::NodeStatus {

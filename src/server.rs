@@ -43,6 +43,8 @@ pub struct FirstMount {
 /// [`Kind::RootLocked`], [`Kind::PortTaken`], what keeps the root from opening, and what keeps `first` from being mounted.
 /// `reporter` was told.
 pub fn run(config: &Config, first: Option<FirstMount>, reporter: &Reporter) -> Result<Option<u8>> {
+    // The kernel says with which permissions programs make something in a mount; what is ours has modes of its own.
+    rustix::process::umask(rustix::fs::Mode::empty());
     let role = if first.is_some() { Role::Mounts } else { Role::Service };
     let result = prepare(config, role, reporter).and_then(|(runtime, node)| {
         let served = runtime.block_on(serve(config, &node, first, reporter));

@@ -47,7 +47,7 @@ pub fn run(
     };
     for (name, path) in scopes {
         let bucket = node.bucket(&name)?;
-        let fs = bucket.fs.read();
+        let fs = bucket.fs()?;
         fs.drain().map_err(trouble::fs)?;
         let (emit, summary, told) = (&mut *emit, &mut summary, &mut told);
         let mut check = Check { node, bucket: &bucket, fs: &fs, tell, told, emit, summary };

@@ -278,6 +278,15 @@ impl AnyBucket {
         }
     }
 
+    /// As [`Bucket::is_undelivered`].
+    pub fn is_undelivered(&self, path: &BucketPath) -> bool {
+        match self {
+            Self::Loopback(bucket) => bucket.is_undelivered(path),
+            Self::Zip(_) => false,
+            Self::Lz(bucket) => bucket.inner().is_undelivered(path),
+        }
+    }
+
     /// As [`Bucket::sync`].
     ///
     /// # Errors

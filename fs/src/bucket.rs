@@ -23,7 +23,10 @@ use crate::vfs::{Caller, Kernel, Trust};
 use crate::writers::{Heard, Writers};
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
-use std::path::PathBuf;
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -132,7 +135,7 @@ impl Bucket {
         prepare: &mut dyn FnMut(&Arc<Recorder>) -> FsResult<()>,
     ) -> FsResult<(Arc<Self>, Recovery)> {
         ignore_lease_signal();
-        std::fs::create_dir_all(&options.state).map_err(|e| FsError::os(options.state.display().to_string(), e))?;
+        private(&options.state).map_err(|e| FsError::os(options.state.display().to_string(), e))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&options.backing, flags, Mode::empty())
             .map_err(|e| FsError::os(options.backing.display().to_string(), e))?;
@@ -369,4 +372,10 @@ fn beat(recorder: &Recorder, session: &recover::Session) {
             }
         }
     }
+}
+
+/// Make the folder of a bucket's state, or take it from everybody else: they could tell us to sign what is theirs.
+fn private(state: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state)?;
+    std::fs::set_permissions(state, Permissions::from_mode(0o700))
 }

@@ -175,6 +175,18 @@ impl Stream {
         self.sink.row(key)
     }
 
+    /// Whether a row with one of these keys is on its way to the sink.
+    pub fn is_unwritten(&self, keys: &[Vec<u8>]) -> bool {
+        let state = self.state.lock();
+        keys.iter().any(|key| state.unwritten.contains_key(key))
+    }
+
+    /// Whether every row and change handed in is in the sink.
+    pub fn is_drained(&self) -> bool {
+        let state = self.state.lock();
+        state.written == state.handed
+    }
+
     /// The last number given out.
     pub fn last(&self) -> u64 {
         self.state.lock().last

@@ -37,5 +37,5 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
         return context.out.document(&accepted);
     }
     context.out.done(&format!("{bucket}/{path} accepted as it is, {}", standing(accepted.block)));
-    context.out.id(&accepted.txid)
+    accepted.txid.map_or(Ok(()), |txid| context.out.id(&txid))
 }

@@ -34,8 +34,13 @@ pub struct Args {
 
 impl Args {
     /// Whether the content comes from standard input.
-    pub fn is_stdin(&self) -> bool {
+    fn is_stdin(&self) -> bool {
         self.file.as_os_str() == "-"
+    }
+
+    /// Whether the content can be read once only: it does not lie in a file.
+    pub fn reads_once(&self) -> bool {
+        self.is_stdin() || !std::fs::metadata(&self.file).is_ok_and(|found| found.is_file())
     }
 }
 

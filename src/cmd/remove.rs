@@ -49,8 +49,12 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     if context.out.json {
         return context.out.document(&removed);
     }
+    let Some(txid) = removed.txid else {
+        context.out.done(&format!("{bucket}/{path} removed; pipes, sockets and devices are not recorded"));
+        return Ok(());
+    };
     context.out.done(&format!("{bucket}/{path} removed, {}", standing(removed.block)));
-    context.out.id(&removed.txid)
+    context.out.id(&txid)
 }
 
 /// What a remove would take, or why it would be refused.

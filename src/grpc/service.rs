@@ -159,7 +159,7 @@ impl WizeFsService for Service {
             let (name, path) = target(&origin, &filename)?;
             node.remove(&name, &path)
         });
-        let txid = removed.await?.txid;
+        let txid = removed.await?.txid.unwrap_or_default();
         Ok(Response::new(RemoveResponse { executed: true, message: OK.to_owned(), txid }))
     }
 }

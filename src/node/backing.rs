@@ -6,7 +6,8 @@ use crate::name::{BucketKind, BucketName};
 use crate::registry::{BucketConf, Registry};
 use crate::rest::wire;
 use crate::root::Root;
-use std::fs::File;
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use wizefs_fs::ZipFs;
 use wizefs_fs::lz::Archive;
@@ -61,7 +62,8 @@ fn archive_name(name: &BucketName) -> String {
 pub(super) fn make(kind: BucketKind, backing: &Path) -> Result<()> {
     let cannot = |e: &std::io::Error| Error::io(Kind::Root, format!("cannot make {}", backing.display()), e);
     match kind {
-        BucketKind::Loopback => std::fs::create_dir_all(backing).map_err(|e| cannot(&e)),
+        // The mode is that of the top of its mount.
+        BucketKind::Loopback => DirBuilder::new().recursive(true).mode(0o755).create(backing).map_err(|e| cannot(&e)),
         BucketKind::Zip => Ok(()),
         // One that a crash left is as empty as a new one.
         BucketKind::Lz if backing.is_file() => Ok(()),

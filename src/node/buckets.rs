@@ -9,9 +9,12 @@ use crate::registry::{BucketConf, Registry};
 use crate::rest::wire;
 use crate::root::Root;
 use parking_lot::{Mutex, RwLock};
+use std::fs::DirBuilder;
 use std::ops::ControlFlow;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use wizefs_fs::{AnyBucket, Bucket, BucketOptions, Durability, LzBucket, ZipBucket, ZipOptions};
 use wizefs_ledger::{BucketId, Draft, Label, Statement};
 
@@ -125,7 +128,7 @@ impl Node {
         let kind = request.kind.unwrap_or_else(|| BucketKind::of_name(name));
         let state = self.registry.lock().state_dir(name);
         let backing = backing::of_new(request, kind, &state, &self.root, &self.registry.lock())?;
-        let made = std::fs::create_dir_all(&state);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&state);
         made.map_err(|e| Error::io(Kind::Root, format!("cannot make the folder of {name}"), &e))?;
         if request.from.is_none() {
             backing::make(kind, &backing)?;
@@ -166,8 +169,7 @@ impl Node {
     ) -> Result<(Option<wire::Progress>, Vec<wire::Unread>)> {
         let bucket = self.bucket(&conf.origin)?;
         let (report, unread) = bucket
-            .fs
-            .read()
+            .fs()?
             .import(&mut |so_far| progress(wire::Progress { files: so_far.files, bytes: so_far.bytes }))
             .map_err(trouble::fs)?;
         let finished = BucketConf { importing: false, ..conf.clone() };
@@ -209,7 +211,9 @@ impl Node {
             _ => self.unmount_now(name, false)?.node_ends,
         };
         self.refuse_while_detached(name)?;
-        self.close_bucket(name)?;
+        // Until nobody knows it any more: it would be opened again meanwhile.
+        let _opened_by_nobody = self.opening.lock();
+        self.close_unopened(name)?;
         let id = bucket_id(&conf)?;
         let record = self.ledger.bucket(&id).map_err(trouble::ledger)?;
         let txid = match record {
@@ -257,7 +261,7 @@ impl Node {
             problems.push(format!("the kernel shows no mount of ours at {}", place.display()));
         }
         if let Some(bucket) = self.open.lock().get(name) {
-            problems.extend(bucket.fs.try_read().and_then(|fs| fs.trouble()));
+            problems.extend(bucket.fs_at_once().and_then(|fs| fs.trouble()));
         }
         problems.extend(self.problem());
         Ok(wire::Checked { v: wire::V, ok: problems.is_empty(), bucket: status, backing: conf.originpath, problems })
@@ -275,7 +279,7 @@ impl Node {
         }
         let before = std::fs::metadata(&conf.originpath).map_or(0, |found| found.len());
         let bucket = self.bucket(name)?;
-        let compacted = bucket.fs.read().compact().map_err(trouble::fs)?;
+        let compacted = bucket.fs()?.compact().map_err(trouble::fs)?;
         self.seal()?;
         Ok(wire::Compacted {
             v: wire::V,
@@ -294,6 +298,15 @@ impl Node {
         self.bucket_with(name, None)
     }
 
+    /// All buckets, opened; one that is deleted at this moment is none.
+    ///
+    /// # Errors
+    /// What keeps one of them from opening.
+    pub(super) fn all_buckets(&self) -> Result<Vec<Arc<OpenBucket>>> {
+        let found = self.bucket_names().into_iter().map(|name| self.bucket(&name));
+        found.filter(|found| !matches!(found, Err(error) if error.kind == Kind::BucketUnknown)).collect()
+    }
+
     /// The bucket with these promises; opened anew when it is open with others.
     pub(super) fn bucket_with(&self, name: &BucketName, wanted: Option<Promises>) -> Result<Arc<OpenBucket>> {
         if wanted.is_none()
@@ -301,9 +314,10 @@ impl Node {
         {
             return Ok(Arc::clone(bucket));
         }
-        let conf = self.registry.lock().bucket(name)?;
         // Held while opening, so that no bucket is opened twice; not the table's own lock, because the sealer needs that.
         let _one_at_a_time = self.opening.lock();
+        // Asked now, when nobody is about to delete it.
+        let conf = self.registry.lock().bucket(name)?;
         let known = self.open.lock().get(name).cloned();
         if let Some(bucket) = known {
             let promises = *bucket.options.lock();
@@ -323,6 +337,7 @@ impl Node {
             name: name.clone(),
             id: bucket_id(&conf)?,
             fs: RwLock::new(fs),
+            closed: AtomicBool::new(false),
             options: Mutex::new(promises),
             mount: Mutex::new(None),
             recovered,
@@ -388,12 +403,18 @@ impl Node {
     /// Wait for those who use the bucket, record what they did, and close it.
     pub(super) fn close_bucket(&self, name: &BucketName) -> Result<()> {
         let _one_at_a_time = self.opening.lock();
+        self.close_unopened(name)
+    }
+
+    /// As [`Node::close_bucket`], for a caller that holds the lock under which buckets are opened.
+    fn close_unopened(&self, name: &BucketName) -> Result<()> {
         let Some(bucket) = self.open.lock().get(name).cloned() else { return Ok(()) };
         let fs = bucket.fs.write();
         let closed = fs.close();
         // What an archive could not take waits beside it, and is taken up when the bucket is opened again.
         if closed.is_ok() || matches!(&*fs, AnyBucket::Lz(_)) {
             self.open.lock().remove(name);
+            bucket.closed.store(true, Ordering::Release);
         }
         closed.map_err(trouble::fs)
     }

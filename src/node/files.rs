@@ -32,7 +32,7 @@ impl Node {
     /// [`Kind::NotAFile`] when a directory is there, [`Kind::NoSpace`], [`Kind::BucketUnknown`].
     pub fn put(&self, name: &BucketName, path: &BucketPath, mode: u32, content: &mut dyn Read) -> Result<wire::Stored> {
         let bucket = self.bucket(name)?;
-        let fs = bucket.fs.read();
+        let fs = bucket.fs()?;
         if let Some(found) = fs.inspect(path).map_err(trouble::fs)?
             && found.kind == FoundKind::Directory
         {
@@ -64,14 +64,12 @@ impl Node {
     /// from outside wizefs.
     pub fn recorded(&self, name: &BucketName, path: &BucketPath) -> Result<Recorded> {
         let bucket = self.bucket(name)?;
-        let fs = bucket.fs.read();
+        let fs = bucket.fs()?;
         let found = existing(&fs, name, path)?;
         if found.kind != FoundKind::File {
             return Err(Error::new(Kind::NotAFile, format!("{name}/{path} is not a regular file")));
         }
-        if fs.is_pending(path) {
-            fs.sync().map_err(trouble::fs)?;
-        }
+        establish(&fs, path)?;
         let recorded = self.told(&bucket, path)?;
         if recorded.stored.status == TxStatus::Pending {
             // A transaction that a power cut could take back is shown to nobody. A final one is on the disk.
@@ -123,7 +121,7 @@ impl Node {
         let bucket = self.bucket(name)?;
         let mut doubts = 0;
         loop {
-            let opened = bucket.fs.read().open_verified(path, recorded.stored.size, &recorded.blake3);
+            let opened = bucket.fs()?.open_verified(path, recorded.stored.size, &recorded.blake3);
             let checked = opened.and_then(|content| {
                 if check_first {
                     content.check()?
@@ -138,10 +136,8 @@ impl Node {
                 Err(error) => return Err(trouble::cannot("read", name, path, error)),
             }
             // Is it a newer content that the ledger has not been told of? What is not established is, then all is handed over.
-            let fs = bucket.fs.read();
-            if fs.is_pending(path) {
-                fs.sync().map_err(trouble::fs)?;
-            }
+            let fs = bucket.fs()?;
+            establish(&fs, path)?;
             fs.drain().map_err(trouble::fs)?;
             drop(fs);
             let now = self.recorded(name, path)?;
@@ -174,7 +170,7 @@ impl Node {
         known: &Arc<Recorded>,
     ) -> Option<(Arc<Recorded>, Verified)> {
         let bucket = self.open.lock().get(name).cloned()?;
-        let fs = bucket.fs.try_read()?;
+        let fs = bucket.fs_at_once()?;
         let file = fs.open_settled(path, PIECE_BYTES).ok()??;
         let recorded = match known.revision == self.ledger.revision() {
             true => Arc::clone(known),
@@ -193,12 +189,17 @@ impl Node {
     /// [`Kind::FileMissing`]; [`Kind::NotAFile`] for a directory.
     pub fn remove(&self, name: &BucketName, path: &BucketPath) -> Result<wire::Changed> {
         let bucket = self.bucket(name)?;
-        let fs = bucket.fs.read();
-        if existing(&fs, name, path)?.kind == FoundKind::Directory {
+        let fs = bucket.fs()?;
+        let kind = existing(&fs, name, path)?.kind;
+        if kind == FoundKind::Directory {
             return Err(Error::new(Kind::NotAFile, format!("{name}/{path} is a folder")));
         }
         let number = fs.remove(path).map_err(|e| trouble::cannot("remove", name, path, e))?;
         drop(fs);
+        if kind == FoundKind::Special {
+            let (bucket, path) = (name.clone(), path.into());
+            return Ok(wire::Changed { v: wire::V, txid: None, status: TxStatus::Final, block: None, bucket, path });
+        }
         self.changed(&bucket, path, number)
     }
 
@@ -208,8 +209,10 @@ impl Node {
     /// [`Kind::FileMissing`], [`Kind::NotAFile`], [`Kind::Busy`] while it is being written.
     pub fn accept(&self, name: &BucketName, path: &BucketPath) -> Result<wire::Changed> {
         let bucket = self.bucket(name)?;
-        let fs = bucket.fs.read();
-        existing(&fs, name, path)?;
+        let fs = bucket.fs()?;
+        if existing(&fs, name, path)?.kind != FoundKind::File {
+            return Err(Error::new(Kind::NotAFile, format!("{name}/{path} is not a regular file")));
+        }
         let number = fs.accept(path).map_err(|e| trouble::cannot("accept", name, path, e))?;
         drop(fs);
         self.changed(&bucket, path, number)
@@ -221,7 +224,7 @@ impl Node {
         let change = change.ok_or_else(|| Error::new(Kind::Internal, "the change is not on the ledger"))?;
         Ok(wire::Changed {
             v: wire::V,
-            txid: change.txid.to_string(),
+            txid: Some(change.txid.to_string()),
             status: status_of(Some(&change)),
             block: change.block,
             bucket: bucket.name.clone(),
@@ -235,7 +238,7 @@ impl Node {
     /// [`Kind::BucketUnknown`], [`Kind::FileMissing`].
     pub fn list(&self, name: &BucketName, path: &BucketPath) -> Result<wire::Entries> {
         let bucket = self.bucket(name)?;
-        let fs = bucket.fs.read();
+        let fs = bucket.fs()?;
         let found = if path.is_root() { None } else { Some(existing(&fs, name, path)?) };
         let (found, recorded) = match found {
             Some(one) if one.kind != FoundKind::Directory => {
@@ -289,11 +292,13 @@ impl Node {
         let buckets = match name {
             Some(name) => vec![self.bucket(name)?],
             // Those not open may hold what a killed node left.
-            None => self.bucket_names().iter().map(|name| self.bucket(name)).collect::<Result<_>>()?,
+            None => self.all_buckets()?,
         };
         let mut open_writers = Vec::new();
         for bucket in &buckets {
-            let report = bucket.fs.read().sync().map_err(trouble::fs)?;
+            // One that was closed meanwhile was synced then.
+            let Ok(fs) = bucket.fs() else { continue };
+            let report = fs.sync().map_err(trouble::fs)?;
             open_writers.extend(report.open_writers.iter().map(|path| format!("{}/{path}", bucket.name)));
         }
         self.seal()?;
@@ -329,6 +334,16 @@ impl Node {
     fn logged(&self, txid: &Hash) -> Result<Option<Logged>> {
         self.ledger.transaction(txid).map_err(trouble::ledger)
     }
+}
+
+/// Let the ledger have what is at `path` now.
+fn establish(fs: &AnyBucket, path: &BucketPath) -> Result<()> {
+    if fs.is_pending(path) {
+        fs.sync().map_err(trouble::fs)?;
+    } else if fs.is_undelivered(path) {
+        fs.drain().map_err(trouble::fs)?;
+    }
+    Ok(())
 }
 
 pub(super) fn existing(fs: &AnyBucket, name: &BucketName, path: &BucketPath) -> Result<Found> {

@@ -14,7 +14,7 @@ impl Node {
     /// [`Kind::BucketUnknown`], [`Kind::FileMissing`].
     pub fn entry_at(&self, name: &BucketName, path: &BucketPath) -> Result<wire::Entry> {
         let bucket = self.bucket(name)?;
-        let found = existing(&bucket.fs.read(), name, path)?;
+        let found = existing(&*bucket.fs()?, name, path)?;
         if found.kind == FoundKind::Directory {
             return self.entry(&found, &[]);
         }
@@ -28,7 +28,7 @@ impl Node {
     /// [`Kind::FileExists`], [`Kind::FileMissing`] without its parent, [`Kind::Unsupported`].
     pub fn make_dir(&self, name: &BucketName, path: &BucketPath) -> Result<()> {
         let bucket = self.bucket(name)?;
-        let made = bucket.fs.read().make_dir(path, 0o755);
+        let made = bucket.fs()?.make_dir(path, 0o755);
         made.map_err(|e| trouble::cannot("make", name, path, e))?;
         self.seal()
     }
@@ -39,7 +39,7 @@ impl Node {
     /// [`Kind::FileMissing`], [`Kind::FileExists`] when it is not empty, [`Kind::NotAFile`] when it is no folder.
     pub fn remove_dir(&self, name: &BucketName, path: &BucketPath) -> Result<()> {
         let bucket = self.bucket(name)?;
-        let removed = bucket.fs.read().remove_dir(path);
+        let removed = bucket.fs()?.remove_dir(path);
         removed.map_err(|e| trouble::cannot("remove", name, path, e))?;
         self.seal()
     }
@@ -50,7 +50,7 @@ impl Node {
     /// [`Kind::FileMissing`]; [`Kind::FileExists`], [`Kind::NotAFile`] for a target that cannot be replaced.
     pub fn rename(&self, name: &BucketName, from: &BucketPath, to: &BucketPath) -> Result<()> {
         let bucket = self.bucket(name)?;
-        let moved = bucket.fs.read().rename(from, to);
+        let moved = bucket.fs()?.rename(from, to);
         moved.map_err(|e| trouble::cannot("move", name, from, e))?;
         self.seal()
     }

@@ -3,7 +3,9 @@
 use crate::error::{Error, Kind, Result};
 use crate::name::BucketName;
 use crate::root::Root;
+use std::fs::DirBuilder;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// The type of our mounts in mountinfo.
@@ -103,7 +105,7 @@ pub(super) fn prepare(root: &Root, bucket: &BucketName, backing: &Path, wanted: 
     let ours = wanted.is_none_or(|path| path == default);
     let path = wanted.unwrap_or(&default);
     if ours
-        && let Err(e) = std::fs::create_dir(path)
+        && let Err(e) = DirBuilder::new().mode(0o755).create(path)
         && e.kind() != std::io::ErrorKind::AlreadyExists
     {
         return Err(Error::io(Kind::Mountpoint, format!("cannot make the mountpoint {}", path.display()), &e));

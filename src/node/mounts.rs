@@ -62,12 +62,12 @@ impl Node {
             remove_folder(&place.path, place.ours);
         })?;
         tracing::info!(bucket = %name, mountpoint = %place.path.display(), "mounted");
-        self.events.mounted(name, &place.path, bucket.fs.read().is_read_only() || request.read_only);
+        self.events.mounted(name, &place.path, bucket.fs()?.is_read_only() || request.read_only);
         Ok(wire::Mounted {
             v: wire::V,
             bucket: name.clone(),
             mountpoint: place.path,
-            read_only: bucket.fs.read().is_read_only() || request.read_only,
+            read_only: bucket.fs()?.is_read_only() || request.read_only,
             pid: std::process::id(),
             cleared_stale,
             recovered: std::mem::take(&mut *bucket.recovered.lock()),
@@ -87,7 +87,7 @@ impl Node {
         let options =
             MountOptions { allow_other, read_only: promises.read_only, name: name.to_string(), threads: threads() };
         self.registry.lock().set_mountpoint(name, Some(&place.path))?;
-        let mounted = bucket.fs.read().mount(&place.path, options);
+        let mounted = bucket.fs()?.mount(&place.path, options);
         match mounted {
             Ok(mount) => {
                 *bucket.mount.lock() = Some(Mounted { mount, path: place.path.clone(), ours: place.ours });
@@ -132,10 +132,10 @@ impl Node {
             });
         };
         let detached = self.take_away(&bucket, mounted, lazy)?;
-        let synced = bucket.fs.read().sync().map(drop).map_err(trouble::fs);
+        let synced = bucket.fs()?.sync().map(drop).map_err(trouble::fs);
         let sealed = self.seal();
         // The archive has everything: what stands beside it goes.
-        let is_lz = matches!(&*bucket.fs.read(), AnyBucket::Lz(_));
+        let is_lz = matches!(&*bucket.fs()?, AnyBucket::Lz(_));
         let synced = match (is_lz, detached) {
             (_, true) => synced,
             (true, false) => synced.and(self.close_bucket(name)),

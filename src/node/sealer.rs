@@ -113,7 +113,7 @@ impl Sealer {
         let Some(block) = node.ledger.seal(cut).map_err(trouble::ledger)? else { return Ok(()) };
         for (id, last) in &changes {
             if let Some(bucket) = node.open_bucket(id)
-                && let Some(fs) = bucket.fs.try_read()
+                && let Some(fs) = bucket.fs_at_once()
             {
                 fs.retire(*last);
             }
@@ -139,7 +139,7 @@ impl Sealer {
 /// for us to make room) is not asked but reached through its folder.
 fn persist(node: &Node, id: &BucketId) -> Result<()> {
     if let Some(bucket) = node.open_bucket(id)
-        && let Some(fs) = bucket.fs.try_read()
+        && let Some(fs) = bucket.fs_at_once()
     {
         return fs.persist().map_err(trouble::fs);
     }

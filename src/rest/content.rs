@@ -37,12 +37,19 @@ pub(super) async fn reply(
         None => {
             let fields = headers.clone();
             let open = move || {
-                let recorded = node.recorded(&name, &path)?;
-                if asked(&fields, &recorded) == Wanted::Nothing {
-                    return Ok((Opened::Nothing(StatusCode::NOT_MODIFIED), Arc::new(recorded)));
+                for last in [false, false, true] {
+                    let recorded = node.recorded(&name, &path)?;
+                    if asked(&fields, &recorded) == Wanted::Nothing {
+                        return Ok((Opened::Nothing(StatusCode::NOT_MODIFIED), Arc::new(recorded)));
+                    }
+                    let (recorded, content) = node.open_recorded(&name, &path, recorded, check_first)?;
+                    match opened(&fields, &recorded, content) {
+                        // It may have been written since it was opened: then the ledger tells something else by now.
+                        Err(error) if error.kind == Kind::Damaged && !last => {}
+                        begun => return Ok((begun?, Arc::new(recorded))),
+                    }
                 }
-                let (recorded, content) = node.open_recorded(&name, &path, recorded, check_first)?;
-                Ok((opened(&fields, &recorded, content)?, Arc::new(recorded)))
+                Err(Error::new(Kind::Busy, "it changes while it is read"))
             };
             blocking(open).await?
         }

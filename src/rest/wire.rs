@@ -288,8 +288,8 @@ pub enum TxStatus {
 pub struct Changed {
     /// [`V`].
     pub v: u32,
-    /// The transaction.
-    pub txid: String,
+    /// The transaction; none for what is not recorded: pipes, sockets, devices.
+    pub txid: Option<String>,
     /// `pending` or `final`.
     pub status: TxStatus,
     /// The block, when final.

@@ -1,5 +1,6 @@
 //! Buckets and their files without a mount.
 
+use crate::rest::Service;
 use crate::root::{TestRoot, finish};
 use std::ffi::OsStr;
 use std::fs;
@@ -7,6 +8,52 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+#[test]
+fn a_bucket_that_is_deleted_while_it_is_read_does_not_come_back() {
+    let rest = Service::start(TestRoot::new());
+    let folder = rest.root.outside().join("folder");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("one"), "1").unwrap();
+    for round in 0..10 {
+        let adopted = rest.root.run("create docs --from folder --json").expect(0).json();
+        assert_eq!(adopted["imported"]["files"], round + 1);
+        let is_gone = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while !is_gone.load(Ordering::Acquire) {
+                        let (status, said) = rest.ask("GET", "/v1/buckets/docs/entries", "", "");
+                        assert!(matches!(status, 200 | 404 | 423), "{status} {said}");
+                    }
+                });
+            }
+            let deleted = rest.ask("DELETE", "/v1/buckets/docs", "", "");
+            is_gone.store(true, Ordering::Release);
+            assert_eq!(deleted.0, 200, "{deleted:?}");
+        });
+        assert_eq!(rest.ask("GET", "/v1/buckets/docs/entries", "", "").0, 404);
+        assert_eq!(rest.ask("PUT", "/v1/buckets/docs/files/late", "", "late").0, 404);
+        fs::write(folder.join(format!("more-{round}")), "more").unwrap();
+    }
+}
+
+#[test]
+fn a_pipe_is_removed_and_nothing_is_said_of_it() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    fs::write(root.outside().join("f"), "content").unwrap();
+    root.run("put f docs/p").expect(0);
+    root.run("remove p docs").expect(0);
+    let pipe = root.path("buckets/docs/data/p");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o644.into(), 0).unwrap();
+    root.run("accept docs/p").expect(11);
+    let removed = root.run("remove p docs --json").expect(0).json();
+    assert_eq!((&removed["txid"], &removed["block"]), (&serde_json::Value::Null, &serde_json::Value::Null));
+    assert!(!pipe.exists());
+    root.run("remove p docs").expect(11);
+}
 
 #[test]
 fn a_file_goes_in_and_comes_out() {

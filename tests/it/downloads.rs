@@ -2,6 +2,8 @@
 
 use crate::rest::Service;
 use crate::root::TestRoot;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 /// A node with the bucket `docs`.
 fn with_bucket() -> Service {
@@ -23,6 +25,41 @@ impl Service {
     fn fetch(&self, path: &str, head: &str) -> (u16, String, Vec<u8>) {
         self.exchange("GET", &format!("/v1/buckets/docs/files/{path}"), head, b"")
     }
+}
+
+#[test]
+fn what_was_done_in_the_mount_is_told_at_once() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let rest = Service::start(root);
+    rest.root.run("create docs --mount").expect(0);
+    let mode_of = |head: &str| head.lines().find_map(|line| line.strip_prefix("wizefs-mode: ").map(str::to_owned));
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let rest = &rest;
+            scope.spawn(move || {
+                let (name, tag) = (format!("f{writer}"), |content: &str| blake3::hash(content.as_bytes()).to_hex());
+                let (place, new) = (rest.root.mnt("docs", &name), rest.root.mnt("docs", &format!("new{writer}")));
+                let mut before = tag("nothing");
+                for version in 0..60 {
+                    let content = format!("version {version} of {writer}");
+                    if version % 2 == 0 {
+                        fs::write(&new, &content).unwrap();
+                        fs::rename(&new, &place).unwrap();
+                    } else {
+                        fs::write(&place, &content).unwrap();
+                    }
+                    let got = rest.fetch(&name, &format!("If-None-Match: \"{before}\"\r\n"));
+                    assert_eq!((got.0, String::from_utf8_lossy(&got.2).as_ref()), (200, content.as_str()));
+                    before = tag(&content);
+                    assert_eq!(rest.fetch(&name, &format!("If-None-Match: \"{before}\"\r\n")).0, 304);
+                    let mode = if version % 3 == 0 { 0o600 } else { 0o644 };
+                    fs::set_permissions(&place, fs::Permissions::from_mode(mode)).unwrap();
+                    assert_eq!(mode_of(&rest.fetch(&name, "").1), Some(mode.to_string()));
+                }
+            });
+        }
+    });
+    rest.root.run("unmount docs").expect(0);
 }
 
 #[test]

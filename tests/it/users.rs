@@ -24,6 +24,44 @@ fn root_for_all() -> Option<(TestRoot, PathBuf)> {
     Some((root, place))
 }
 
+/// What others may write in below `top`.
+fn open_to_others(top: &Path) -> Vec<PathBuf> {
+    let data = fs::symlink_metadata(top).unwrap();
+    let is_open = data.mode() & 0o022 != 0 && !data.is_symlink();
+    let mut found: Vec<_> = is_open.then(|| top.to_owned()).into_iter().collect();
+    if data.is_dir() {
+        found.extend(fs::read_dir(top).unwrap().flat_map(|entry| open_to_others(&entry.unwrap().path())));
+    }
+    found
+}
+
+#[test]
+fn nothing_of_a_node_can_be_written_by_others() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    fs::create_dir(root.outside().join("archives")).unwrap();
+    fs::write(root.outside().join("archives/theirs.zip"), [b"PK\x05\x06", [0; 18].as_slice()].concat()).unwrap();
+    root.run("node --listen off --grpc-listen off").expect(0);
+    root.run("create docs --mount").expect(0);
+    root.run("create own.zip --mount").expect(0);
+    root.run("create adopted --kind lz --from archives/theirs.zip --mount").expect(0);
+    for bucket in ["docs", "own.zip", "adopted"] {
+        fs::create_dir(root.mnt(bucket, "folder")).unwrap();
+        fs::write(root.mnt(bucket, "folder/file"), vec![7; 1 << 20]).unwrap();
+    }
+    root.run("sync").expect(0);
+    let private = fs::metadata(root.path("buckets/docs")).unwrap().mode() & 0o777;
+    assert_eq!((private, open_to_others(root.outside())), (0o700, Vec::new()));
+    for bucket in ["docs", "own.zip", "adopted"] {
+        assert_eq!(fs::metadata(root.mnt(bucket, "")).unwrap().mode() & 0o777, 0o755, "{bucket}");
+        root.run(&format!("unmount {bucket}")).expect(0);
+    }
+    // As an earlier version left it.
+    open(&root.path("buckets/docs"), 0o777);
+    root.run("mount docs").expect(0);
+    assert_eq!(open_to_others(root.outside()), Vec::<PathBuf>::new());
+    root.run("unmount docs").expect(0);
+}
+
 fn open(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }

@@ -10,7 +10,7 @@ use crate::listing;
 use crate::path::BucketPath;
 use crate::settle::Outcome;
 use crate::stat::{Kind, Stat};
-use crate::table::Settled;
+use crate::table::{self, Settled};
 use crate::verified::Verified;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -234,7 +234,7 @@ impl Bucket {
         let inodes = &self.recorder.inodes;
         let node = inodes.find(inodes.ino_of(&stat));
         let settled = node.is_none_or(|node| node.writing.try_lock().is_some_and(|writing| writing.dirty.is_none()));
-        Ok(settled.then_some(file))
+        Ok((settled && !self.is_undelivered(path)).then_some(file))
     }
 
     /// The file at `path` as content of this size and BLAKE3, compared while it is read.
@@ -276,6 +276,23 @@ impl Bucket {
     /// Whether the content at `path` is not reported yet.
     pub fn is_pending(&self, path: &BucketPath) -> bool {
         self.find(path).is_ok_and(|(node, _)| node.writing.lock().dirty.is_some())
+    }
+
+    /// Whether something that is established of `path` is still on its way to the ledger, which tells what was before.
+    pub fn is_undelivered(&self, path: &BucketPath) -> bool {
+        if self.recorder.stream.is_drained() {
+            return false;
+        }
+        let (mut at, mut keys) = (self.recorder.inodes.root().clone(), Vec::new());
+        for name in path.components() {
+            keys.push(table::name_key(at.id, name));
+            match self.recorder.inodes.open_name(&at, name) {
+                Ok((node, _)) => at = node,
+                Err(_) => break,
+            }
+        }
+        keys.push(table::inode_key(at.id));
+        self.recorder.stream.is_unwritten(&keys)
     }
 }
 

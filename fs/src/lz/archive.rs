@@ -181,16 +181,16 @@ impl Pins {
 }
 
 impl Archive {
-    /// Make an archive without members, durably. It belongs to whoever makes it, mode 0666 without the umask.
+    /// Make an archive without members, durably. It belongs to whoever makes it, mode 0644 without the umask.
     ///
     /// # Errors
     /// `EEXIST` when something is there.
     pub fn create(path: &Path) -> FsResult<()> {
         let disk = Disk::new(None);
         let folder = record::folder(path);
-        std::fs::create_dir_all(&folder).map_err(|e| FsError::os(folder.display().to_string(), e))?;
+        record::make(&folder).map_err(|e| FsError::os(folder.display().to_string(), e))?;
         let fresh = folder.join("create");
-        let output = disk.create(&fresh, 0o666, true)?;
+        let output = disk.create(&fresh, 0o644, true)?;
         disk.write(&output, 0, &format::end(0, 0, 0, b""))?;
         disk.sync(&output)?;
         let here = rustix::fs::CWD;

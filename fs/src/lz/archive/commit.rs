@@ -224,12 +224,7 @@ impl Job<'_> {
 
     fn new_copy(&self) -> FsResult<(Output, CopyGuard<'_>)> {
         let folder = record::folder(&self.archive.path);
-        match std::fs::create_dir(&folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(FsError::os(folder.display().to_string(), error));
-            }
-            _ => {}
-        }
+        record::make(&folder).map_err(|e| FsError::os(folder.display().to_string(), e))?;
         let path = folder.join(COPY);
         let copy = self.archive.disk.create(&path, 0o600, true)?;
         let before = self.output.file.metadata()?;

@@ -5,7 +5,7 @@ use super::disk::{Disk, Output};
 use crate::error::{FsError, FsResult};
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
 const NAME: &str = "commit";
@@ -42,6 +42,11 @@ pub(super) fn folder(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Make it, for nobody else to write in; it may be there.
+pub(super) fn make(folder: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
 impl Side {
     /// Whether `file` is in this state.
     fn holds(&self, file: &File) -> FsResult<bool> {
@@ -69,7 +74,7 @@ impl Record {
     /// What writing answers.
     pub(super) fn write(&self, disk: &Disk, folder: &Path) -> FsResult<()> {
         if !folder.is_dir() {
-            std::fs::create_dir(folder).map_err(|e| FsError::os(folder.display().to_string(), e))?;
+            make(folder).map_err(|e| FsError::os(folder.display().to_string(), e))?;
             if let Some(parent) = folder.parent() {
                 disk.sync_folder(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
             }
