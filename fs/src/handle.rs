@@ -22,8 +22,6 @@ pub struct FileHandle {
     pub(crate) file: OnceLock<File>,
     /// The program's `O_*` flags.
     pub flags: i32,
-    /// The kernel reads and writes itself.
-    pub through: bool,
     /// Flushed since its last write, as far as we see writes.
     pub flushed: AtomicBool,
 }

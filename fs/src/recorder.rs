@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -44,6 +44,8 @@ pub struct Recorder {
     pub durability: Durability,
     /// Whether a lease on this backing proves that nobody writes.
     pub leases_sound: bool,
+    /// The kernel reads and writes files itself: a writer is seen when it opens and when it is released.
+    pub(crate) through: AtomicBool,
     /// What stands behind files and directories that do not hold all of their own.
     pub(crate) behind: OnceLock<Behind>,
     /// The kernel's side, while mounted.
@@ -109,6 +111,7 @@ impl Recorder {
             writers: parts.writers,
             durability: parts.durability,
             leases_sound: parts.leases_sound,
+            through: AtomicBool::new(false),
             behind: OnceLock::new(),
             kernel: RwLock::new(None),
             namespace: Mutex::new(()),
@@ -255,7 +258,7 @@ impl Recorder {
             let stat = node.stat()?;
             let row = self.inode_row(node.id)?;
             let foreign = !row.as_ref().is_some_and(|row| row.matches(&stat));
-            let id = self.note_write(node, row.as_ref(), foreign, who)?;
+            let id = self.note_write(node, row.as_ref().map(InodeRow::left), foreign, who)?;
             // An overwrite in place could reach the disk before the change time does.
             if row.is_some() && !truncates {
                 self.intents.sync()?;
@@ -268,13 +271,14 @@ impl Recorder {
         Ok(())
     }
 
-    /// Note that the content or attributes of `node` may change, or have changed and are not reported yet.
+    /// Note that the content or attributes of `node`, left with this size and change time, may change, or have changed and are
+    /// not reported yet.
     ///
     /// # Errors
     /// The intent could not be written.
-    pub fn note_write(&self, node: &Arc<Node>, row: Option<&InodeRow>, foreign: bool, who: Caller) -> FsResult<u64> {
+    pub fn note_write(&self, node: &Node, sealed: Option<(u64, i64)>, foreign: bool, who: Caller) -> FsResult<u64> {
         let at = node.names().first().map_or((0, Vec::new()), at_of);
-        let intent = Intent::Write { inode: node.id.0, at, sealed: row.map(|row| (row.size, row.ctime_ns)), foreign };
+        let intent = Intent::Write { inode: node.id.0, at, sealed, foreign };
         self.intents.note(intent, who.uid, who.pid)
     }
 
@@ -347,7 +351,7 @@ impl Recorder {
 }
 
 impl Dirty {
-    fn new(intents: Vec<u64>, cause: Cause, stat: &Stat) -> Self {
+    pub(crate) fn new(intents: Vec<u64>, cause: Cause, stat: &Stat) -> Self {
         Self {
             intents,
             cause,

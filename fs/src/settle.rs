@@ -8,7 +8,8 @@ mod queue;
 
 pub use queue::Queue;
 
-use crate::change::{Content, Evidence, Hashes, Op};
+use crate::bucket::NODE;
+use crate::change::{Cause, Content, Evidence, Hashes, Op};
 use crate::content;
 use crate::error::FsResult;
 use crate::inode::{Dirty, Name, Node};
@@ -51,6 +52,8 @@ struct Established {
     hashes: Hashes,
     evidence: Evidence,
     began: Instant,
+    /// The intent of what is written after it, unseen.
+    next: Option<u64>,
 }
 
 impl Recorder {
@@ -134,8 +137,19 @@ impl Recorder {
             return Ok(self.disturbed(flag));
         };
         let evidence = if lease.is_some() { Evidence::Lease } else { Evidence::Stat };
-        let established = Established { stat, hashes, evidence, began };
-        self.report(node, established, &undisturbed, flag)
+        let next = if in_close && self.through.load(Ordering::Acquire) {
+            let next = self.note_write(node, Some((stat.size, stat.ctime_ns)), false, NODE)?;
+            // As when a writer begins: an overwrite could reach the disk before the change time does.
+            self.intents.sync().inspect_err(|_| self.intents.end_now(&[next]))?;
+            Some(next)
+        } else {
+            None
+        };
+        let mut found = Established { stat, hashes, evidence, began, next };
+        let outcome = self.report(node, &mut found, &undisturbed, flag);
+        // Left when nothing was reported that it could follow.
+        self.intents.end_now(found.next.as_slice());
+        outcome
     }
 
     fn disturbed(&self, flag: &AtomicBool) -> Outcome {
@@ -158,7 +172,7 @@ impl Recorder {
     fn report(
         &self,
         node: &Arc<Node>,
-        found: Established,
+        found: &mut Established,
         undisturbed: &dyn Fn() -> bool,
         flag: &AtomicBool,
     ) -> FsResult<Outcome> {
@@ -178,10 +192,13 @@ impl Recorder {
         };
         let content = Settled::Hashed { hashes: found.hashes, lease: found.evidence == Evidence::Lease };
         let number = self.report_content(&names, node, dirty, &stat, content, found.evidence)?;
-        writing.dirty = None;
+        // Whoever has the descriptor too may be writing already.
+        writing.dirty = found.next.take().map(|id| Box::new(Dirty::new(vec![id], Cause::Mount, &stat)));
         writing.reports += 1;
         writing.last_hash = Some((Instant::now(), found.began.elapsed()));
-        self.mark_clean(node);
+        if writing.dirty.is_none() {
+            self.mark_clean(node);
+        }
         Ok(Outcome::Done(number))
     }
 
@@ -325,7 +342,8 @@ impl Recorder {
         let first = !std::mem::replace(&mut dirty.reported_open, true);
         let stat = node.stat()?;
         let row = self.inode_row(node.id)?;
-        let same = row.is_some_and(|row| row.content == Settled::Open && row.size == stat.size);
+        // An overwrite moves the change time alone.
+        let same = row.is_some_and(|row| row.content == Settled::Open && row.matches(&stat));
         if same && !first {
             return Ok(());
         }
