@@ -306,6 +306,21 @@ impl Recorder {
         self.dirty.lock().insert(node.id, node.clone());
     }
 
+    /// `node` has no name any more: unless somebody goes on writing it, there is nothing left to report, and a hash under way
+    /// is for nothing.
+    pub fn drop_content(&self, node: &Node, writing: &mut Writing) {
+        if writing.writers > 0 {
+            return;
+        }
+        if let Some(dirty) = writing.dirty.take() {
+            self.note(Vec::new(), dirty.intents);
+            self.mark_clean(node);
+        }
+        if let Some(flag) = &writing.hashing {
+            flag.store(true, Ordering::Release);
+        }
+    }
+
     /// The content of `node` is reported, or gone. Called with its `writing` locked.
     pub fn mark_clean(&self, node: &Node) {
         self.dirty.lock().remove(&node.id);

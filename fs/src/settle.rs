@@ -120,6 +120,10 @@ impl Recorder {
     }
 
     fn settle_claimed(&self, node: &Arc<Node>, flag: &AtomicBool, in_close: bool) -> FsResult<Outcome> {
+        if node.stat()?.nlink == 0 {
+            self.drop_content(node, &mut node.writing.lock());
+            return Ok(Outcome::Done(None));
+        }
         if let Some(behind) = self.behind.get() {
             (behind.complete)(node)?;
         }
@@ -180,6 +184,12 @@ impl Recorder {
         let mut writing = node.writing.lock();
         // Looked at under the lock that a change of attributes takes while the content is not reported.
         let stat = node.stat()?;
+        if stat.nlink == 0 {
+            // Removed while it was hashed, which kept its inner hashes.
+            self.outboards.forget(node.id.0, found.stat.size);
+            self.drop_content(node, &mut writing);
+            return Ok(Outcome::Done(None));
+        }
         if !undisturbed() {
             return Ok(self.disturbed(flag));
         }
@@ -216,6 +226,7 @@ impl Recorder {
         let links = self.current_links(node, row.as_ref())?;
         let intents = dirty.intents.clone();
         if links.is_empty() {
+            self.outboards.forget(node.id.0, stat.size);
             self.note(Vec::new(), intents);
             return Ok(None);
         }

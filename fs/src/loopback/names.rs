@@ -201,12 +201,7 @@ impl LoopbackFs {
             // Of what is not recorded yet nobody knows how large it was when it was.
             let recorded = if writing.dirty.is_some() { u64::MAX } else { before.size };
             self.recorder.outboards.forget(node.id.0, recorded);
-            if writing.writers == 0
-                && let Some(dirty) = writing.dirty.take()
-            {
-                self.recorder.intents.end_after(self.recorder.stream.last() + 1, dirty.intents);
-                self.recorder.mark_clean(node);
-            }
+            self.recorder.drop_content(node, writing);
             return Ok(Some(table::delete(table::inode_key(node.id))));
         }
         let Some(mut row) = self.recorder.inode_row(node.id)? else {
