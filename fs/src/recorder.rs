@@ -9,7 +9,7 @@ use crate::content::Outboards;
 use crate::error::{FsError, FsResult};
 use crate::inode::{Dirty, InodeTable, Name, Node, Writing};
 use crate::intent::{At, Intent, Intents};
-use crate::path::BucketPath;
+use crate::path::{BucketPath, PathError};
 use crate::settle::Queue;
 use crate::stat::{Id, Kind, Stat};
 use crate::stream::Stream;
@@ -183,6 +183,17 @@ impl Recorder {
     /// As [`Recorder::dir_path`], and for a path too long to be recorded.
     pub fn path(&self, dir: &Arc<Node>, name: &OsStr) -> FsResult<BucketPath> {
         Ok(self.dir_path(dir)?.join(name)?)
+    }
+
+    /// As [`Recorder::path`]; `None` for a path too long to be recorded.
+    ///
+    /// # Errors
+    /// As [`Recorder::dir_path`].
+    pub fn path_told(&self, dir: &Arc<Node>, name: &OsStr) -> FsResult<Option<BucketPath>> {
+        match self.path(dir, name) {
+            Err(FsError::Path(PathError::PathTooLong)) => Ok(None),
+            path => path.map(Some),
+        }
     }
 
     /// Rows for the directories from `dir` up that the table does not have yet: a put below implies them.

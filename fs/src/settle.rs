@@ -280,7 +280,7 @@ impl Recorder {
         for name in node.names() {
             if !name.holds(node)? {
                 node.drop_name(name.parent.ino, &name.name);
-            } else if let Some(path) = self.path_told(&name)? {
+            } else if let Some(path) = self.path_of(&name)? {
                 links.push((name, path));
             }
         }
@@ -292,7 +292,7 @@ impl Recorder {
             if let Some(parent) = self.dir_by_rows(Id(*dir))? {
                 let name = Name { parent, name: std::ffi::OsStr::from_bytes(name).to_owned() };
                 if name.holds(node)?
-                    && let Some(path) = self.path_told(&name)?
+                    && let Some(path) = self.path_of(&name)?
                 {
                     links.push((name, path));
                 }
@@ -303,15 +303,15 @@ impl Recorder {
 
     /// The path of a name; `None` when its directory was moved behind the mount, or is too deep to be recorded: such a file is
     /// foreign, and must not keep the others from being told of.
-    fn path_told(&self, name: &Name) -> FsResult<Option<BucketPath>> {
-        match self.path(&name.parent, &name.name) {
-            Ok(path) => Ok(Some(path)),
-            Err(error) if matches!(error.errno(), Errno::STALE | Errno::NAMETOOLONG) => {
-                tracing::warn!(name = %name.name.display(), %error, "not recorded");
-                Ok(None)
-            }
-            Err(error) => Err(error),
+    fn path_of(&self, name: &Name) -> FsResult<Option<BucketPath>> {
+        let told = match self.path_told(&name.parent, &name.name) {
+            Err(error) if error.errno() == Errno::STALE => None,
+            told => told?,
+        };
+        if told.is_none() {
+            tracing::warn!(name = %name.name.display(), "not recorded: moved behind the mount, or too deep");
         }
+        Ok(told)
     }
 
     /// The directory with this number, found through the table when it is not in use; `None` when it is not there.
