@@ -22,8 +22,6 @@ pub struct FileHandle {
     pub(crate) file: OnceLock<File>,
     /// The program's `O_*` flags.
     pub flags: i32,
-    /// The kernel reads and writes itself.
-    pub through: bool,
     /// Flushed since its last write, as far as we see writes.
     pub flushed: AtomicBool,
 }
@@ -48,9 +46,9 @@ impl FileHandle {
 }
 
 /// Flags of a program's `open` that make sense on the backing. `O_CREAT` and friends are ours; `O_DIRECT` would put the
-/// backing's alignment on buffers that are ours too.
-const PASSED_FLAGS: i32 =
-    libc::O_ACCMODE | libc::O_APPEND | libc::O_TRUNC | libc::O_SYNC | libc::O_DSYNC | libc::O_NOATIME;
+/// backing's alignment on buffers that are ours too. Where an append goes the kernel has found out before it asks: with
+/// `O_APPEND` the backing would append pages of a mapping too.
+const PASSED_FLAGS: i32 = libc::O_ACCMODE | libc::O_TRUNC | libc::O_SYNC | libc::O_DSYNC | libc::O_NOATIME;
 
 /// Those of a program's `flags` that the backing is opened with.
 pub(crate) fn passed(flags: i32) -> OFlags {

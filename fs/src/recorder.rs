@@ -9,7 +9,7 @@ use crate::content::Outboards;
 use crate::error::{FsError, FsResult};
 use crate::inode::{Dirty, InodeTable, Name, Node, Writing};
 use crate::intent::{At, Intent, Intents};
-use crate::path::BucketPath;
+use crate::path::{BucketPath, PathError};
 use crate::settle::Queue;
 use crate::stat::{Id, Kind, Stat};
 use crate::stream::Stream;
@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -44,6 +44,8 @@ pub struct Recorder {
     pub durability: Durability,
     /// Whether a lease on this backing proves that nobody writes.
     pub leases_sound: bool,
+    /// The kernel reads and writes files itself: a writer is seen when it opens and when it is released.
+    pub(crate) through: AtomicBool,
     /// What stands behind files and directories that do not hold all of their own.
     pub(crate) behind: OnceLock<Behind>,
     /// The kernel's side, while mounted.
@@ -109,6 +111,7 @@ impl Recorder {
             writers: parts.writers,
             durability: parts.durability,
             leases_sound: parts.leases_sound,
+            through: AtomicBool::new(false),
             behind: OnceLock::new(),
             kernel: RwLock::new(None),
             namespace: Mutex::new(()),
@@ -180,6 +183,17 @@ impl Recorder {
     /// As [`Recorder::dir_path`], and for a path too long to be recorded.
     pub fn path(&self, dir: &Arc<Node>, name: &OsStr) -> FsResult<BucketPath> {
         Ok(self.dir_path(dir)?.join(name)?)
+    }
+
+    /// As [`Recorder::path`]; `None` for a path too long to be recorded.
+    ///
+    /// # Errors
+    /// As [`Recorder::dir_path`].
+    pub fn path_told(&self, dir: &Arc<Node>, name: &OsStr) -> FsResult<Option<BucketPath>> {
+        match self.path(dir, name) {
+            Err(FsError::Path(PathError::PathTooLong)) => Ok(None),
+            path => path.map(Some),
+        }
     }
 
     /// Rows for the directories from `dir` up that the table does not have yet: a put below implies them.
@@ -255,7 +269,7 @@ impl Recorder {
             let stat = node.stat()?;
             let row = self.inode_row(node.id)?;
             let foreign = !row.as_ref().is_some_and(|row| row.matches(&stat));
-            let id = self.note_write(node, row.as_ref(), foreign, who)?;
+            let id = self.note_write(node, row.as_ref().map(InodeRow::left), foreign, who)?;
             // An overwrite in place could reach the disk before the change time does.
             if row.is_some() && !truncates {
                 self.intents.sync()?;
@@ -268,13 +282,14 @@ impl Recorder {
         Ok(())
     }
 
-    /// Note that the content or attributes of `node` may change, or have changed and are not reported yet.
+    /// Note that the content or attributes of `node`, left with this size and change time, may change, or have changed and are
+    /// not reported yet.
     ///
     /// # Errors
     /// The intent could not be written.
-    pub fn note_write(&self, node: &Arc<Node>, row: Option<&InodeRow>, foreign: bool, who: Caller) -> FsResult<u64> {
+    pub fn note_write(&self, node: &Node, sealed: Option<(u64, i64)>, foreign: bool, who: Caller) -> FsResult<u64> {
         let at = node.names().first().map_or((0, Vec::new()), at_of);
-        let intent = Intent::Write { inode: node.id.0, at, sealed: row.map(|row| (row.size, row.ctime_ns)), foreign };
+        let intent = Intent::Write { inode: node.id.0, at, sealed, foreign };
         self.intents.note(intent, who.uid, who.pid)
     }
 
@@ -300,6 +315,21 @@ impl Recorder {
             None => writing.dirty = Some(Box::new(Dirty::new(intents, cause, stat))),
         }
         self.dirty.lock().insert(node.id, node.clone());
+    }
+
+    /// `node` has no name any more: unless somebody goes on writing it, there is nothing left to report, and a hash under way
+    /// is for nothing.
+    pub fn drop_content(&self, node: &Node, writing: &mut Writing) {
+        if writing.writers > 0 {
+            return;
+        }
+        if let Some(dirty) = writing.dirty.take() {
+            self.note(Vec::new(), dirty.intents);
+            self.mark_clean(node);
+        }
+        if let Some(flag) = &writing.hashing {
+            flag.store(true, Ordering::Release);
+        }
     }
 
     /// The content of `node` is reported, or gone. Called with its `writing` locked.
@@ -347,7 +377,7 @@ impl Recorder {
 }
 
 impl Dirty {
-    fn new(intents: Vec<u64>, cause: Cause, stat: &Stat) -> Self {
+    pub(crate) fn new(intents: Vec<u64>, cause: Cause, stat: &Stat) -> Self {
         Self {
             intents,
             cause,

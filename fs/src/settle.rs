@@ -8,7 +8,8 @@ mod queue;
 
 pub use queue::Queue;
 
-use crate::change::{Content, Evidence, Hashes, Op};
+use crate::bucket::NODE;
+use crate::change::{Cause, Content, Evidence, Hashes, Op};
 use crate::content;
 use crate::error::FsResult;
 use crate::inode::{Dirty, Name, Node};
@@ -51,6 +52,8 @@ struct Established {
     hashes: Hashes,
     evidence: Evidence,
     began: Instant,
+    /// The intent of what is written after it, unseen.
+    next: Option<u64>,
 }
 
 impl Recorder {
@@ -117,6 +120,10 @@ impl Recorder {
     }
 
     fn settle_claimed(&self, node: &Arc<Node>, flag: &AtomicBool, in_close: bool) -> FsResult<Outcome> {
+        if node.stat()?.nlink == 0 {
+            self.drop_content(node, &mut node.writing.lock());
+            return Ok(Outcome::Done(None));
+        }
         if let Some(behind) = self.behind.get() {
             (behind.complete)(node)?;
         }
@@ -134,8 +141,19 @@ impl Recorder {
             return Ok(self.disturbed(flag));
         };
         let evidence = if lease.is_some() { Evidence::Lease } else { Evidence::Stat };
-        let established = Established { stat, hashes, evidence, began };
-        self.report(node, established, &undisturbed, flag)
+        let next = if in_close && self.through.load(Ordering::Acquire) {
+            let next = self.note_write(node, Some((stat.size, stat.ctime_ns)), false, NODE)?;
+            // As when a writer begins: an overwrite could reach the disk before the change time does.
+            self.intents.sync().inspect_err(|_| self.intents.end_now(&[next]))?;
+            Some(next)
+        } else {
+            None
+        };
+        let mut found = Established { stat, hashes, evidence, began, next };
+        let outcome = self.report(node, &mut found, &undisturbed, flag);
+        // Left when nothing was reported that it could follow.
+        self.intents.end_now(found.next.as_slice());
+        outcome
     }
 
     fn disturbed(&self, flag: &AtomicBool) -> Outcome {
@@ -158,7 +176,7 @@ impl Recorder {
     fn report(
         &self,
         node: &Arc<Node>,
-        found: Established,
+        found: &mut Established,
         undisturbed: &dyn Fn() -> bool,
         flag: &AtomicBool,
     ) -> FsResult<Outcome> {
@@ -166,6 +184,12 @@ impl Recorder {
         let mut writing = node.writing.lock();
         // Looked at under the lock that a change of attributes takes while the content is not reported.
         let stat = node.stat()?;
+        if stat.nlink == 0 {
+            // Removed while it was hashed, which kept its inner hashes.
+            self.outboards.forget(node.id.0, found.stat.size);
+            self.drop_content(node, &mut writing);
+            return Ok(Outcome::Done(None));
+        }
         if !undisturbed() {
             return Ok(self.disturbed(flag));
         }
@@ -178,10 +202,13 @@ impl Recorder {
         };
         let content = Settled::Hashed { hashes: found.hashes, lease: found.evidence == Evidence::Lease };
         let number = self.report_content(&names, node, dirty, &stat, content, found.evidence)?;
-        writing.dirty = None;
+        // Whoever has the descriptor too may be writing already.
+        writing.dirty = found.next.take().map(|id| Box::new(Dirty::new(vec![id], Cause::Mount, &stat)));
         writing.reports += 1;
         writing.last_hash = Some((Instant::now(), found.began.elapsed()));
-        self.mark_clean(node);
+        if writing.dirty.is_none() {
+            self.mark_clean(node);
+        }
         Ok(Outcome::Done(number))
     }
 
@@ -199,6 +226,7 @@ impl Recorder {
         let links = self.current_links(node, row.as_ref())?;
         let intents = dirty.intents.clone();
         if links.is_empty() {
+            self.outboards.forget(node.id.0, stat.size);
             self.note(Vec::new(), intents);
             return Ok(None);
         }
@@ -252,7 +280,7 @@ impl Recorder {
         for name in node.names() {
             if !name.holds(node)? {
                 node.drop_name(name.parent.ino, &name.name);
-            } else if let Some(path) = self.path_told(&name)? {
+            } else if let Some(path) = self.path_of(&name)? {
                 links.push((name, path));
             }
         }
@@ -264,7 +292,7 @@ impl Recorder {
             if let Some(parent) = self.dir_by_rows(Id(*dir))? {
                 let name = Name { parent, name: std::ffi::OsStr::from_bytes(name).to_owned() };
                 if name.holds(node)?
-                    && let Some(path) = self.path_told(&name)?
+                    && let Some(path) = self.path_of(&name)?
                 {
                     links.push((name, path));
                 }
@@ -275,15 +303,15 @@ impl Recorder {
 
     /// The path of a name; `None` when its directory was moved behind the mount, or is too deep to be recorded: such a file is
     /// foreign, and must not keep the others from being told of.
-    fn path_told(&self, name: &Name) -> FsResult<Option<BucketPath>> {
-        match self.path(&name.parent, &name.name) {
-            Ok(path) => Ok(Some(path)),
-            Err(error) if matches!(error.errno(), Errno::STALE | Errno::NAMETOOLONG) => {
-                tracing::warn!(name = %name.name.display(), %error, "not recorded");
-                Ok(None)
-            }
-            Err(error) => Err(error),
+    fn path_of(&self, name: &Name) -> FsResult<Option<BucketPath>> {
+        let told = match self.path_told(&name.parent, &name.name) {
+            Err(error) if error.errno() == Errno::STALE => None,
+            told => told?,
+        };
+        if told.is_none() {
+            tracing::warn!(name = %name.name.display(), "not recorded: moved behind the mount, or too deep");
         }
+        Ok(told)
     }
 
     /// The directory with this number, found through the table when it is not in use; `None` when it is not there.
@@ -325,7 +353,8 @@ impl Recorder {
         let first = !std::mem::replace(&mut dirty.reported_open, true);
         let stat = node.stat()?;
         let row = self.inode_row(node.id)?;
-        let same = row.is_some_and(|row| row.content == Settled::Open && row.size == stat.size);
+        // An overwrite moves the change time alone.
+        let same = row.is_some_and(|row| row.content == Settled::Open && row.matches(&stat));
         if same && !first {
             return Ok(());
         }

@@ -62,6 +62,11 @@ impl InodeRow {
         self.ctime_ns == stat.ctime_ns && self.size == stat.size && self.mode == stat.mode
     }
 
+    /// Size and change time at the last report.
+    pub(crate) fn left(&self) -> (u64, i64) {
+        (self.size, self.ctime_ns)
+    }
+
     /// A put of `path` that repeats the reported content with the attributes of `stat`; `None` for directories and for
     /// content that is not known.
     pub fn put_again(&self, path: BucketPath, stat: &Stat) -> Option<Put> {

@@ -1,11 +1,11 @@
 //! Unusual ways to open, and what a read-only mount answers.
 
 use crate::root::{PATIENCE, TestRoot};
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, XattrFlags, open};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags, open};
 use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -137,9 +137,9 @@ fn changes(top: &Path) -> Vec<(&'static str, io::Result<()>)> {
     ]
 }
 
-fn now() -> rustix::fs::Timestamps {
-    let time = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
-    rustix::fs::Timestamps { last_access: time, last_modification: time }
+fn now() -> Timestamps {
+    let time = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+    Timestamps { last_access: time, last_modification: time }
 }
 
 #[test]
@@ -190,5 +190,30 @@ fn root_may_all_but_run_what_is_no_program() {
         }
     }
     assert_eq!(rustix::fs::access(root.mnt("docs", ""), Access::EXEC_OK), Ok(()));
+    root.run("unmount docs").expect(0);
+}
+
+#[test]
+fn times_before_1970_are_kept_and_those_that_cannot_be_are_refused() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs --mount").expect(0);
+    let path = root.mnt("docs", "file");
+    fs::write(&path, "content").unwrap();
+    let set = |tv_sec, tv_nsec| {
+        let time = Timespec { tv_sec, tv_nsec };
+        let times = Timestamps { last_access: time, last_modification: time };
+        rustix::fs::utimensat(CWD, &path, &times, AtFlags::empty())
+    };
+    for (seconds, nanoseconds) in [(-1, 500_000_000), (-1, 0), (-1_000_000_000, 1), (5_000_000_000, 999_999_999)] {
+        set(seconds, nanoseconds).unwrap();
+        for file in [&path, &root.path("buckets/docs/data/file")] {
+            let found = fs::metadata(file).unwrap();
+            assert_eq!((found.mtime(), found.mtime_nsec()), (seconds, nanoseconds), "{}", file.display());
+        }
+    }
+    for seconds in [9_223_372_037, 20_000_000_000, -9_223_372_037] {
+        assert_eq!(set(seconds, 0), Err(Errno::INVAL), "{seconds}");
+    }
+    assert_eq!(fs::metadata(&path).unwrap().mtime(), 5_000_000_000);
     root.run("unmount docs").expect(0);
 }

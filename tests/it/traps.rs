@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -103,9 +104,8 @@ fn signals_that_nobody_meant_do_not_end_a_node() {
     root.run("unmount docs").expect(0);
 }
 
-#[test]
-fn a_stacked_backing_is_served_and_its_evidence_is_weaker() {
-    let Some(root) = TestRoot::with_fuse() else { return };
+/// A folder `tree` that is an overlay, with a file `below` from its lower layer; none where there are no overlays.
+fn overlay(root: &TestRoot) -> Option<PathBuf> {
     for folder in ["lower", "upper", "work", "tree"] {
         fs::create_dir(root.outside().join(folder)).unwrap();
     }
@@ -114,10 +114,15 @@ fn a_stacked_backing_is_served_and_its_evidence_is_weaker() {
     let here = |folder: &str| root.outside().join(folder).display().to_string();
     let data = format!("lowerdir={},upperdir={},workdir={}", here("lower"), here("upper"), here("work"));
     let data = std::ffi::CString::new(data).unwrap();
-    if let Err(e) = mount("overlay", root.outside().join("tree"), "overlay", MountFlags::empty(), data.as_c_str()) {
-        eprintln!("SKIPPED, no overlay here: {e}");
-        return;
-    }
+    let tree = root.outside().join("tree");
+    let mounted = mount("overlay", &tree, "overlay", MountFlags::empty(), data.as_c_str());
+    mounted.inspect_err(|e| eprintln!("SKIPPED, no overlay here: {e}")).ok().map(|()| tree)
+}
+
+#[test]
+fn a_stacked_backing_is_served_and_its_evidence_is_weaker() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let Some(tree) = overlay(&root) else { return };
     root.run("create docs --from tree --mount").expect(0);
     let mounted = root.mnt("docs", "");
     OpenOptions::new().append(true).open(mounted.join("below")).unwrap().write_all(b", and more").unwrap();
@@ -128,9 +133,81 @@ fn a_stacked_backing_is_served_and_its_evidence_is_weaker() {
     assert_eq!(fs::read_to_string(mounted.join("below")).unwrap(), "from below, and more");
     let put = &root.run("log docs/below -n 1 --json").expect(0).json_lines()[0];
     assert_eq!((&put["cause"], &put["evidence"]), (&"mount".into(), &"stat".into()), "{put}");
-    root.expect_log_is("docs", &root.outside().join("tree"));
+    root.expect_log_is("docs", &tree);
     root.run("unmount docs").expect(0);
     root.run("verify docs").expect(0);
+}
+
+/// A file that is mapped while it is open to append, and one whose descriptor begins and ceases to append.
+const APPENDING: &str = r#"
+import fcntl, mmap, os
+fd = os.open("mapped", os.O_CREAT | os.O_RDWR | os.O_APPEND)
+os.write(fd, b"a" * 8192)
+mapping = mmap.mmap(fd, 8192)
+mapping[0:5] = b"HELLO"
+mapping.flush(); mapping.close(); os.close(fd)
+fd = os.open("turned", os.O_CREAT | os.O_RDWR)
+os.write(fd, b"0123456789")
+os.lseek(fd, 0, os.SEEK_SET)
+fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
+os.write(fd, b"end")
+fcntl.fcntl(fd, fcntl.F_SETFL, 0)
+os.pwrite(fd, b"start", 0)
+os.close(fd)
+"#;
+
+#[test]
+fn what_is_mapped_while_it_is_open_to_append_is_not_appended() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs --mount").expect(0);
+    root.run("create docs.zip --mount").expect(0);
+    let mut buckets = vec!["docs", "docs.zip"];
+    // Where the kernel cannot write the file itself.
+    if overlay(&root).is_some() {
+        root.run("create stacked --from tree --mount").expect(0);
+        buckets.push("stacked");
+    }
+    for bucket in &buckets {
+        let mounted = root.mnt(bucket, "");
+        assert!(Command::new("python3").args(["-c", APPENDING]).current_dir(&mounted).status().unwrap().success());
+        let expected = [&b"HELLO"[..], &[b'a'; 8187]].concat();
+        assert!(fs::read(mounted.join("mapped")).unwrap() == expected, "{bucket}");
+        assert_eq!(fs::read_to_string(mounted.join("turned")).unwrap(), "start56789end", "{bucket}");
+    }
+    root.expect_clean("mapped and appended");
+    for bucket in buckets {
+        root.run(&format!("unmount {bucket}")).expect(0);
+    }
+}
+
+/// A program that goes on writing while one that has its descriptor too ends, which closes it.
+const SHARING: &str = r#"
+import os, time
+fd = os.open("shared", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+for _ in range(30):
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        os.write(fd, b"line
+")
+        time.sleep(0.001)
+os.close(fd)
+"#;
+
+#[test]
+fn who_shares_a_descriptor_writes_on_while_the_other_closes_it() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    for durability in ["close", "strict"] {
+        root.run(&format!("create {durability}")).expect(0);
+        root.run(&format!("mount {durability} --durability {durability}")).expect(0);
+        let mounted = root.mnt(durability, "");
+        assert!(Command::new("python3").args(["-c", SHARING]).current_dir(&mounted).status().unwrap().success());
+        root.expect_clean("written while it was closed");
+        let log = root.run(&format!("log {durability} --json")).expect(0).json_lines();
+        assert!(log.iter().all(|change| change["cause"] != "foreign"), "{log:#?}");
+        root.run(&format!("unmount {durability}")).expect(0);
+    }
 }
 
 /// What an ordinary user does, with a node of the same user.

@@ -9,6 +9,7 @@ use crate::change::Cause;
 use crate::error::FsResult;
 use crate::path::BucketPath;
 use crate::stat::Kind;
+use crate::table::InodeRow;
 use rustix::fs::{Advice, OFlags};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
@@ -45,7 +46,7 @@ impl Bucket {
         let mut writing = node.writing.lock();
         if writing.dirty.is_none() {
             let row = self.recorder.inode_row(node.id)?;
-            let id = self.recorder.note_write(&node, row.as_ref(), true, NODE)?;
+            let id = self.recorder.note_write(&node, row.as_ref().map(InodeRow::left), true, NODE)?;
             self.recorder.mark_dirty(&node, &mut writing, vec![id], Cause::Foreign, &stat);
         }
         drop(writing);

@@ -104,7 +104,11 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let set = SetAttr { mode, uid, gid, size, atime: atime.map(set_time), mtime: mtime.map(set_time) };
+        let (atime, mtime) = match (set_time(atime), set_time(mtime)) {
+            (Ok(atime), Ok(mtime)) => (atime, mtime),
+            (Err(error), _) | (_, Err(error)) => return reply.error(error),
+        };
+        let set = SetAttr { mode, uid, gid, size, atime, mtime };
         let fh = fh.map(|fh| Fh(fh.0));
         self.attr(self.vfs.setattr(Ino(ino.0), fh, set, caller(req)), reply);
     }

@@ -38,11 +38,16 @@ pub(super) fn time(nanos: i64) -> SystemTime {
     if nanos >= 0 { SystemTime::UNIX_EPOCH + offset } else { SystemTime::UNIX_EPOCH - offset }
 }
 
-pub(super) fn nanos(time: SystemTime) -> i64 {
-    match time.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
-        Err(before) => -i64::try_from(before.duration().as_nanos()).unwrap_or(i64::MAX),
-    }
+/// Nanoseconds since 1970 of a time the kernel sent; `None` for one that 64 bits do not hold. Seconds and nanoseconds are those of
+/// the kernel, which counts the second on from the first also before 1970, where fuser 0.18.0 counts both back.
+fn nanos(time: SystemTime) -> Option<i64> {
+    let (before, apart) = match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => (false, after),
+        Err(before) => (true, before.duration()),
+    };
+    let seconds = i64::try_from(apart.as_secs()).ok()?;
+    let seconds = if before { -seconds } else { seconds };
+    seconds.checked_mul(1_000_000_000)?.checked_add(i64::from(apart.subsec_nanos()))
 }
 
 pub(super) fn file_type(kind: Kind) -> FileType {
@@ -78,11 +83,16 @@ pub(super) fn file_attr(attr: &Attr) -> FileAttr {
     }
 }
 
-pub(super) fn set_time(time: TimeOrNow) -> SetTime {
-    match time {
-        TimeOrNow::Now => SetTime::Now,
-        TimeOrNow::SpecificTime(at) => SetTime::At(nanos(at)),
-    }
+/// A time to be set, if any, as the kernel sent it.
+///
+/// # Errors
+/// `EINVAL` for a time before 1678 or after 2261, which would be shown and recorded as another one.
+pub(super) fn set_time(time: Option<TimeOrNow>) -> Result<Option<SetTime>, Errno> {
+    Ok(match time {
+        None => None,
+        Some(TimeOrNow::Now) => Some(SetTime::Now),
+        Some(TimeOrNow::SpecificTime(at)) => Some(SetTime::At(nanos(at).ok_or(Errno::EINVAL)?)),
+    })
 }
 
 /// What the kernel may do with a file opened with these `O_*` flags.
@@ -96,4 +106,33 @@ pub(super) fn open_flags(trust: &Trust, flags: i32) -> FopenFlags {
 /// What the kernel may do with an opened directory.
 pub(super) fn dir_flags(trust: &Trust) -> FopenFlags {
     if trust.exclusive { FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A time as fuser 0.18.0 makes it of what the kernel sends.
+    fn check(seconds: i64, nanoseconds: u32, expect: Option<i64>) {
+        let apart = Duration::new(seconds.unsigned_abs(), nanoseconds);
+        let sent = if seconds < 0 { SystemTime::UNIX_EPOCH - apart } else { SystemTime::UNIX_EPOCH + apart };
+        assert_eq!(nanos(sent), expect, "{seconds} s + {nanoseconds} ns");
+    }
+
+    #[test]
+    fn times_before_1970_count_on_from_their_second() {
+        check(0, 5, Some(5));
+        check(7, 999_999_999, Some(7_999_999_999));
+        check(-1, 0, Some(-1_000_000_000));
+        check(-1, 500_000_000, Some(-500_000_000));
+        check(-2, 999_999_999, Some(-1_000_000_001));
+    }
+
+    #[test]
+    fn times_that_64_bits_do_not_hold_are_none() {
+        check(9_223_372_036, 854_775_807, Some(i64::MAX));
+        check(9_223_372_036, 854_775_808, None);
+        check(-9_223_372_037, 0, None);
+        check(1 << 60, 0, None);
+    }
 }

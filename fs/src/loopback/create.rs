@@ -18,7 +18,6 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// A new file: its node, a descriptor if one is needed, its attributes.
 type Made = (Arc<Node>, Option<File>, Stat);
@@ -35,7 +34,8 @@ impl LoopbackFs {
         self.recorder.stream.admit(false)?;
         self.recorder.queue.wait_for_room();
         let place = self.place(parent, name)?;
-        let made = self.make_file(&place, mode, flags, who);
+        let writable = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        let made = self.make_file(&place, mode, flags, writable, who);
         let (node, file, stat) = match made {
             Err(error) if error.errno() == Errno::EXIST && flags & libc::O_EXCL == 0 => {
                 let (node, _) = self.recorder.inodes.open_name(&place.dir, name)?;
@@ -46,18 +46,20 @@ impl LoopbackFs {
             }
             made => made?,
         };
-        let writable = flags & libc::O_ACCMODE != libc::O_RDONLY;
-        let opened = self.opened(&node, file, flags).inspect_err(|_| self.recorder.queue.push(&node, false))?;
-        self.recorder.inodes.hold(&node);
-        node.writing.lock().writers += u32::from(writable);
+        let opened = self.opened(&node, file, flags);
         if !writable {
             self.recorder.queue.push(&node, false);
+        } else if opened.is_err() {
+            self.recorder.end_write(&node, false);
         }
+        let opened = opened?;
+        self.recorder.inodes.hold(&node);
         Ok((Self::attr(&node, stat), opened))
     }
 
-    /// Make a new regular file and leave it dirty. Its own descriptor is given where the kernel will not open it itself.
-    fn make_file(&self, place: &Place<'_>, mode: u32, flags: i32, who: Caller) -> FsResult<Made> {
+    /// Make a new regular file and leave it dirty, with a writer if it is `writable`: a barrier must not settle it before its
+    /// program has it. Its own descriptor is given where the kernel will not open it itself.
+    fn make_file(&self, place: &Place<'_>, mode: u32, flags: i32, writable: bool, who: Caller) -> FsResult<Made> {
         let flags = passed(flags) | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode & 0o7777);
         let (id, (file, stat, path)) = self.with_intent(Intent::Create { at: place.at() }, who, || {
@@ -73,8 +75,11 @@ impl LoopbackFs {
         })?;
         let node = self.recorder.inodes.adopt(&place.dir, place.name, &stat, Some(path.into()));
         let before = Stat { mtime_ns: i64::MIN, ..stat };
-        self.recorder.mark_dirty(&node, &mut node.writing.lock(), vec![id], Cause::Mount, &before);
-        let file = (!self.through.load(Ordering::Acquire)).then_some(file);
+        let mut writing = node.writing.lock();
+        self.recorder.mark_dirty(&node, &mut writing, vec![id], Cause::Mount, &before);
+        writing.writers += u32::from(writable);
+        drop(writing);
+        let file = (!self.passes_through()).then_some(file);
         Ok((node, file, stat))
     }
 
@@ -140,7 +145,7 @@ impl LoopbackFs {
         let place = self.place(parent, name)?;
         let kind = FileType::from_raw_mode(mode);
         if matches!(kind, FileType::RegularFile | FileType::Unknown) {
-            let (node, file, stat) = self.make_file(&place, mode, libc::O_RDONLY, who)?;
+            let (node, file, stat) = self.make_file(&place, mode, libc::O_RDONLY, false, who)?;
             drop(file);
             self.recorder.inodes.hold(&node);
             self.recorder.queue.push(&node, false);

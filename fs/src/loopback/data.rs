@@ -11,6 +11,9 @@ use rustix::fs::FallocateFlags;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 
+/// How often a `close` hashes what another holder of the descriptor goes on writing.
+const TRIES: usize = 3;
+
 impl LoopbackFs {
     pub(super) fn write_at(&self, fh: Fh, offset: u64, data: &[u8], drop_set_id: bool) -> FsResult<usize> {
         let handle = self.files.get(fh)?;
@@ -25,12 +28,13 @@ impl LoopbackFs {
 
     /// A handle that was flushed writes again: a duplicate descriptor, or a mapping after `close`.
     fn written_again(&self, handle: &FileHandle) -> FsResult<()> {
-        if !handle.flushed.load(Ordering::Acquire) || !handle.flushed.swap(false, Ordering::AcqRel) {
+        if !handle.flushed.load(Ordering::Acquire) {
             return Ok(());
         }
-        // Counts this handle once more as a writer, which notes an intent if the content was reported meanwhile.
+        // Counts this handle once more as a writer, which notes an intent if the content was reported meanwhile. Only then may
+        // others write through it: of several that come at once each waits for that.
         self.recorder.begin_write(&handle.node, false, NODE)?;
-        self.recorder.end_write(&handle.node, true);
+        self.recorder.end_write(&handle.node, handle.flushed.swap(false, Ordering::AcqRel));
         Ok(())
     }
 
@@ -39,14 +43,16 @@ impl LoopbackFs {
         if !handle.writable() {
             return Ok(());
         }
-        if !handle.flushed.swap(true, Ordering::AcqRel) {
-            handle.node.writing.lock().flushed += 1;
+        {
+            // Counted before anybody finds the mark, and takes it back.
+            let mut writing = handle.node.writing.lock();
+            writing.flushed += u32::from(!handle.flushed.swap(true, Ordering::AcqRel));
         }
         match self.recorder.durability {
             Durability::Relaxed => Ok(()),
             Durability::Close | Durability::Strict => self.record_now(handle),
         }?;
-        if handle.through && self.recorder.durability != Durability::Relaxed {
+        if self.passes_through() && self.recorder.durability != Durability::Relaxed {
             // A duplicate of the descriptor may write on unseen until the release.
             self.written_again(handle)?;
         }
@@ -71,12 +77,12 @@ impl LoopbackFs {
 
     /// Have the content on the ledger before returning; an `open-writers` put if others still write.
     fn record_now(&self, handle: &FileHandle) -> FsResult<()> {
-        let outcome = loop {
-            match self.recorder.settle(&handle.node, true)? {
-                Outcome::Changed => continue,
-                outcome => break outcome,
+        let mut outcome = Outcome::Changed;
+        for _ in 0..TRIES {
+            if outcome == Outcome::Changed {
+                outcome = self.recorder.settle(&handle.node, true)?;
             }
-        };
+        }
         if !matches!(outcome, Outcome::Done(_)) {
             self.recorder.report_open(&handle.node)?;
         }

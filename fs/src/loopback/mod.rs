@@ -29,21 +29,23 @@ pub struct LoopbackFs {
     recorder: Arc<Recorder>,
     files: HandleTable<FileHandle>,
     dirs: HandleTable<DirHandle>,
-    /// The kernel reads and writes files itself.
-    through: AtomicBool,
 }
 
 impl LoopbackFs {
     /// Serve the directory `recorder` has as its root inode.
     pub fn new(recorder: Arc<Recorder>) -> Self {
         let (files, dirs) = (HandleTable::default(), HandleTable::default());
-        Self { recorder, files, dirs, through: AtomicBool::new(false) }
+        Self { recorder, files, dirs }
     }
 
     /// From now on offer the kernel to read and write files itself, or do not. For before a mount is served: all open handles of
     /// a file must go one way.
     pub fn pass_through(&self, through: bool) {
-        self.through.store(through, Ordering::Release);
+        self.recorder.through.store(through, Ordering::Release);
+    }
+
+    fn passes_through(&self) -> bool {
+        self.recorder.through.load(Ordering::Acquire)
     }
 
     fn node(&self, ino: Ino) -> FsResult<Arc<Node>> {
@@ -77,7 +79,7 @@ impl LoopbackFs {
 
     /// Open the backing file, unless the kernel is to do that and nothing is to be done before.
     fn open_or_offer(&self, node: &Arc<Node>, flags: i32, drops_set_id: bool) -> FsResult<Opened> {
-        let through = self.through.load(Ordering::Acquire);
+        let through = self.passes_through();
         if through && flags & libc::O_TRUNC == 0 {
             return self.opened(node, None, flags);
         }
@@ -89,13 +91,13 @@ impl LoopbackFs {
     }
 
     fn opened(&self, node: &Arc<Node>, file: Option<std::fs::File>, flags: i32) -> FsResult<Opened> {
-        let through = self.through.load(Ordering::Acquire);
+        let through = self.passes_through();
         if through && flags & libc::O_ACCMODE == libc::O_RDWR {
             node.writing.lock().mappable = true;
         }
         let backing = if through { Some(Backing { fd: node.fd()?, generation: node.generation() }) } else { None };
         let file = file.map_or_else(OnceLock::new, OnceLock::from);
-        let handle = FileHandle { node: node.clone(), file, flags, through, flushed: AtomicBool::new(false) };
+        let handle = FileHandle { node: node.clone(), file, flags, flushed: AtomicBool::new(false) };
         Ok(Opened { fh: self.files.insert(handle), backing })
     }
 }

@@ -167,7 +167,8 @@ impl LoopbackFs {
         let name = place.name;
         self.recorder.stream.admit(true)?;
         let names = self.recorder.lock_names();
-        let path = self.recorder.path(&place.dir, name)?;
+        // Of what is too deep to be recorded the ledger knows nothing, and is not told when it goes.
+        let path = self.recorder.path_told(&place.dir, name)?;
         // Opened before it goes: what is left under other names must be looked at afterwards.
         let (node, before) = self.recorder.inodes.leaving(&place.dir, name)?;
         let mut writing = node.writing.lock();
@@ -181,7 +182,7 @@ impl LoopbackFs {
             // Not by the kernel, which knows its other names with one link more.
             self.recorder.attributes_changed(&node);
         }
-        if node.kind.is_recorded() {
+        if let Some(path) = path.filter(|_| node.kind.is_recorded()) {
             return Ok(self.recorder.emit(&names, cause, Op::Remove { path }, rows, vec![id]));
         }
         self.recorder.note(rows, vec![id]);
@@ -201,12 +202,7 @@ impl LoopbackFs {
             // Of what is not recorded yet nobody knows how large it was when it was.
             let recorded = if writing.dirty.is_some() { u64::MAX } else { before.size };
             self.recorder.outboards.forget(node.id.0, recorded);
-            if writing.writers == 0
-                && let Some(dirty) = writing.dirty.take()
-            {
-                self.recorder.intents.end_after(self.recorder.stream.last() + 1, dirty.intents);
-                self.recorder.mark_clean(node);
-            }
+            self.recorder.drop_content(node, writing);
             return Ok(Some(table::delete(table::inode_key(node.id))));
         }
         let Some(mut row) = self.recorder.inode_row(node.id)? else {
@@ -224,7 +220,7 @@ impl LoopbackFs {
         self.recorder.stream.admit(true)?;
         let place = self.place(parent, name)?;
         let names = self.recorder.lock_names();
-        let path = self.recorder.path(&place.dir, name)?;
+        let path = self.recorder.path_told(&place.dir, name)?;
         let (node, _) = self.recorder.inodes.open_name(&place.dir, name)?;
         let known = self.recorder.name_row(place.dir.id, name)?;
         let intent = Intent::Remove { at: place.at(), inode: node.id.0 };
@@ -236,7 +232,11 @@ impl LoopbackFs {
             return Ok(());
         }
         let rows = vec![table::delete(table::name_key(place.dir.id, name)), table::delete(table::inode_key(node.id))];
-        self.recorder.emit(&names, Cause::Mount, Op::Rmdir { path }, rows, vec![id]);
+        if let Some(path) = path {
+            self.recorder.emit(&names, Cause::Mount, Op::Rmdir { path }, rows, vec![id]);
+        } else {
+            self.recorder.note(rows, vec![id]);
+        }
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use crate::change::{Cause, Content, Evidence, Op, Row};
 use crate::error::FsResult;
 use crate::inode::{Node, Writing};
 use crate::intent::{At, Intent};
-use crate::path::BucketPath;
+use crate::path::{BucketPath, PathError};
 use crate::recorder::Namespace;
 use crate::stat::{Kind, Stat};
 use crate::table::{self, InodeRow, NameRow, Settled};
@@ -15,6 +15,7 @@ use crate::vfs::{Caller, Ino};
 use rustix::fs::RenameFlags;
 use std::ffi::OsStr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// An inode that takes part in a rename: itself, its attributes before, its write side, locked.
 struct Side<'a> {
@@ -28,7 +29,8 @@ struct Renamed<'a> {
     names: &'a Namespace<'a>,
     from: Place<'a>,
     to: Place<'a>,
-    paths: (BucketPath, BucketPath),
+    /// None of one that is too deep to be recorded.
+    paths: (Option<BucketPath>, Option<BucketPath>),
     id: u64,
 }
 
@@ -48,7 +50,12 @@ impl LoopbackFs {
         let names = self.recorder.lock_names();
         let (node, before) = self.recorder.inodes.open_name(&from.dir, from.name)?;
         let target = open_place(&self.recorder.inodes, &to)?;
-        let paths = (self.recorder.path(&from.dir, from.name)?, self.recorder.path(&to.dir, to.name)?);
+        let paths = (self.recorder.path_told(&from.dir, from.name)?, self.recorder.path_told(&to.dir, to.name)?);
+        let exchanges = flags.contains(RenameFlags::EXCHANGE);
+        // What is in a directory cannot be told of there, and of an exchange no half.
+        if (paths.1.is_none() && (node.kind == Kind::Directory || exchanges)) || (paths.0.is_none() && exchanges) {
+            return Err(PathError::PathTooLong.into());
+        }
         let same = target.as_ref().is_some_and(|(target, _)| Arc::ptr_eq(target, &node));
         // Held until the table follows: a writer that begins in between would see change times ahead of it.
         let mut writing = node.writing.lock();
@@ -72,7 +79,7 @@ impl LoopbackFs {
             _ => None,
         };
         match target {
-            Some(target) if flags.contains(RenameFlags::EXCHANGE) => self.exchanged(&done, moved, target),
+            Some(target) if exchanges => self.exchanged(&done, moved, target),
             target => self.renamed(&done, moved, target),
         }
     }
@@ -91,14 +98,13 @@ impl LoopbackFs {
                 rows.extend(self.unlinked(target.node, target.writing, to, &target.before)?);
             }
         }
-        if source_row.as_ref().is_none_or(|row| row.id != moved.node.id.0) {
-            let stale = source_row.map(|row| row.kind);
-            return self.renamed_unreported(done, moved, stale, rows);
-        }
+        let is_known = source_row.as_ref().is_some_and(|row| row.id == moved.node.id.0);
+        let (true, (Some(from_path), Some(to_path))) = (is_known, done.paths.clone()) else {
+            return self.renamed_unreported(done, moved, source_row, rows);
+        };
         rows.push(table::delete(table::name_key(from.dir.id, from.name)));
         rows.extend(self.moved_rows(&moved, from, to)?);
         self.recorder.imply_dirs(&to.dir, &mut rows)?;
-        let (from, to) = done.paths.clone();
         // Content not reported yet is claimed by the name it has now: the intent lives as long as that.
         let ends = match &mut moved.writing.dirty {
             Some(dirty) => {
@@ -107,39 +113,49 @@ impl LoopbackFs {
             }
             None => vec![done.id],
         };
-        self.recorder.emit(done.names, Cause::Mount, Op::Rename { from, to }, rows, ends);
+        let op = Op::Rename { from: from_path, to: to_path };
+        self.recorder.emit(done.names, Cause::Mount, op, rows, ends);
         Ok(())
     }
 
-    /// A rename of something the ledger does not know: its own put replaces what was at the new name. At the old name the
-    /// ledger may still have what this had replaced (`stale`), and now nothing follows it there.
+    /// A rename of something the ledger does not know, or will not know because it goes too deep: its own put replaces what was
+    /// at the new name. At the old name the ledger may still have it, or what it had replaced (`source`), and now nothing
+    /// follows it there.
     fn renamed_unreported(
         &self,
         done: &Renamed<'_>,
         mut moved: Side<'_>,
-        stale: Option<Kind>,
+        source: Option<NameRow>,
         mut rows: Vec<Row>,
     ) -> FsResult<()> {
         let Renamed { from, to, .. } = done;
         let (from_path, to_path) = done.paths.clone();
         let target_row = self.recorder.name_row(to.dir.id, to.name)?;
         let mut ops = Vec::new();
-        if let Some(kind) = stale {
+        if let Some(row) = source {
             rows.push(table::delete(table::name_key(from.dir.id, from.name)));
-            ops.push(gone(kind, from_path));
+            ops.extend(from_path.map(|path| gone(row.kind, path)));
+            if row.id == moved.node.id.0 {
+                rows.extend(self.moved_row(&moved, from, to)?);
+                // A directory is told of with what is put below it next.
+                moved.node.recorded.store(false, Ordering::Release);
+            }
         }
-        let put = self.unreported(&mut moved, to, to_path.clone(), vec![done.id], &mut rows)?;
+        let put = match to_path.clone() {
+            Some(path) => self.unreported(&mut moved, to, path, vec![done.id], &mut rows)?,
+            None => None,
+        };
         let cause = if put.is_some() { Cause::Foreign } else { Cause::Mount };
         ops.extend(put);
+        // A file's own report ends its intents.
+        let ends = if moved.node.kind == Kind::File && to_path.is_some() { vec![] } else { vec![done.id] };
         // A directory made behind the mount, or a special file: not recorded, but it may have taken a recorded name.
-        if !matches!(moved.node.kind, Kind::File | Kind::Symlink)
+        if (to_path.is_none() || !matches!(moved.node.kind, Kind::File | Kind::Symlink))
             && let Some(row) = target_row
         {
             rows.push(table::delete(table::name_key(to.dir.id, to.name)));
-            ops.push(gone(row.kind, to_path));
+            ops.extend(to_path.map(|path| gone(row.kind, path)));
         }
-        // A file's own report ends its intents.
-        let ends = if moved.node.kind == Kind::File { vec![] } else { vec![done.id] };
         if ops.is_empty() {
             self.recorder.note(rows, ends);
         } else {
@@ -181,11 +197,14 @@ impl LoopbackFs {
         let node = moved.node;
         let name_row = NameRow { id: node.id.0, kind: node.kind };
         let mut rows = vec![table::set(table::name_key(to.dir.id, to.name), &name_row)?];
-        if let Some(mut row) = self.recorder.inode_row(node.id)? {
-            row.moved(&moved.before, &to.stat()?, &from.at(), to.at());
-            rows.push(table::set(table::inode_key(node.id), &row)?);
-        }
+        rows.extend(self.moved_row(moved, from, to)?);
         Ok(rows)
+    }
+
+    fn moved_row(&self, moved: &Side<'_>, from: &Place<'_>, to: &Place<'_>) -> FsResult<Option<Row>> {
+        let Some(mut row) = self.recorder.inode_row(moved.node.id)? else { return Ok(None) };
+        row.moved(&moved.before, &to.stat()?, &from.at(), to.at());
+        Ok(Some(table::set(table::inode_key(moved.node.id), &row)?))
     }
 
     fn exchanged(&self, done: &Renamed<'_>, mut a: Side<'_>, mut b: Side<'_>) -> FsResult<()> {
@@ -197,7 +216,9 @@ impl LoopbackFs {
         a.node.add_name(&to.dir, to.name);
         b.node.add_name(&from.dir, from.name);
         let mut rows = Vec::new();
-        let (a_path, b_path) = done.paths.clone();
+        let (Some(a_path), Some(b_path)) = done.paths.clone() else {
+            return Err(PathError::PathTooLong.into());
+        };
         let mut ops = Vec::new();
         // Of what the ledger knows nothing, it is told anew; the other one moves.
         match (a_known, b_known) {

@@ -145,7 +145,7 @@ impl Replay<'_> {
 
     pub(super) fn look_at(&self, node: &Arc<Node>, cause: Cause, stat: &Stat) -> FsResult<()> {
         let row = self.recorder.inode_row(node.id)?;
-        let id = self.recorder.note_write(node, row.as_ref(), cause == Cause::Foreign, NODE)?;
+        let id = self.recorder.note_write(node, row.as_ref().map(InodeRow::left), cause == Cause::Foreign, NODE)?;
         let mut ids = vec![id];
         for name in node.names().iter().skip(1) {
             let intent = Intent::Link { at: at_of(name), inode: node.id.0 };

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 const WAITING_MAX: usize = 32_768;
 /// The same in bytes: what waits shall still be in the kernel's cache when its turn comes.
 const WAITING_BYTES_MAX: u64 = 1 << 30;
+/// What one file counts for at most: alone it holds nobody up.
+const FILE_BYTES_MAX: u64 = WAITING_BYTES_MAX / 4;
 /// A file rests this long after its last writer before it is hashed: a program that writes a temporary file and renames it is
 /// done by then, and what it did is one put of the final name.
 const REST: Duration = Duration::from_millis(100);
@@ -29,7 +31,7 @@ const REHASH_MAX: Duration = Duration::from_secs(60);
 pub struct Queue {
     state: Mutex<QueueState>,
     work: Condvar,
-    /// A job ended.
+    /// A job ended, or there is room again.
     ended: Condvar,
 }
 
@@ -70,7 +72,7 @@ impl Queue {
         let now = Instant::now();
         let due = writing.due(now);
         // One that is not hashed soon holds nobody up.
-        let bytes = if due > now + REST { 0 } else { node.stat().map_or(0, |stat| stat.size) };
+        let bytes = if due > now + REST { 0 } else { node.stat().map_or(0, |stat| stat.size.min(FILE_BYTES_MAX)) };
         let mut state = self.state.lock();
         state.last_push = Some(now);
         state.push_later(node, due, bytes, &self.work);
@@ -102,8 +104,13 @@ impl Queue {
             }
             let now = Instant::now();
             if let Some(node) = state.ready.pop_front() {
+                let was_full = state.is_full();
                 let waited = state.waiting.remove(&node.id.0);
                 state.bytes -= waited.as_ref().map_or(0, |waiting| waiting.bytes);
+                if was_full && !state.is_full() {
+                    // Not when the job ends: that of a large file takes long.
+                    self.ended.notify_all();
+                }
                 return Some((node, waited.map_or(now, |waiting| waiting.since)));
             }
             match state.next_turn(now) {
@@ -192,5 +199,59 @@ impl Writing {
     fn due(&self, now: Instant) -> Instant {
         let rested = now + REST;
         self.last_hash.map_or(rested, |(ended, took)| rested.max(ended + (took * REHASH_FACTOR).min(REHASH_MAX)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inode::InodeTable;
+    use std::ffi::OsStr;
+    use std::fs::File;
+    use std::sync::mpsc;
+
+    /// A queue in which `count` files of `size` bytes, all of them holes, wait.
+    fn waiting(count: usize, size: u64) -> Queue {
+        let dir = tempfile::tempdir().unwrap();
+        let inodes = InodeTable::new(File::open(dir.path()).unwrap().into()).unwrap();
+        let queue = Queue::default();
+        for name in (0..count).map(|i| i.to_string()) {
+            File::create(dir.path().join(&name)).unwrap().set_len(size).unwrap();
+            queue.push(&inodes.open_name(inodes.root(), OsStr::new(&name)).unwrap().0, false);
+        }
+        queue
+    }
+
+    fn check(count: usize, size: u64, full: bool) {
+        assert_eq!(waiting(count, size).state.lock().is_full(), full, "{count} files of {size} bytes");
+    }
+
+    #[test]
+    fn many_bytes_in_several_files_fill_the_room_and_one_file_never_does() {
+        check(1, 1 << 40, false);
+        check(3, 1 << 40, false);
+        check(4, 1 << 40, true);
+        check(5, WAITING_BYTES_MAX / 5, false);
+        check(5, WAITING_BYTES_MAX / 5 + 1, true);
+    }
+
+    #[test]
+    fn there_is_room_as_soon_as_a_file_has_its_turn() {
+        let queue = waiting(4, 1 << 40);
+        std::thread::scope(|scope| {
+            let (waits, waited) = mpsc::channel();
+            let queue = &queue;
+            scope.spawn(move || {
+                waits.send(()).unwrap();
+                queue.wait_for_room();
+                waits.send(()).unwrap();
+            });
+            waited.recv().unwrap();
+            // Its job does not end here.
+            let _job = queue.pop().unwrap();
+            let room = waited.recv_timeout(Duration::from_secs(20));
+            queue.stop();
+            assert!(room.is_ok(), "whoever waits is told of the room");
+        });
     }
 }

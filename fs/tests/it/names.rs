@@ -2,6 +2,8 @@
 
 use super::driver::{Driver, tamper};
 use rustix::fs::RenameFlags;
+use rustix::io::Errno;
+use wizefs_fs::BucketPath;
 
 /// Run `script`, then compare what was told with `expect` and with what is there.
 fn check(script: impl Fn(&Driver), expect: &[&str]) {
@@ -264,4 +266,92 @@ fn a_file_whose_directory_was_moved_behind_the_mount_does_not_keep_the_others_fr
     driver.let_all_go();
     driver.append("b", b"2").unwrap();
     assert_eq!(driver.told(), ["mkdir d", "put b", "put b"]);
+}
+
+#[test]
+fn a_write_goes_where_the_kernel_says_also_into_a_file_opened_to_append() {
+    check(
+        |d| {
+            d.write("a", b"0123456789").unwrap();
+            // A page of a mapping.
+            let fh = d.open_file("a", libc::O_RDWR | libc::O_APPEND).unwrap();
+            d.write_fh(fh, 2, b"xy");
+            d.close(fh);
+            assert_eq!(std::fs::read(d.backing("a")).unwrap(), b"01xy456789");
+        },
+        &["put a"],
+    );
+}
+
+#[test]
+fn what_is_removed_while_it_is_open_leaves_nothing() {
+    let driver = Driver::new();
+    let content = vec![1; 100_000];
+    let removed = driver.create("a").unwrap();
+    driver.unlink("a").unwrap();
+    let replaced = driver.create("b").unwrap();
+    driver.write("c", &content).unwrap();
+    driver.mv("c", "b").unwrap();
+    for fh in [removed, replaced] {
+        driver.write_fh(fh, 0, &content);
+        driver.close(fh);
+    }
+    driver.assert_told_is_there();
+    assert_eq!(driver.inner_hashes(), 1);
+    driver.unlink("b").unwrap();
+    driver.assert_told_is_there();
+    assert_eq!(driver.inner_hashes(), 0);
+}
+
+#[test]
+fn what_is_removed_while_it_is_hashed_leaves_nothing() {
+    let driver = Driver::new();
+    let (path, content) = (BucketPath::new("a").unwrap(), vec![1; 3_000_000]);
+    for _ in 0..20 {
+        driver.write("a", &content).unwrap();
+        std::thread::scope(|scope| {
+            let bucket = &driver.bucket;
+            scope.spawn(|| bucket.settle(&path).map(drop));
+            driver.unlink("a").unwrap();
+        });
+    }
+    driver.assert_told_is_there();
+    assert_eq!(driver.inner_hashes(), 0);
+}
+
+#[test]
+fn what_lies_too_deep_to_be_recorded_is_renamed_and_removed() {
+    let driver = Driver::new();
+    let mut dirs = Vec::new();
+    for _ in 0..64 {
+        dirs.push("d".repeat(254));
+        driver.mkdir(&dirs.join("/")).unwrap();
+    }
+    let deep = |letter: &str| format!("{}/{}", dirs.join("/"), letter.repeat(100));
+    let made = driver.told().len();
+    driver.write(&deep("a"), b"1").unwrap();
+    driver.mv(&deep("a"), &deep("b")).unwrap();
+    driver.unlink(&deep("b")).unwrap();
+    driver.write(&deep("c"), b"2").unwrap();
+    driver.sync();
+    // Nobody can say what was done to it where it is not recorded.
+    driver.mv(&deep("c"), "out").unwrap();
+    driver.sync();
+    driver.write("in", b"3").unwrap();
+    driver.sync();
+    driver.mv("in", &deep("e")).unwrap();
+    driver.write("over", b"4").unwrap();
+    driver.sync();
+    driver.mv("over", &deep("e")).unwrap();
+    driver.mkdir("dir").unwrap();
+    assert_eq!(driver.mv("dir", &deep("f")), Err(Errno::NAMETOOLONG));
+    assert_eq!(driver.rename("out", &deep("e"), RenameFlags::EXCHANGE), Err(Errno::NAMETOOLONG));
+    driver.unlink(&deep("e")).unwrap();
+    let told = ["foreign put out", "put in", "remove in", "put over", "remove over", "mkdir dir"];
+    assert_eq!(driver.told()[made..], told);
+    while !dirs.is_empty() {
+        driver.rmdir(&dirs.join("/")).unwrap();
+        dirs.pop();
+    }
+    driver.assert_told_is_there();
 }

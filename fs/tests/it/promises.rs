@@ -1,6 +1,8 @@
 //! What `close`, `fsync` and the barrier promise.
 
 use super::driver::Driver;
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use wizefs_fs::{BucketPath, Durability, Evidence, Op, SinkError};
 
 #[test]
@@ -39,6 +41,45 @@ fn fsync_waits_too_under_durability_strict() {
     let Op::Put(put) = &changes[0].op else { panic!("{changes:?}") };
     assert_eq!(put.evidence, Evidence::OpenWriters);
     driver.close(fh);
+    driver.assert_told_is_there();
+}
+
+#[test]
+fn every_fsync_of_an_overwrite_is_a_transaction_under_durability_strict() {
+    let driver = Driver::with(Durability::Strict);
+    let fh = driver.create("b").unwrap();
+    let changed = || std::fs::metadata(driver.backing("b")).unwrap().ctime_nsec();
+    for i in 1..4 {
+        // The clock of the disk may tick slowly.
+        let before = changed();
+        while changed() == before {
+            driver.write_fh(fh, 0, b"2");
+        }
+        driver.fsync(fh);
+        assert_eq!(driver.sink.changes().len(), i);
+    }
+    driver.fsync(fh);
+    assert_eq!(driver.sink.changes().len(), 3, "nothing was written");
+    driver.close(fh);
+    driver.assert_told_is_there();
+}
+
+#[test]
+fn a_barrier_does_not_settle_what_is_just_being_created() {
+    let driver = Driver::new();
+    driver.pass_through();
+    let (bucket, ended) = (&driver.bucket, AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                bucket.sync().unwrap();
+            }
+        });
+        for i in 0..2_000 {
+            driver.write(&format!("{i}"), b"content").unwrap();
+        }
+        ended.store(true, Ordering::Relaxed);
+    });
     driver.assert_told_is_there();
 }
 
