@@ -1,13 +1,16 @@
 //! Rebuilds everything from genesis and compares: signatures, sequences, stamps, roots, previous hashes, the state and
 //! everything derived. Read-only; names the first bad block and transaction.
 
+use std::fs::File;
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::block::Genesis;
 use crate::chain::GENESIS;
 use crate::codec::decode;
-use crate::hash::Hash;
+use crate::hash::{Hash, TxId};
+use crate::log::{TILE, read_tile};
 use crate::store::rocks::RocksStore;
 use crate::store::{Column, Read, StoreError, scan_prefix};
 use crate::transaction::StateUpdate;
@@ -109,17 +112,19 @@ impl Report {
 /// Beside the store: what the last check found wrong. While it is there the ledger takes no writes.
 const DAMAGE_FILE: &str = "damaged";
 
-/// Remembers beside the ledger in `dir` what a check found, or that it found nothing.
-pub(crate) fn note_verdict(dir: &Path, report: &Report) {
+/// Remembers beside the ledger in `dir` what a check found, or that it found nothing; on the disk when this returns.
+pub(crate) fn note_verdict(dir: &Path, report: &Report) -> std::io::Result<()> {
     let path = dir.join(DAMAGE_FILE);
-    let noted = match report.verdict() {
-        Some(reason) => std::fs::write(path, reason),
-        None if report.cancelled || !path.exists() => Ok(()),
-        None => std::fs::remove_file(path),
-    };
-    if let Err(error) = noted {
-        tracing::warn!(%error, "cannot remember what the check of the ledger found");
+    match report.verdict() {
+        Some(reason) => {
+            let mut file = File::create(path)?;
+            file.write_all(reason.as_bytes())?;
+            file.sync_all()?;
+        }
+        None if report.cancelled || !path.exists() => return Ok(()),
+        None => std::fs::remove_file(path)?,
     }
+    File::open(dir)?.sync_all()
 }
 
 /// What an earlier check found wrong with the ledger in `dir`.
@@ -199,9 +204,26 @@ pub(crate) fn check(
 fn readable(read: &dyn Read, columns: &[Column], report: &mut Report) {
     for column in columns {
         if let Err(error) = every(read, *column, &mut |_, _| {}) {
-            report.add(None, None, format!("the column {} cannot be read: {error}", column.name()));
+            let problem = format!("the column {} cannot be read: {error}", column.name());
+            report.push(Problem { block: None, index: None, problem, derived: column.is_derived() });
         }
     }
+}
+
+/// Key of the row of [`Column::Meta`] in which a rebuild keeps the leaf hash of the erased transaction at a log index while
+/// the tiles are made anew, which alone have it.
+fn kept_leaf(index: u64) -> Vec<u8> {
+    [b"leaf", &index.to_be_bytes()[..]].concat()
+}
+
+/// The leaf hash of the erased transaction at `index`: from its tile, or as a rebuild that was broken off has kept it.
+fn erased_leaf(read: &dyn Read, index: u64) -> Result<TxId, StoreError> {
+    let lost = match read_tile(read, 0, index / TILE as u64, (index % TILE as u64) as usize + 1) {
+        Ok(leaves) => return leaves.last().copied().ok_or_else(|| StoreError::Corrupt("an empty tile".into())),
+        Err(error) => error,
+    };
+    let kept = read.get(Column::Meta, &kept_leaf(index))?;
+    kept.and_then(|bytes| decode(&bytes).ok()).ok_or(lost)
 }
 
 /// Visits every row of a column.

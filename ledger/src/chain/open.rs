@@ -52,15 +52,15 @@ impl Ledger {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(dir: &Path, options: OpenOptions) -> std::result::Result<Ledger, OpenError> {
-        // A ledger that has sealed is not made anew, whatever is missing of it.
-        let has_sealed = dir.join(TIP_FILE).exists();
-        if !has_sealed && !RocksStore::exists(dir) {
+        // A ledger that has sealed or holds anything is not made anew, whatever is missing of it.
+        let is_made = dir.join(TIP_FILE).exists() || RocksStore::holds_rows(dir);
+        if !is_made && !RocksStore::exists(dir) {
             if !options.create {
                 return Err(OpenError::Absent);
             }
             std::fs::create_dir_all(dir).map_err(|error| StoreError::Io(format!("{}: {error}", dir.display())))?;
         }
-        let opened = if has_sealed { RocksStore::open_existing(dir) } else { RocksStore::open(dir) };
+        let opened = if is_made { RocksStore::open_existing(dir) } else { RocksStore::open(dir) };
         let store = opened.map_err(|error| match error {
             StoreError::Corrupt(reason) => OpenError::Damaged(reason),
             other => OpenError::Store(other),

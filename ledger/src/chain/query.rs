@@ -304,8 +304,10 @@ impl Ledger {
         let dir = self.dir.as_deref();
         let done = self.store.snapshot(&mut |read| report = crate::fsck::check(read, dir, progress));
         self.read(done)?;
-        if let Some(dir) = &self.dir {
-            crate::fsck::note_verdict(dir, &report);
+        if let Some(dir) = &self.dir
+            && let Err(error) = crate::fsck::note_verdict(dir, &report)
+        {
+            tracing::warn!(%error, "cannot remember what the check of the ledger found");
         }
         if let Some(reason) = report.verdict() {
             self.poison(reason);

@@ -8,6 +8,8 @@ use crate::transaction::FileOp;
 use crate::{Ledger, OpenError};
 use std::sync::Arc;
 
+mod rebuilds;
+
 /// A chain of a few blocks with something of everything, and pending transactions.
 fn sound() -> Stored {
     sound_with(4)

@@ -21,6 +21,11 @@ impl Rows {
             };
         }
     }
+
+    /// Removes all rows of a column.
+    pub(crate) fn clear(&mut self, column: Column) {
+        self.0.retain(|(other, _), _| *other != column);
+    }
 }
 
 impl Read for Rows {
@@ -99,6 +104,11 @@ impl Store for MemoryStore {
     }
 
     fn recover(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn clear(&self, column: Column) -> Result<(), StoreError> {
+        self.rows.write().clear(column);
         Ok(())
     }
 
