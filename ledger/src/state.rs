@@ -139,6 +139,21 @@ pub struct Counts {
     pub bytes: u64,
 }
 
+impl Counts {
+    /// Counts an entry that comes (1) or goes (-1).
+    pub(crate) fn count(&mut self, entry: &Entry, by: i64) {
+        match &entry.node {
+            EntryNode::Directory { .. } => self.directories = self.directories.wrapping_add_signed(by),
+            EntryNode::Leaf(leaf) => {
+                self.files = self.files.wrapping_add_signed(by);
+                if let Content::File { size, .. } = leaf.content {
+                    self.bytes = self.bytes.wrapping_add_signed((size as i64).wrapping_mul(by));
+                }
+            }
+        }
+    }
+}
+
 /// Prefix of a row's key in the state map.
 pub const STATE_DOMAIN: &[u8] = b"wizefs state v1\0";
 /// Prefix of a directory's id.

@@ -246,3 +246,51 @@ fn a_full_disk_stops_the_ledger_and_space_brings_it_back() {
     assert_eq!(ledger.poisoned(), None);
     assert_eq!(ledger.bucket(&bucket).unwrap().unwrap().counts.files, accepted + 1);
 }
+
+/// Takes all but about `left` bytes of a disk.
+fn press(disk: &Path, left: u64) {
+    let free = rustix::fs::statvfs(disk).unwrap();
+    fs::write(disk.join("ballast"), vec![0; (free.f_bavail * free.f_frsize - left) as usize]).unwrap();
+}
+
+#[test]
+fn a_check_that_has_no_room_accuses_nobody_and_nothing_is_forgotten_meanwhile() {
+    let Some(disk) = Tmpfs::new("200m") else { return };
+    let dir = disk.0.path().join("ledger");
+    let ledger = Ledger::open(&dir, options()).unwrap();
+    let bucket = create(&ledger);
+    // More rows than a check holds in memory.
+    let drafts = (1..=4).map(|change| put(bucket, change, "gone")).collect();
+    let first = ledger.submit(&options().wallet, drafts, &[]).unwrap()[0];
+    for from in [5, 8_005, 16_005] {
+        let drafts = (from..from + 8_000).map(|change| put(bucket, change, &format!("{change:0100}"))).collect();
+        ledger.submit(&options().wallet, drafts, &[]).unwrap();
+        ledger.seal(u64::MAX).unwrap();
+    }
+    // Its own background writes are not to meet the full disk.
+    drop(ledger);
+    let ledger = Ledger::open(&dir, options()).unwrap();
+    let check = || ledger.fsck(&mut |_| ControlFlow::Continue(()));
+    let mut refused = 0;
+    for left in [256 << 10, 512 << 10, 1 << 20, 2 << 20] {
+        press(disk.0.path(), left);
+        match check() {
+            Err(LedgerError::Full) => {
+                refused += 1;
+                assert!(matches!(ledger.forget(&first), Err(LedgerError::Full)), "{left} bytes left");
+            }
+            done => assert_eq!(done.unwrap().problems, [], "{left} bytes left"),
+        }
+        assert_eq!((ledger.poisoned(), dir.join("damaged").exists()), (None, false), "{left} bytes left");
+        fs::remove_file(disk.0.path().join("ballast")).unwrap();
+    }
+    assert!(refused > 0, "the disk must have been too full");
+    assert_eq!(check().unwrap().problems, []);
+    let gone = ledger.forget(&first).unwrap();
+    assert_eq!(check().unwrap().problems, []);
+    drop(ledger);
+    // What it did is known, as of every one that is erased.
+    let stub = RocksStore::open_existing(&dir).unwrap().get(Column::Transactions, &gone.index.to_be_bytes());
+    let without_updates = 1 + 64 + 8 + 8 + 2 + 4;
+    assert!(stub.unwrap().unwrap().len() > without_updates);
+}

@@ -20,7 +20,8 @@ impl Ledger {
     /// not be the current state of a path. Takes as long as a check of the chain up to it.
     ///
     /// # Errors
-    /// [`LedgerError::Refused`] for one that is unknown, pending, current, or no statement about a file.
+    /// [`LedgerError::Refused`] for one that is unknown, pending, current, or no statement about a file;
+    /// [`LedgerError::Full`] when the disk has no room for finding out what it did, which later checks need.
     pub fn forget(&self, txid: &TxId) -> Result<Forgotten> {
         let refuse = |why: String| Err(LedgerError::Refused(why));
         let (Forgotten { index, block }, transaction) = self.final_transaction(txid)?;
@@ -76,10 +77,10 @@ impl Ledger {
 
     /// What the transaction at `index` did to the map; empty when that cannot be known any more.
     fn updates_of(&self, index: u64) -> Result<Vec<crate::transaction::StateUpdate>> {
-        let (mut updates, dir) = (None, self.dir.as_deref());
+        let (mut updates, dir) = (Ok(None), self.dir.as_deref());
         let done = self.store.snapshot(&mut |read| updates = crate::fsck::updates_of(read, dir, index));
         self.read(done)?;
-        Ok(updates.unwrap_or_default())
+        Ok(updates.map_err(super::query::unmade)?.unwrap_or_default())
     }
 
     /// Refuses when an entry of the bucket, sealed or with what is pending, was stated by `txid`.

@@ -75,7 +75,7 @@ impl Ledger {
             ledger.poison(lost);
         }
         if let Some(found) = crate::fsck::noted_damage(dir) {
-            ledger.poison(found);
+            ledger.judge(Some(found));
         }
         Ok(ledger)
     }
@@ -163,7 +163,8 @@ pub(super) fn load(store: &dyn Store, genesis: &Genesis) -> std::result::Result<
     let checkpoint = store.get(Column::Meta, LATEST_CHECKPOINT)?.unwrap_or_default();
     let checkpoint = String::from_utf8_lossy(&checkpoint).into_owned();
     let first = store.get(Column::Meta, FIRST_PENDING)?.map(|bytes| <[u8; 8]>::try_from(bytes.as_slice()));
-    let mut live = Live { tip, checkpoint, edge: Edge::default(), mempool: Mempool::default(), poisoned: None };
+    let (edge, mempool) = (Edge::default(), Mempool::default());
+    let mut live = Live { tip, checkpoint, edge, mempool, poisoned: None, found: None };
     let checked = check_tip(store, genesis, height, &mut live).and_then(|()| match first {
         Some(Ok(first)) => load_pending(store, genesis, u64::from_be_bytes(first), &mut live),
         _ => Err(corrupt("the number of the first pending transaction is missing or malformed".into())),

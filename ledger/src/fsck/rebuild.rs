@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use super::repeats::Repeats;
 use super::{Progress, Report, erased_leaf, every, fsck_dir, kept_leaf, note_verdict};
 use crate::block::Block;
 use crate::chain::index::{block_rows, index_rows, txid_key};
@@ -30,7 +31,8 @@ pub enum RebuildError {
 }
 
 /// Rebuilds what follows from the chain in `dir`, which no process may have open, when something of it is damaged; then
-/// checks everything again. The state is not rebuilt when transactions are erased: what they did is known by hash alone.
+/// checks everything again. When transactions are erased, what they did is known by hash alone: of the state only those rows are
+/// rebuilt that repeat what others say.
 ///
 /// # Errors
 /// See [`RebuildError`].
@@ -76,6 +78,9 @@ pub(super) fn rebuild(
         store.clear(column)?;
     }
     rebuild.replay(checked.height, checked.transactions, progress)?;
+    if !rebuild.with_state {
+        rebuild.repeats()?;
+    }
     store.sync()
 }
 
@@ -125,6 +130,19 @@ impl Rebuild<'_> {
             let (ControlFlow::Continue(()) | ControlFlow::Break(())) = progress(Progress { done: edge.size(), total });
         }
         Ok(())
+    }
+
+    /// The rows of the state that repeat what others say, which stay as they are.
+    fn repeats(&self) -> Result<(), StoreError> {
+        let (mut repeats, mut batch) = (Repeats::default(), Batch::default());
+        every(self.store, Column::State, &mut |key, value| repeats.see(key, value))?;
+        for (row, value) in repeats.corrections() {
+            match value {
+                Some(value) => batch.put(Column::State, row, value),
+                None => batch.delete(Column::State, row),
+            }
+        }
+        self.store.write(batch, Durability::Buffered)
     }
 
     /// One block; the state root it leads to, when the state is rebuilt.

@@ -99,7 +99,7 @@ impl Run<'_> {
             };
             let last = replay.last_height();
             for height in 0..=last {
-                if !replay.block(height) || replay.done.wanted.is_some() {
+                if !replay.block(height) || replay.is_over() {
                     break;
                 }
                 let done = replay.done.edge.size();
@@ -173,6 +173,12 @@ struct Replay<'s, 'a> {
 }
 
 impl Replay<'_, '_> {
+    /// Whether what is wanted is found, or nothing can be found any more.
+    fn is_over(&self) -> bool {
+        let Replayed { wanted, state_known, rows, .. } = &self.done;
+        rows.failure().is_some() || self.wanted.is_some() && (wanted.is_some() || !state_known)
+    }
+
     /// The stored number of the last block; when unreadable, as far as there are blocks.
     fn last_height(&mut self) -> u64 {
         let stored = self.report.note(None, None, self.read.get(Column::Meta, TIP)).flatten();

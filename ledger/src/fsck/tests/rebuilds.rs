@@ -57,6 +57,8 @@ fn a_rebuild_may_be_broken_off_anywhere() {
         assert_eq!((checked(&sound).problems, checked(&sound).erased), (vec![], holes.len() as u64));
         let mut damaged = sound.clone();
         damaged.clear(Column::Index);
+        // Names and counts of buckets.
+        damaged.0.retain(|(column, key), _| *column != Column::State || !b"nc".contains(&key[0]));
         survives_any_end(&sound, &damaged);
     }
 }
