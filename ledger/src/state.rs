@@ -166,6 +166,11 @@ pub(crate) type Effect = (Vec<u8>, Option<Vec<u8>>);
 pub(crate) mod row {
     use super::*;
 
+    /// What the keys of all entries of a bucket begin with.
+    pub(crate) fn entry_prefix(bucket: &BucketId) -> Vec<u8> {
+        [b"e", &bucket.0[..]].concat()
+    }
+
     pub(crate) fn entry(bucket: &BucketId, directory: &DirectoryId, name: &[u8]) -> Vec<u8> {
         [b"e", &bucket.0[..], &directory.0, name].concat()
     }

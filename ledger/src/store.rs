@@ -179,11 +179,12 @@ pub trait Store: Read + Send + Sync {
     /// See [`StoreError`].
     fn clear(&self, column: Column) -> Result<(), StoreError>;
 
-    /// Rewrites the files that may still hold what the row `key` held before, so that it is gone from the disk.
+    /// Rewrites the files that may still hold what rows with keys of these beginnings held before, so that it is gone from
+    /// the disk.
     ///
     /// # Errors
     /// See [`StoreError`].
-    fn purge(&self, column: Column, key: &[u8]) -> Result<(), StoreError>;
+    fn purge(&self, beginnings: &[(Column, Vec<u8>)]) -> Result<(), StoreError>;
 
     /// Bytes free on the disk below it; `None` where that means nothing.
     fn free_space(&self) -> Option<u64>;

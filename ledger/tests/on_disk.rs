@@ -294,3 +294,36 @@ fn a_check_that_has_no_room_accuses_nobody_and_nothing_is_forgotten_meanwhile() 
     let without_updates = 1 + 64 + 8 + 8 + 2 + 4;
     assert!(stub.unwrap().unwrap().len() > without_updates);
 }
+
+#[test]
+fn what_is_forgotten_is_in_no_file_of_the_ledger() {
+    let dir = tempfile::tempdir().unwrap();
+    // Bytes that do not get smaller.
+    let secret: [u8; 32] = std::array::from_fn(|at| (at * 37 + 11) as u8);
+    let told = |ledger: &Ledger, bucket: BucketId, change: u64, sha256: [u8; 32]| {
+        let mut draft = put(bucket, change, "plan");
+        if let Statement::File { op: FileOp::Put(put), .. } = &mut draft.statement {
+            put.content = Content::File { size: 5, hashes: Some(Hashes { blake3: [3; 32], sha256 }) };
+        }
+        let note = (b"note".to_vec(), Some(sha256.to_vec()));
+        ledger.submit(&options().wallet, vec![draft], &[note]).unwrap()[0]
+    };
+    let ledger = Ledger::open(dir.path(), options()).unwrap();
+    let bucket = create(&ledger);
+    let first = told(&ledger, bucket, 1, secret);
+    drop(ledger);
+    // Opening writes what was in the write-ahead log to table files.
+    let ledger = Ledger::open(dir.path(), options()).unwrap();
+    ledger.seal(u64::MAX).unwrap();
+    drop(ledger);
+    let ledger = Ledger::open(dir.path(), options()).unwrap();
+    told(&ledger, bucket, 2, [4; 32]);
+    ledger.seal(u64::MAX).unwrap();
+    let holding = || {
+        let holds = |name: &String| fs::read(dir.path().join(name)).unwrap().windows(32).any(|at| at == secret);
+        names(dir.path()).into_iter().filter(holds).count()
+    };
+    assert!(holding() >= 3, "it is in transactions, state and local rows");
+    ledger.forget(&first).unwrap();
+    assert_eq!(holding(), 0);
+}

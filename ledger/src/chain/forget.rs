@@ -2,7 +2,7 @@
 
 use super::index::index_rows;
 use super::*;
-use crate::state::{Entry, EntryNode, Sealed, View, stored};
+use crate::state::{Entry, EntryNode, Sealed, View, row, stored};
 use crate::store::{Batch, Durability};
 use crate::transaction::{Authored, Body, Envelope, Erased, ErasedVersion};
 
@@ -47,7 +47,14 @@ impl Ledger {
             }
         });
         self.store.write(batch, Durability::Synced).map_err(|error| self.failed(error))?;
-        self.store.purge(Column::Transactions, &index.to_be_bytes()).map_err(|error| self.unread(error))?;
+        // Where it was while pending, what it made of the bucket, and what the file system noted with it.
+        let said = [
+            (Column::Transactions, index.to_be_bytes().to_vec()),
+            (Column::Mempool, Vec::new()),
+            (Column::State, row::entry_prefix(&file.bucket)),
+            (Column::Local, Vec::new()),
+        ];
+        self.store.purge(&said).map_err(|error| self.unread(error))?;
         Ok(Forgotten { index, block })
     }
 
@@ -86,7 +93,7 @@ impl Ledger {
     /// Refuses when an entry of the bucket, sealed or with what is pending, was stated by `txid`.
     fn refuse_current(&self, bucket: &BucketId, txid: &TxId) -> Result<()> {
         let is_open = self.bucket(bucket)?.is_some_and(|bucket| !bucket.record.closed);
-        let prefix = [b"e", &bucket.0[..]].concat();
+        let prefix = row::entry_prefix(bucket);
         let views: [&dyn View; 2] = [&Current(self), &Sealed(&*self.store)];
         for view in views.into_iter().filter(|_| is_open) {
             let (mut current, mut damage) = (false, None);

@@ -109,7 +109,7 @@ impl Store for CrashStore {
         Ok(())
     }
 
-    fn purge(&self, _: Column, _: &[u8]) -> Result<(), StoreError> {
+    fn purge(&self, _: &[(Column, Vec<u8>)]) -> Result<(), StoreError> {
         Ok(())
     }
 

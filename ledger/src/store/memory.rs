@@ -112,7 +112,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn purge(&self, _: Column, _: &[u8]) -> Result<(), StoreError> {
+    fn purge(&self, _: &[(Column, Vec<u8>)]) -> Result<(), StoreError> {
         Ok(())
     }
 

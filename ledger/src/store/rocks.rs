@@ -277,6 +277,14 @@ fn walk(
     rows.status().map_err(classify)
 }
 
+/// The first key after all that begin so; none when there is no key after them.
+fn end_of(beginning: &[u8]) -> Option<Vec<u8>> {
+    let last = beginning.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut end = beginning[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
+}
+
 impl Read for RocksStore {
     fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let db = self.db()?;
@@ -380,9 +388,8 @@ impl Store for RocksStore {
         db.create_cf(column.name(), &self.tables.options(Some(column))).map_err(classify)
     }
 
-    /// The old bytes may be in table files of this column and of the mempool, and in the write-ahead log, which goes when
-    /// all columns are written to table files.
-    fn purge(&self, column: Column, key: &[u8]) -> Result<(), StoreError> {
+    /// The old bytes may be in table files, and in the write-ahead log, which goes when all columns are written to table files.
+    fn purge(&self, beginnings: &[(Column, Vec<u8>)]) -> Result<(), StoreError> {
         let db = self.db()?;
         let handles = Column::ALL.into_iter().map(|column| handle(&db, column)).collect::<Result<Vec<_>, _>>()?;
         let mut flush = FlushOptions::default();
@@ -390,8 +397,9 @@ impl Store for RocksStore {
         db.flush_cfs_opt(&handles, &flush).map_err(classify)?;
         let mut compact = CompactOptions::default();
         compact.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
-        db.compact_range_cf_opt(handle(&db, column)?, Some(key), Some(key), &compact);
-        db.compact_range_cf_opt(handle(&db, Column::Mempool)?, None::<&[u8]>, None::<&[u8]>, &compact);
+        for (column, beginning) in beginnings {
+            db.compact_range_cf_opt(handle(&db, *column)?, Some(beginning), end_of(beginning), &compact);
+        }
         Ok(())
     }
 
