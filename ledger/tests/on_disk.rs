@@ -259,14 +259,15 @@ fn a_check_that_has_no_room_accuses_nobody_and_nothing_is_forgotten_meanwhile() 
     let dir = disk.0.path().join("ledger");
     let ledger = Ledger::open(&dir, options()).unwrap();
     let bucket = create(&ledger);
-    // More rows than a check holds in memory.
-    let drafts = (1..=4).map(|change| put(bucket, change, "gone")).collect();
-    let first = ledger.submit(&options().wallet, drafts, &[]).unwrap()[0];
-    for from in [5, 8_005, 16_005] {
+    // More rows than a check holds in memory come before what is to be forgotten.
+    for from in [1, 8_001, 16_001] {
         let drafts = (from..from + 8_000).map(|change| put(bucket, change, &format!("{change:0100}"))).collect();
         ledger.submit(&options().wallet, drafts, &[]).unwrap();
         ledger.seal(u64::MAX).unwrap();
     }
+    let drafts = (24_001..24_005).map(|change| put(bucket, change, "gone")).collect();
+    let first = ledger.submit(&options().wallet, drafts, &[]).unwrap()[0];
+    ledger.seal(u64::MAX).unwrap();
     // Its own background writes are not to meet the full disk.
     drop(ledger);
     let ledger = Ledger::open(&dir, options()).unwrap();
