@@ -192,7 +192,17 @@ struct Live {
     checkpoint: String,
     edge: Edge,
     mempool: Mempool,
+    /// Damage met in service; it stays until the ledger is opened again.
     poisoned: Option<String>,
+    /// What a check found; one that finds nothing takes it back.
+    found: Option<String>,
+}
+
+impl Live {
+    /// Why nothing is written.
+    fn trouble(&self) -> Option<&String> {
+        self.poisoned.as_ref().or(self.found.as_ref())
+    }
 }
 
 impl Ledger {
@@ -213,7 +223,7 @@ impl Ledger {
 
     /// Why nothing is written any more, when so.
     pub fn poisoned(&self) -> Option<String> {
-        self.live.lock().poisoned.clone()
+        self.live.lock().trouble().cloned()
     }
 
     /// How much disk is left. Makes the reserve again when there is plenty.
@@ -256,7 +266,7 @@ impl Ledger {
 
     /// Refuses to write on a damaged ledger.
     fn check_health(&self) -> Result<()> {
-        match &self.live.lock().poisoned {
+        match self.live.lock().trouble() {
             Some(reason) => Err(LedgerError::Poisoned(reason.clone())),
             None => Ok(()),
         }
@@ -275,6 +285,16 @@ impl Ledger {
     fn poison(&self, reason: String) {
         tracing::error!(reason, "the ledger takes no more writes");
         self.live.lock().poisoned.get_or_insert(reason);
+        self.room.notify_all();
+        self.arrived.notify_all();
+    }
+
+    /// Takes no more writes because of what a check found, or takes them again when it found nothing.
+    fn judge(&self, found: Option<String>) {
+        if let Some(reason) = &found {
+            tracing::error!(reason, "the ledger takes no more writes");
+        }
+        self.live.lock().found = found;
         self.room.notify_all();
         self.arrived.notify_all();
     }
@@ -301,7 +321,11 @@ impl Ledger {
             match again {
                 Err(StoreError::Full) => return Err(LedgerError::Full),
                 Err(error) => return Err(self.failed(error)),
-                Ok(live) => *self.live.lock() = live,
+                Ok(again) => {
+                    let mut live = self.live.lock();
+                    let (poisoned, found) = (again.poisoned.or(live.poisoned.take()), live.found.take());
+                    *live = Live { poisoned, found, ..again };
+                }
             }
             self.stalled.store(false, Ordering::Release);
             self.room.notify_all();

@@ -1,19 +1,24 @@
 //! Rebuilds everything from genesis and compares: signatures, sequences, stamps, roots, previous hashes, the state and
 //! everything derived. Read-only; names the first bad block and transaction.
 
+use std::fs::File;
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::block::Genesis;
 use crate::chain::GENESIS;
 use crate::codec::decode;
-use crate::hash::Hash;
+use crate::hash::{Hash, TxId};
+use crate::log::{TILE, read_tile};
+use crate::state::{row, stored};
 use crate::store::rocks::RocksStore;
 use crate::store::{Column, Read, StoreError, scan_prefix};
 use crate::transaction::StateUpdate;
 
 mod derived;
 mod rebuild;
+mod repeats;
 mod replay;
 mod rows;
 mod signatures;
@@ -109,17 +114,19 @@ impl Report {
 /// Beside the store: what the last check found wrong. While it is there the ledger takes no writes.
 const DAMAGE_FILE: &str = "damaged";
 
-/// Remembers beside the ledger in `dir` what a check found, or that it found nothing.
-pub(crate) fn note_verdict(dir: &Path, report: &Report) {
+/// Remembers beside the ledger in `dir` what a check found, or that it found nothing; on the disk when this returns.
+pub(crate) fn note_verdict(dir: &Path, report: &Report) -> std::io::Result<()> {
     let path = dir.join(DAMAGE_FILE);
-    let noted = match report.verdict() {
-        Some(reason) => std::fs::write(path, reason),
-        None if report.cancelled || !path.exists() => Ok(()),
-        None => std::fs::remove_file(path),
-    };
-    if let Err(error) = noted {
-        tracing::warn!(%error, "cannot remember what the check of the ledger found");
+    match report.verdict() {
+        Some(reason) => {
+            let mut file = File::create(path)?;
+            file.write_all(reason.as_bytes())?;
+            file.sync_all()?;
+        }
+        None if report.cancelled || !path.exists() => return Ok(()),
+        None => std::fs::remove_file(path)?,
     }
+    File::open(dir)?.sync_all()
 }
 
 /// What an earlier check found wrong with the ledger in `dir`.
@@ -130,14 +137,14 @@ pub(crate) fn noted_damage(dir: &Path) -> Option<String> {
 /// Checks the ledger in `dir`, which no process may have open, without writing; works on one too damaged to open.
 ///
 /// # Errors
-/// There is none.
+/// There is none; or the check could not be made for want of space for what it writes down meanwhile.
 pub fn fsck_dir(dir: &Path, progress: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Report, StoreError> {
     if !RocksStore::exists(dir) && !dir.is_dir() {
         return Err(StoreError::Io(format!("no ledger in {}", dir.display())));
     }
     match RocksStore::open_read_only(dir) {
         Ok(read) => {
-            let mut report = check(&read, Some(dir), progress);
+            let mut report = check(&read, Some(dir), progress)?;
             if let Err(lost) = crate::chain::check_tip_file(dir, report.height) {
                 report.add(None, None, lost);
             }
@@ -153,38 +160,58 @@ pub fn fsck_dir(dir: &Path, progress: &mut dyn FnMut(Progress) -> ControlFlow<()
 
 /// What a transaction did to the state map, found by replaying the chain up to it. None when that cannot be known any more,
 /// because of an erased one before it.
-pub(crate) fn updates_of(read: &dyn Read, dir: Option<&Path>, index: u64) -> Option<Vec<StateUpdate>> {
-    let genesis: Genesis = decode(&read.get(Column::Meta, GENESIS).ok()??).ok()?;
+///
+/// # Errors
+/// It could not be found out: the replay could not be made, or met damage.
+pub(crate) fn updates_of(
+    read: &dyn Read,
+    dir: Option<&Path>,
+    index: u64,
+) -> Result<Option<Vec<StateUpdate>>, StoreError> {
+    let genesis: Genesis = stored(&read.get(Column::Meta, GENESIS)?.unwrap_or_default())?;
     let mut report = Report::default();
     let mut run = replay::Run { read, genesis: &genesis, scratch: dir, wanted: Some(index) };
     let replayed = run.replay(&mut report, &mut |_| ControlFlow::Continue(()));
-    let updates = replayed.wanted?.into_iter().filter_map(|(row, value)| {
-        let key = crate::state::row::map_key(&row)?;
+    if let Some(failure) = replayed.rows.failure() {
+        return Err(failure);
+    }
+    let Some(effects) = replayed.wanted else {
+        let unknown = || StoreError::Io(format!("what it did is not known: {}", report.verdict().unwrap_or_default()));
+        return if replayed.fogged { Ok(None) } else { Err(unknown()) };
+    };
+    let updates = effects.into_iter().filter_map(|(row, value)| {
+        let key = row::map_key(&row)?;
         Some(StateUpdate { key, value: value.map(|value| Hash::of(&[&value])) })
     });
-    Some(updates.collect())
+    Ok(Some(updates.collect()))
 }
 
 /// Checks everything that `read` shows. What does not fit into memory is written down in `dir` meanwhile.
+///
+/// # Errors
+/// What was written down failed, the disk being full for one: that is no finding about the ledger.
 pub(crate) fn check(
     read: &dyn Read,
     dir: Option<&Path>,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-) -> Report {
+) -> Result<Report, StoreError> {
     let mut report = Report::default();
     let genesis = report.note(None, None, read.get(Column::Meta, GENESIS)).flatten();
     let genesis: Genesis = match genesis.map(|bytes| decode(&bytes)) {
         Some(Ok(genesis)) => genesis,
         _ => {
             report.add(Some(0), None, "the genesis parameters are missing or malformed");
-            return report;
+            return Ok(report);
         }
     };
     let replayed = replay::Run { read, genesis: &genesis, scratch: dir, wanted: None }.replay(&mut report, progress);
+    if let Some(failure) = replayed.rows.failure() {
+        return Err(failure);
+    }
     // What goes with an end that was not reached cannot be judged.
     let complete = replayed.complete;
     if complete {
-        derived::compare(read, &genesis, replayed, &mut report);
+        derived::compare(read, &genesis, replayed, &mut report)?;
     }
     // Tables that nothing above looked into must be readable too: the next write may need them.
     if !complete || !report.problems.is_empty() {
@@ -192,16 +219,33 @@ pub(crate) fn check(
     }
     // Signatures are judged beside the replay: put all in the order of the chain, what has no place last.
     report.problems.sort_by_key(|problem| (problem.block.unwrap_or(u64::MAX), problem.index.unwrap_or(u64::MAX)));
-    report
+    Ok(report)
 }
 
 /// Whether all rows of these columns can be read, whatever they hold.
 fn readable(read: &dyn Read, columns: &[Column], report: &mut Report) {
     for column in columns {
         if let Err(error) = every(read, *column, &mut |_, _| {}) {
-            report.add(None, None, format!("the column {} cannot be read: {error}", column.name()));
+            let problem = format!("the column {} cannot be read: {error}", column.name());
+            report.push(Problem { block: None, index: None, problem, derived: column.is_derived() });
         }
     }
+}
+
+/// Key of the row of [`Column::Meta`] in which a rebuild keeps the leaf hash of the erased transaction at a log index while
+/// the tiles are made anew, which alone have it.
+fn kept_leaf(index: u64) -> Vec<u8> {
+    [b"leaf", &index.to_be_bytes()[..]].concat()
+}
+
+/// The leaf hash of the erased transaction at `index`: from its tile, or as a rebuild that was broken off has kept it.
+fn erased_leaf(read: &dyn Read, index: u64) -> Result<TxId, StoreError> {
+    let lost = match read_tile(read, 0, index / TILE as u64, (index % TILE as u64) as usize + 1) {
+        Ok(leaves) => return leaves.last().copied().ok_or_else(|| StoreError::Corrupt("an empty tile".into())),
+        Err(error) => error,
+    };
+    let kept = read.get(Column::Meta, &kept_leaf(index))?;
+    kept.and_then(|bytes| decode(&bytes).ok()).ok_or(lost)
 }
 
 /// Visits every row of a column.

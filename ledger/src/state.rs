@@ -139,6 +139,21 @@ pub struct Counts {
     pub bytes: u64,
 }
 
+impl Counts {
+    /// Counts an entry that comes (1) or goes (-1).
+    pub(crate) fn count(&mut self, entry: &Entry, by: i64) {
+        match &entry.node {
+            EntryNode::Directory { .. } => self.directories = self.directories.wrapping_add_signed(by),
+            EntryNode::Leaf(leaf) => {
+                self.files = self.files.wrapping_add_signed(by);
+                if let Content::File { size, .. } = leaf.content {
+                    self.bytes = self.bytes.wrapping_add_signed((size as i64).wrapping_mul(by));
+                }
+            }
+        }
+    }
+}
+
 /// Prefix of a row's key in the state map.
 pub const STATE_DOMAIN: &[u8] = b"wizefs state v1\0";
 /// Prefix of a directory's id.
@@ -150,6 +165,11 @@ pub(crate) type Effect = (Vec<u8>, Option<Vec<u8>>);
 /// Keys of rows: a tag, then fixed-size fields, then at most one of variable size.
 pub(crate) mod row {
     use super::*;
+
+    /// What the keys of all entries of a bucket begin with.
+    pub(crate) fn entry_prefix(bucket: &BucketId) -> Vec<u8> {
+        [b"e", &bucket.0[..]].concat()
+    }
 
     pub(crate) fn entry(bucket: &BucketId, directory: &DirectoryId, name: &[u8]) -> Vec<u8> {
         [b"e", &bucket.0[..], &directory.0, name].concat()

@@ -46,6 +46,11 @@ impl Column {
         Column::Local,
     ];
 
+    /// Whether all of it follows from the chain, so that it can be made anew.
+    pub fn is_derived(self) -> bool {
+        matches!(self, Column::Tiles | Column::Nodes | Column::State | Column::Index)
+    }
+
     /// Its name on disk.
     pub fn name(self) -> &'static str {
         match self {
@@ -166,11 +171,20 @@ pub trait Store: Read + Send + Sync {
     /// The cause persists.
     fn recover(&self) -> Result<(), StoreError>;
 
-    /// Rewrites the files that may still hold what the row `key` held before, so that it is gone from the disk.
+    /// Empties a derived column without reading it, so that it may be damaged in any way. It is empty on the disk when this
+    /// returns, whatever of earlier writes to other columns is not synced yet; after a crash in between it may be missing,
+    /// and is empty again for [`rocks::RocksStore::open_damaged`].
     ///
     /// # Errors
     /// See [`StoreError`].
-    fn purge(&self, column: Column, key: &[u8]) -> Result<(), StoreError>;
+    fn clear(&self, column: Column) -> Result<(), StoreError>;
+
+    /// Rewrites the files that may still hold what rows with keys of these beginnings held before, so that it is gone from
+    /// the disk.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn purge(&self, beginnings: &[(Column, Vec<u8>)]) -> Result<(), StoreError>;
 
     /// Bytes free on the disk below it; `None` where that means nothing.
     fn free_space(&self) -> Option<u64>;

@@ -246,3 +246,85 @@ fn a_full_disk_stops_the_ledger_and_space_brings_it_back() {
     assert_eq!(ledger.poisoned(), None);
     assert_eq!(ledger.bucket(&bucket).unwrap().unwrap().counts.files, accepted + 1);
 }
+
+/// Takes all but about `left` bytes of a disk.
+fn press(disk: &Path, left: u64) {
+    let free = rustix::fs::statvfs(disk).unwrap();
+    fs::write(disk.join("ballast"), vec![0; (free.f_bavail * free.f_frsize - left) as usize]).unwrap();
+}
+
+#[test]
+fn a_check_that_has_no_room_accuses_nobody_and_nothing_is_forgotten_meanwhile() {
+    let Some(disk) = Tmpfs::new("200m") else { return };
+    let dir = disk.0.path().join("ledger");
+    let ledger = Ledger::open(&dir, options()).unwrap();
+    let bucket = create(&ledger);
+    // More rows than a check holds in memory come before what is to be forgotten.
+    for from in [1, 8_001, 16_001] {
+        let drafts = (from..from + 8_000).map(|change| put(bucket, change, &format!("{change:0100}"))).collect();
+        ledger.submit(&options().wallet, drafts, &[]).unwrap();
+        ledger.seal(u64::MAX).unwrap();
+    }
+    let drafts = (24_001..24_005).map(|change| put(bucket, change, "gone")).collect();
+    let first = ledger.submit(&options().wallet, drafts, &[]).unwrap()[0];
+    ledger.seal(u64::MAX).unwrap();
+    // Its own background writes are not to meet the full disk.
+    drop(ledger);
+    let ledger = Ledger::open(&dir, options()).unwrap();
+    let check = || ledger.fsck(&mut |_| ControlFlow::Continue(()));
+    let mut refused = 0;
+    for left in [256 << 10, 512 << 10, 1 << 20, 2 << 20] {
+        press(disk.0.path(), left);
+        match check() {
+            Err(LedgerError::Full) => {
+                refused += 1;
+                assert!(matches!(ledger.forget(&first), Err(LedgerError::Full)), "{left} bytes left");
+            }
+            done => assert_eq!(done.unwrap().problems, [], "{left} bytes left"),
+        }
+        assert_eq!((ledger.poisoned(), dir.join("damaged").exists()), (None, false), "{left} bytes left");
+        fs::remove_file(disk.0.path().join("ballast")).unwrap();
+    }
+    assert!(refused > 0, "the disk must have been too full");
+    assert_eq!(check().unwrap().problems, []);
+    let gone = ledger.forget(&first).unwrap();
+    assert_eq!(check().unwrap().problems, []);
+    drop(ledger);
+    // What it did is known, as of every one that is erased.
+    let stub = RocksStore::open_existing(&dir).unwrap().get(Column::Transactions, &gone.index.to_be_bytes());
+    let without_updates = 1 + 64 + 8 + 8 + 2 + 4;
+    assert!(stub.unwrap().unwrap().len() > without_updates);
+}
+
+#[test]
+fn what_is_forgotten_is_in_no_file_of_the_ledger() {
+    let dir = tempfile::tempdir().unwrap();
+    // Bytes that do not get smaller.
+    let secret: [u8; 32] = std::array::from_fn(|at| (at * 37 + 11) as u8);
+    let told = |ledger: &Ledger, bucket: BucketId, change: u64, sha256: [u8; 32]| {
+        let mut draft = put(bucket, change, "plan");
+        if let Statement::File { op: FileOp::Put(put), .. } = &mut draft.statement {
+            put.content = Content::File { size: 5, hashes: Some(Hashes { blake3: [3; 32], sha256 }) };
+        }
+        let note = (b"note".to_vec(), Some(sha256.to_vec()));
+        ledger.submit(&options().wallet, vec![draft], &[note]).unwrap()[0]
+    };
+    let ledger = Ledger::open(dir.path(), options()).unwrap();
+    let bucket = create(&ledger);
+    let first = told(&ledger, bucket, 1, secret);
+    drop(ledger);
+    // Opening writes what was in the write-ahead log to table files.
+    let ledger = Ledger::open(dir.path(), options()).unwrap();
+    ledger.seal(u64::MAX).unwrap();
+    drop(ledger);
+    let ledger = Ledger::open(dir.path(), options()).unwrap();
+    told(&ledger, bucket, 2, [4; 32]);
+    ledger.seal(u64::MAX).unwrap();
+    let holding = || {
+        let holds = |name: &String| fs::read(dir.path().join(name)).unwrap().windows(32).any(|at| at == secret);
+        names(dir.path()).into_iter().filter(holds).count()
+    };
+    assert!(holding() >= 3, "it is in transactions, state and local rows");
+    ledger.forget(&first).unwrap();
+    assert_eq!(holding(), 0);
+}

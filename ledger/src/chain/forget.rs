@@ -2,7 +2,7 @@
 
 use super::index::index_rows;
 use super::*;
-use crate::state::{Entry, EntryNode, Sealed, View, stored};
+use crate::state::{Entry, EntryNode, Sealed, View, row, stored};
 use crate::store::{Batch, Durability};
 use crate::transaction::{Authored, Body, Envelope, Erased, ErasedVersion};
 
@@ -20,7 +20,8 @@ impl Ledger {
     /// not be the current state of a path. Takes as long as a check of the chain up to it.
     ///
     /// # Errors
-    /// [`LedgerError::Refused`] for one that is unknown, pending, current, or no statement about a file.
+    /// [`LedgerError::Refused`] for one that is unknown, pending, current, or no statement about a file;
+    /// [`LedgerError::Full`] when the disk has no room for finding out what it did, which later checks need.
     pub fn forget(&self, txid: &TxId) -> Result<Forgotten> {
         let refuse = |why: String| Err(LedgerError::Refused(why));
         let (Forgotten { index, block }, transaction) = self.final_transaction(txid)?;
@@ -46,7 +47,14 @@ impl Ledger {
             }
         });
         self.store.write(batch, Durability::Synced).map_err(|error| self.failed(error))?;
-        self.store.purge(Column::Transactions, &index.to_be_bytes()).map_err(|error| self.unread(error))?;
+        // Where it was while pending, what it made of the bucket, and what the file system noted with it.
+        let said = [
+            (Column::Transactions, index.to_be_bytes().to_vec()),
+            (Column::Mempool, Vec::new()),
+            (Column::State, row::entry_prefix(&file.bucket)),
+            (Column::Local, Vec::new()),
+        ];
+        self.store.purge(&said).map_err(|error| self.unread(error))?;
         Ok(Forgotten { index, block })
     }
 
@@ -76,16 +84,16 @@ impl Ledger {
 
     /// What the transaction at `index` did to the map; empty when that cannot be known any more.
     fn updates_of(&self, index: u64) -> Result<Vec<crate::transaction::StateUpdate>> {
-        let (mut updates, dir) = (None, self.dir.as_deref());
+        let (mut updates, dir) = (Ok(None), self.dir.as_deref());
         let done = self.store.snapshot(&mut |read| updates = crate::fsck::updates_of(read, dir, index));
         self.read(done)?;
-        Ok(updates.unwrap_or_default())
+        Ok(updates.map_err(super::query::unmade)?.unwrap_or_default())
     }
 
     /// Refuses when an entry of the bucket, sealed or with what is pending, was stated by `txid`.
     fn refuse_current(&self, bucket: &BucketId, txid: &TxId) -> Result<()> {
         let is_open = self.bucket(bucket)?.is_some_and(|bucket| !bucket.record.closed);
-        let prefix = [b"e", &bucket.0[..]].concat();
+        let prefix = row::entry_prefix(bucket);
         let views: [&dyn View; 2] = [&Current(self), &Sealed(&*self.store)];
         for view in views.into_iter().filter(|_| is_open) {
             let (mut current, mut damage) = (false, None);

@@ -52,15 +52,15 @@ impl Ledger {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(dir: &Path, options: OpenOptions) -> std::result::Result<Ledger, OpenError> {
-        // A ledger that has sealed is not made anew, whatever is missing of it.
-        let has_sealed = dir.join(TIP_FILE).exists();
-        if !has_sealed && !RocksStore::exists(dir) {
+        // A ledger that has sealed or holds anything is not made anew, whatever is missing of it.
+        let is_made = dir.join(TIP_FILE).exists() || RocksStore::holds_rows(dir);
+        if !is_made && !RocksStore::exists(dir) {
             if !options.create {
                 return Err(OpenError::Absent);
             }
             std::fs::create_dir_all(dir).map_err(|error| StoreError::Io(format!("{}: {error}", dir.display())))?;
         }
-        let opened = if has_sealed { RocksStore::open_existing(dir) } else { RocksStore::open(dir) };
+        let opened = if is_made { RocksStore::open_existing(dir) } else { RocksStore::open(dir) };
         let store = opened.map_err(|error| match error {
             StoreError::Corrupt(reason) => OpenError::Damaged(reason),
             other => OpenError::Store(other),
@@ -75,7 +75,7 @@ impl Ledger {
             ledger.poison(lost);
         }
         if let Some(found) = crate::fsck::noted_damage(dir) {
-            ledger.poison(found);
+            ledger.judge(Some(found));
         }
         Ok(ledger)
     }
@@ -163,7 +163,8 @@ pub(super) fn load(store: &dyn Store, genesis: &Genesis) -> std::result::Result<
     let checkpoint = store.get(Column::Meta, LATEST_CHECKPOINT)?.unwrap_or_default();
     let checkpoint = String::from_utf8_lossy(&checkpoint).into_owned();
     let first = store.get(Column::Meta, FIRST_PENDING)?.map(|bytes| <[u8; 8]>::try_from(bytes.as_slice()));
-    let mut live = Live { tip, checkpoint, edge: Edge::default(), mempool: Mempool::default(), poisoned: None };
+    let (edge, mempool) = (Edge::default(), Mempool::default());
+    let mut live = Live { tip, checkpoint, edge, mempool, poisoned: None, found: None };
     let checked = check_tip(store, genesis, height, &mut live).and_then(|()| match first {
         Some(Ok(first)) => load_pending(store, genesis, u64::from_be_bytes(first), &mut live),
         _ => Err(corrupt("the number of the first pending transaction is missing or malformed".into())),

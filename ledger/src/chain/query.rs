@@ -48,7 +48,7 @@ impl Ledger {
     pub fn wait_pending(&self, count: u64, timeout: Duration) -> Pending {
         let deadline = Instant::now() + timeout;
         let mut live = self.live.lock();
-        let too_few = |live: &mut Live| live.poisoned.is_none() && live.mempool.span().count() < count;
+        let too_few = |live: &mut Live| live.trouble().is_none() && live.mempool.span().count() < count;
         self.arrived.wait_while_until(&mut live, too_few, deadline);
         live.mempool.span()
     }
@@ -295,20 +295,25 @@ impl Ledger {
     /// Checks the whole chain from genesis on a snapshot; the ledger stays in use meanwhile.
     ///
     /// # Errors
-    /// The store cannot be read at all; damage is in the report.
+    /// The check could not be made: the store cannot be read at all, or the disk has no room for what a check writes down.
+    /// Damage is in the report.
     pub fn fsck(
         &self,
         progress: &mut dyn FnMut(crate::fsck::Progress) -> ControlFlow<()>,
     ) -> Result<crate::fsck::Report> {
-        let mut report = crate::fsck::Report::default();
-        let dir = self.dir.as_deref();
+        let (mut report, dir) = (Ok(crate::fsck::Report::default()), self.dir.as_deref());
         let done = self.store.snapshot(&mut |read| report = crate::fsck::check(read, dir, progress));
         self.read(done)?;
-        if let Some(dir) = &self.dir {
-            crate::fsck::note_verdict(dir, &report);
+        let report = report.map_err(unmade)?;
+        if let Some(dir) = &self.dir
+            && let Err(error) = crate::fsck::note_verdict(dir, &report)
+        {
+            tracing::warn!(%error, "cannot remember what the check of the ledger found");
         }
-        if let Some(reason) = report.verdict() {
-            self.poison(reason);
+        // One that was broken off takes nothing back.
+        let verdict = report.verdict();
+        if verdict.is_some() || !report.cancelled {
+            self.judge(verdict);
         }
         Ok(report)
     }
@@ -317,6 +322,11 @@ impl Ledger {
     pub(super) fn read<T>(&self, result: std::result::Result<T, StoreError>) -> Result<T> {
         result.map_err(|error| self.unread(error))
     }
+}
+
+/// A replay that could not be made: no word about the ledger.
+pub(super) fn unmade(error: StoreError) -> LedgerError {
+    if error == StoreError::Full { LedgerError::Full } else { LedgerError::Store(error) }
 }
 
 /// Entries read at once by a walk: a directory may hold more than memory should.

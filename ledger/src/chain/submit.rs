@@ -63,7 +63,7 @@ impl Ledger {
 
     /// The writer's lock, once the mempool has room. Not waited for with the lock held: whoever makes room may need it.
     pub(super) fn wait_for_room(&self) -> Result<parking_lot::MutexGuard<'_, ()>> {
-        let is_full = |live: &mut Live| live.poisoned.is_none() && live.mempool.span().count() >= self.mempool_limit;
+        let is_full = |live: &mut Live| live.trouble().is_none() && live.mempool.span().count() >= self.mempool_limit;
         loop {
             self.room.wait_while(&mut self.live.lock(), is_full);
             let writer = self.writer.lock();

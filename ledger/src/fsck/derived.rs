@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::thread;
 
+use super::repeats::Repeats;
 use super::replay::{Replayed, RowSum, block_of};
 use super::rows::Rows;
 use super::trie::Trie;
@@ -20,9 +21,17 @@ use crate::store::{Column, Direction, Read, StoreError};
 use crate::transaction::Transaction;
 
 /// Compares everything derived, on two threads.
-pub(super) fn compare(read: &dyn Read, genesis: &Genesis, replayed: Replayed, report: &mut Report) {
-    let Some(tip) = replayed.tip.as_ref().map(|tip| tip.header.clone()) else { return };
-    // Erased transactions hide how the state came about, not what it must be.
+///
+/// # Errors
+/// The replayed rows could not be read back.
+pub(super) fn compare(
+    read: &dyn Read,
+    genesis: &Genesis,
+    replayed: Replayed,
+    report: &mut Report,
+) -> Result<(), StoreError> {
+    let Some(tip) = replayed.tip.as_ref().map(|tip| tip.header.clone()) else { return Ok(()) };
+    // Erased transactions hide how the state came about, and what each did to the counts; not what it must be.
     let by_root_alone = replayed.fogged || (replayed.state_known && report.erased > 0);
     let Replayed { edge, mut rows, trie, index: index_sum, tiles: full_tiles, state_known, .. } = replayed;
     let height = tip.height;
@@ -31,26 +40,27 @@ pub(super) fn compare(read: &dyn Read, genesis: &Genesis, replayed: Replayed, re
             let mut report = Report::default();
             indexed(read, &index_sum, height, &mut report);
             readable(read, &[Column::Meta, Column::Local], &mut report);
-            if by_root_alone {
-                pending(read, genesis, &Sealed(read), &mut report);
-            } else if state_known {
+            if state_known && !by_root_alone {
                 state(read, &mut rows, height, &mut report);
                 pending(read, genesis, &rows, &mut report);
             }
-            report.problems
+            (report.problems, rows.failure())
         });
         beyond(read, Column::Blocks, height.saturating_add(1), "blocks beyond the last one", report);
         beyond(read, Column::Transactions, tip.log_size, "transactions beyond the last block", report);
         checkpoint(read, genesis, height, &edge, report);
         tiles(read, height, &edge, full_tiles, report);
         if by_root_alone {
-            by_root(read, height, &tip.state_root, report);
+            if by_root(read, height, &tip.state_root, report) {
+                pending(read, genesis, &Sealed(read), report);
+            }
         } else if state_known {
             nodes(read, height, &tip.state_root, &trie, report);
         }
-        let found = beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let (found, failure) = beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         found.into_iter().for_each(|problem| report.push(problem));
-    });
+        failure.map_or(Ok(()), Err)
+    })
 }
 
 /// The rows by which transactions and blocks are found.
@@ -61,21 +71,30 @@ fn indexed(read: &dyn Read, expected: &RowSum, height: u64, report: &mut Report)
     }
 }
 
-/// The stored state when erased transactions hide how it came about: its rows must give the root in the last header.
-fn by_root(read: &dyn Read, height: u64, expected: &Hash, report: &mut Report) {
-    let mut trie = Trie::default();
+/// The stored state when erased transactions hide how it came about: its rows must give the root in the last header, and
+/// those beside the map follow from them. Whether they are right.
+fn by_root(read: &dyn Read, height: u64, expected: &Hash, report: &mut Report) -> bool {
+    let (mut trie, mut repeats) = (Trie::default(), Repeats::default());
     let scanned = every(read, Column::State, &mut |key, value| {
         if let Some(key) = row::map_key(key) {
             trie.set(key, Hash::of(&[value]));
         }
+        repeats.see(key, value);
     });
     if report.note_derived(Some(height), scanned).is_none() {
-        return;
+        return false;
     }
     if trie.root() != *expected {
-        return report.add_derived(Some(height), None, "the stored state does not give the state root");
+        report.add_derived(Some(height), None, "the stored state does not give the state root");
+        return false;
     }
     nodes(read, height, expected, &trie, report);
+    let corrections = repeats.corrections();
+    for (row, _) in &corrections {
+        let what = format!("{} differs from what the stored state says", kind_of(row));
+        report.add_derived(Some(height), None, what);
+    }
+    corrections.is_empty()
 }
 
 /// The stored map, node by node.
@@ -178,17 +197,22 @@ fn state(read: &dyn Read, rows: &mut Rows, last: u64, report: &mut Report) {
     let compared = rows.first_difference(read);
     if let Some(row) = report.note_derived(None, compared).flatten() {
         let place = author_of(read, rows, &row);
-        let what = match row.first() {
-            Some(b'e') => "an entry",
-            Some(b'b') => "a bucket",
-            Some(b'o') => "an output",
-            Some(b'a') => "an author's sequence number",
-            Some(b'c') => "a bucket's counts",
-            Some(b'n') => "a bucket's name",
-            _ => "a row of no kind",
-        };
         let block = place.and_then(|index| block_of(read, index, last));
+        let what = kind_of(&row);
         report.add_derived(block, place, format!("the stored state differs from the replayed one: {what}"));
+    }
+}
+
+/// What a row of the state tells of.
+fn kind_of(row: &[u8]) -> &'static str {
+    match row.first() {
+        Some(b'e') => "an entry",
+        Some(b'b') => "a bucket",
+        Some(b'o') => "an output",
+        Some(b'a') => "an author's sequence number",
+        Some(b'c') => "a bucket's counts",
+        Some(b'n') => "a bucket's name",
+        _ => "a row of no kind",
     }
 }
 

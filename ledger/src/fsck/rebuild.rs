@@ -4,22 +4,20 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::{Progress, Report, check, every, note_verdict};
+use super::repeats::Repeats;
+use super::{Progress, Report, erased_leaf, every, fsck_dir, kept_leaf, note_verdict};
 use crate::block::Block;
 use crate::chain::index::{block_rows, index_rows, txid_key};
 use crate::chain::write_state;
 use crate::codec::encode;
 use crate::hash::{Hash, TxId};
-use crate::log::{Edge, put_tile, read_tile};
+use crate::log::{Edge, put_tile};
 use crate::mempool::Waiting;
 use crate::state::apply::apply;
 use crate::state::{Layered, Overlay, Sealed};
 use crate::store::rocks::RocksStore;
 use crate::store::{Batch, Column, Durability, Read, Store, StoreError};
 use crate::transaction::Transaction;
-
-/// Rows removed at once.
-const REMOVED: usize = 4_096;
 
 /// Why nothing, or not all, was rebuilt.
 #[derive(Debug, thiserror::Error)]
@@ -33,73 +31,79 @@ pub enum RebuildError {
 }
 
 /// Rebuilds what follows from the chain in `dir`, which no process may have open, when something of it is damaged; then
-/// checks everything again. The state is not rebuilt when transactions are erased: what they did is known by hash alone.
+/// checks everything again. When transactions are erased, what they did is known by hash alone: of the state only those rows are
+/// rebuilt that repeat what others say.
 ///
 /// # Errors
 /// See [`RebuildError`].
 pub fn rebuild_dir(dir: &Path, progress: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Report, RebuildError> {
-    super::sweep(dir);
-    let store = RocksStore::open(dir)?;
-    let before = check(&store, Some(dir), progress);
-    if let Some(problem) = before.problems.iter().find(|problem| !problem.derived) {
+    // Only read at first: opened for writing, a store drops what belongs to files that are missing.
+    let mut report = fsck_dir(dir, progress)?;
+    if let Some(problem) = report.problems.iter().find(|problem| !problem.derived) {
         let place = problem.block.map_or_else(String::new, |block| format!("block {block}: "));
         return Err(RebuildError::Chain(format!("{place}{}", problem.problem)));
     }
-    if before.cancelled || before.problems.is_empty() {
-        return Ok(before);
+    let note = |report: &Report| note_verdict(dir, report).map_err(|error| StoreError::Io(error.to_string()));
+    if !report.cancelled && !report.problems.is_empty() {
+        let store = RocksStore::open_damaged(dir)?;
+        super::sweep(dir);
+        // A ledger whose rebuild was killed is not to be built upon.
+        note(&report)?;
+        rebuild(&store, &report, progress)?;
+        drop(store);
+        report = fsck_dir(dir, progress)?;
     }
-    let mut rebuild = Rebuild { store: &store, with_state: before.erased == 0, erased: HashMap::new() };
-    rebuild.keep_erased_leaves(before.transactions)?;
-    rebuild.clear()?;
-    rebuild.replay(before.height, before.transactions, progress)?;
-    store.sync()?;
-    let after = check(&store, Some(dir), progress);
-    note_verdict(dir, &after);
-    Ok(after)
+    note(&report)?;
+    Ok(report)
+}
+
+/// Makes anew what follows from the chain that `checked` is the report of. It may be broken off anywhere: nothing is removed
+/// that cannot be made again, and the next one begins from the start.
+pub(super) fn rebuild(
+    store: &dyn Store,
+    checked: &Report,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<(), StoreError> {
+    let erased = erased_leaves(store, checked.transactions)?;
+    let mut kept = Batch::default();
+    for (index, leaf) in &erased {
+        kept.put(Column::Meta, kept_leaf(*index), encode(leaf));
+    }
+    store.write(kept, Durability::Synced)?;
+    let rebuild = Rebuild { store, with_state: checked.erased == 0, erased };
+    for column in [Column::Index, Column::Tiles] {
+        store.clear(column)?;
+    }
+    for column in [Column::State, Column::Nodes].into_iter().filter(|_| rebuild.with_state) {
+        store.clear(column)?;
+    }
+    rebuild.replay(checked.height, checked.transactions, progress)?;
+    if !rebuild.with_state {
+        rebuild.repeats()?;
+    }
+    store.sync()
+}
+
+/// Leaf hashes of the erased ones among the first `size` transactions.
+fn erased_leaves(read: &dyn Read, size: u64) -> Result<HashMap<u64, TxId>, StoreError> {
+    let mut erased = Vec::new();
+    every(read, Column::Transactions, &mut |key, bytes| {
+        if let (Ok(key), Some(0)) = (key.try_into(), bytes.first()) {
+            erased.push(u64::from_be_bytes(key));
+        }
+    })?;
+    let erased = erased.into_iter().filter(|index| *index < size);
+    erased.map(|index| Ok((index, erased_leaf(read, index)?))).collect()
 }
 
 struct Rebuild<'a> {
-    store: &'a RocksStore,
+    store: &'a dyn Store,
     with_state: bool,
     /// Leaf hashes of erased transactions: the tiles alone have them.
     erased: HashMap<u64, TxId>,
 }
 
 impl Rebuild<'_> {
-    fn keep_erased_leaves(&mut self, size: u64) -> Result<(), StoreError> {
-        let mut erased = Vec::new();
-        every(self.store, Column::Transactions, &mut |key, bytes| {
-            if let (Ok(key), Some(0)) = (key.try_into(), bytes.first()) {
-                erased.push(u64::from_be_bytes(key));
-            }
-        })?;
-        for index in erased.into_iter().filter(|index| *index < size) {
-            let offset = (index % 256) as usize;
-            let hashes = read_tile(self.store, 0, index / 256, offset + 1)?;
-            self.erased.extend(hashes.last().map(|leaf| (index, *leaf)));
-        }
-        Ok(())
-    }
-
-    fn clear(&self) -> Result<(), StoreError> {
-        let state = [Column::State, Column::Nodes].into_iter().filter(|_| self.with_state);
-        for column in [Column::Index, Column::Tiles].into_iter().chain(state) {
-            loop {
-                let mut batch = Batch::default();
-                self.store.scan(column, b"", crate::store::Direction::Forward, &mut |key, _| {
-                    batch.delete(column, key);
-                    if batch.rows.len() < REMOVED { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-                })?;
-                let last = batch.rows.len() < REMOVED;
-                self.store.write(batch, Durability::Buffered)?;
-                if last {
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn replay(
         &self,
         tip: u64,
@@ -118,11 +122,27 @@ impl Rebuild<'_> {
             for (key, value) in block_rows(&block) {
                 batch.put(Column::Index, key, value);
             }
+            if height == tip {
+                self.erased.keys().for_each(|index| batch.delete(Column::Meta, kept_leaf(*index)));
+            }
             self.store.write(batch, Durability::Buffered)?;
             // A rebuild that was begun is ended, whatever the answer.
             let (ControlFlow::Continue(()) | ControlFlow::Break(())) = progress(Progress { done: edge.size(), total });
         }
         Ok(())
+    }
+
+    /// The rows of the state that repeat what others say, which stay as they are.
+    fn repeats(&self) -> Result<(), StoreError> {
+        let (mut repeats, mut batch) = (Repeats::default(), Batch::default());
+        every(self.store, Column::State, &mut |key, value| repeats.see(key, value))?;
+        for (row, value) in repeats.corrections() {
+            match value {
+                Some(value) => batch.put(Column::State, row, value),
+                None => batch.delete(Column::State, row),
+            }
+        }
+        self.store.write(batch, Durability::Buffered)
     }
 
     /// One block; the state root it leads to, when the state is rebuilt.

@@ -8,7 +8,7 @@ use std::thread;
 use super::rows::Rows;
 use super::signatures::{Signatures, Signed, queue};
 use super::trie::Trie;
-use super::{Progress, Report};
+use super::{Progress, Report, erased_leaf};
 use crate::block::{Block, Genesis};
 use crate::chain::index::{block_rows, index_rows, txid_key};
 use crate::chain::{TIP, coinbase};
@@ -99,7 +99,7 @@ impl Run<'_> {
             };
             let last = replay.last_height();
             for height in 0..=last {
-                if !replay.block(height) || replay.done.wanted.is_some() {
+                if !replay.block(height) || replay.is_over() {
                     break;
                 }
                 let done = replay.done.edge.size();
@@ -173,6 +173,12 @@ struct Replay<'s, 'a> {
 }
 
 impl Replay<'_, '_> {
+    /// Whether what is wanted is found, or nothing can be found any more.
+    fn is_over(&self) -> bool {
+        let Replayed { wanted, state_known, rows, .. } = &self.done;
+        rows.failure().is_some() || self.wanted.is_some() && (wanted.is_some() || !state_known)
+    }
+
     /// The stored number of the last block; when unreadable, as far as there are blocks.
     fn last_height(&mut self) -> u64 {
         let stored = self.report.note(None, None, self.read.get(Column::Meta, TIP)).flatten();
@@ -237,7 +243,7 @@ impl Replay<'_, '_> {
         rules.into_iter().filter(|(holds, _)| !holds).map(|(_, problem)| problem).collect()
     }
 
-    /// Checks a block's transactions; for each the leaf hash its bytes give, none when they are erased or unreadable.
+    /// Checks a block's transactions; for each its leaf hash, none when it cannot be read.
     fn transactions(&mut self, height: u64, first: u64, count: u32) -> Option<Vec<Option<Hash>>> {
         let mut ahead = read_ahead(self.read, first, count);
         let mut leaves = Vec::with_capacity(ahead.len());
@@ -272,15 +278,21 @@ impl Replay<'_, '_> {
             return None;
         };
         self.report.erased += 1;
-        // Its leaf hash stands in the log alone; that the log's root is right vouches for it.
-        match self.stored_leaves(index, 1) {
-            Ok(leaf) => leaf.iter().for_each(|txid| self.done.index.add(&txid_key(txid), &encode(&index))),
-            Err(error) => self.report.add(Some(height), Some(index), error.to_string()),
-        }
         if self.done.state_known {
             self.follow_stub(height, index, &stub);
         }
-        None
+        // Its leaf hash stands in the log alone; that the log's root is right vouches for it.
+        match erased_leaf(self.read, index) {
+            Ok(txid) => {
+                self.done.index.add(&txid_key(&txid), &encode(&index));
+                Some(txid)
+            }
+            Err(error) => {
+                let problem = format!("the hash of the erased transaction is lost: {error}");
+                self.report.add(Some(height), Some(index), problem);
+                None
+            }
+        }
     }
 
     fn follow_stub(&mut self, height: u64, index: u64, stub: &Erased) {

@@ -33,6 +33,8 @@ pub(super) struct Rows {
     /// Keys of the map that erased transactions wrote: what their rows hold is not known.
     fog: HashSet<Hash>,
     met_fog: Cell<bool>,
+    /// The first failure of `base`.
+    failure: RefCell<Option<StoreError>>,
 }
 
 /// A store that is gone when its user is.
@@ -126,6 +128,18 @@ impl Rows {
         self.met_fog.take()
     }
 
+    /// Why the rows are not known any more: they could not be written down or read back. That says nothing of the ledger.
+    pub(super) fn failure(&self) -> Option<StoreError> {
+        self.failure.borrow().clone()
+    }
+
+    /// Passes on what `base` answered, and remembers a failure.
+    fn answered<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        answer.inspect_err(|error| {
+            self.failure.borrow_mut().get_or_insert_with(|| error.clone());
+        })
+    }
+
     fn write_down(&mut self) -> Result<(), StoreError> {
         let Some(base) = &self.base else { return Ok(()) };
         let warm = self.warm.get_mut();
@@ -138,7 +152,7 @@ impl Rows {
             }
             warm.insert(row, value);
         }
-        base.store()?.write(batch, Durability::Buffered)
+        self.answered(base.store().and_then(|store| store.write(batch, Durability::Buffered)))
     }
 
     /// Compares with the rows of `read`, which are in order: the first that differs or is missing on either side.
@@ -174,7 +188,10 @@ impl Rows {
 
     fn every(&self, prefix: &[u8], from: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError> {
         match &self.base {
-            Some(base) => Layered { over: &self.over, base: &Sealed(base.store()?) }.scan(prefix, from, visit),
+            Some(base) => {
+                let store = self.answered(base.store())?;
+                self.answered(Layered { over: &self.over, base: &Sealed(store) }.scan(prefix, from, visit))
+            }
             None => Layered { over: &self.over, base: &Nothing }.scan(prefix, from, visit),
         }
     }
@@ -213,7 +230,7 @@ impl View for Rows {
                 if let Some(value) = self.warm.borrow().get(row) {
                     return Ok(value.clone());
                 }
-                let value = base.store()?.get(Column::State, row)?;
+                let value = self.answered(base.store().and_then(|store| store.get(Column::State, row)))?;
                 let mut warm = self.warm.borrow_mut();
                 if warm.len() >= 2 * HELD {
                     warm.clear();

@@ -8,6 +8,8 @@ use crate::transaction::FileOp;
 use crate::{Ledger, OpenError};
 use std::sync::Arc;
 
+mod rebuilds;
+
 /// A chain of a few blocks with something of everything, and pending transactions.
 fn sound() -> Stored {
     sound_with(4)
@@ -30,7 +32,7 @@ fn sound_with(many: u8) -> Stored {
 }
 
 fn checked(rows: &Stored) -> Report {
-    check(rows, None, &mut |_| ControlFlow::Continue(()))
+    check(rows, None, &mut |_| ControlFlow::Continue(())).unwrap()
 }
 
 #[test]
@@ -43,7 +45,8 @@ fn a_sound_chain_has_no_problems_and_a_check_can_be_broken_off() {
         calls += 1;
         assert_eq!(progress.total, 333);
         if calls == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
+    })
+    .unwrap();
     assert!(stopped.cancelled && stopped.height == 2 && stopped.problems.is_empty());
 }
 
@@ -256,6 +259,38 @@ fn a_damaged_ledger_takes_no_writes_or_does_not_open() {
         assert!(matches!(ledger.write_local(&[]), Err(crate::LedgerError::Poisoned(_))));
         assert!(!ledger.fsck(&mut |_| ControlFlow::Continue(())).unwrap().problems.is_empty());
     }
+}
+
+#[test]
+fn a_check_that_finds_nothing_takes_back_what_one_before_found_and_nothing_else() {
+    let store = Arc::new(MemoryStore::new(sound()));
+    let ledger = Ledger::open_store(store.clone(), options()).unwrap();
+    let check = |problems: bool| {
+        let report = ledger.fsck(&mut |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(report.problems.is_empty(), !problems, "{report:?}");
+    };
+    let set = |key: &[u8], value: &[u8]| {
+        let mut batch = Batch::default();
+        batch.put(Column::Transactions, key, value);
+        store.write(batch, Durability::Synced).unwrap();
+    };
+    let key = 9u64.to_be_bytes();
+    let good = store.get(Column::Transactions, &key).unwrap().unwrap();
+    set(&key, b"\x01");
+    check(true);
+    assert!(ledger.poisoned().is_some() && matches!(ledger.seal(u64::MAX), Err(crate::LedgerError::Poisoned(_))));
+    set(&key, &good);
+    let cancelled = ledger.fsck(&mut |_| ControlFlow::Break(())).unwrap();
+    assert!(cancelled.cancelled && ledger.poisoned().is_some());
+    check(false);
+    assert_eq!(ledger.poisoned(), None);
+    ledger.seal(u64::MAX).unwrap().unwrap();
+    // What was met in service stays: something may have been built upon it.
+    set(&key, b"\x01");
+    assert!(ledger.transaction_at(9).is_err());
+    set(&key, &good);
+    check(false);
+    assert!(ledger.poisoned().is_some());
 }
 
 #[test]

@@ -15,8 +15,8 @@ use crate::codec::{Label, TreePath, encode};
 use crate::hash::{BucketId, Hash, TxId};
 use crate::store::{StoreError, Visitor};
 use crate::transaction::{
-    Authored, Body, BucketKind, Cause, Coinbase, Content, Envelope, FileBody, FileOp, Output, OutputRef, Put,
-    Transaction, Transfer,
+    Authored, Body, BucketKind, Cause, Coinbase, Envelope, FileBody, FileOp, Output, OutputRef, Put, Transaction,
+    Transfer,
 };
 use crate::wallet::PublicKey;
 
@@ -186,22 +186,9 @@ struct Tree<'s, 'a> {
 }
 
 impl Tree<'_, '_> {
-    fn count(&mut self, entry: &Entry, by: i64) {
-        match &entry.node {
-            EntryNode::Directory { .. } => self.counts.directories = self.counts.directories.wrapping_add_signed(by),
-            EntryNode::Leaf(leaf) => {
-                self.counts.files = self.counts.files.wrapping_add_signed(by);
-                if let Content::File { size, .. } = leaf.content {
-                    let size = (size as i64).wrapping_mul(by);
-                    self.counts.bytes = self.counts.bytes.wrapping_add_signed(size);
-                }
-            }
-        }
-    }
-
     fn write(&mut self, directory: &DirectoryId, name: &[u8], node: EntryNode) {
         let entry = Entry { version: EntryVersion::V1, txid: self.step.txid, node };
-        self.count(&entry, 1);
+        self.counts.count(&entry, 1);
         self.step.set(row::entry(&self.bucket, directory, name), encode(&entry));
     }
 
@@ -228,7 +215,7 @@ impl Tree<'_, '_> {
 
     /// Takes out one row.
     fn detach(&mut self, directory: &DirectoryId, name: &[u8], entry: &Entry) {
-        self.count(entry, -1);
+        self.counts.count(entry, -1);
         self.step.remove(row::entry(&self.bucket, directory, name));
     }
 

@@ -68,6 +68,12 @@ fn conforms(store: &dyn Store) {
     store.sync().unwrap();
     store.recover().unwrap();
     assert_eq!(scanned(store, b"", Direction::Forward, 9), ["a", "b", "bb", "c"]);
+    store.clear(Column::State).unwrap();
+    assert_eq!(store.get(Column::State, b"b").unwrap(), None);
+    let mut batch = Batch::default();
+    batch.put(Column::State, *b"d", *b"D");
+    store.write(batch, Durability::Synced).unwrap();
+    assert_eq!(store.get(Column::State, b"d").unwrap(), Some(b"D".to_vec()));
 }
 
 #[test]
@@ -90,4 +96,6 @@ fn on_disk() {
     drop(store);
     let store = RocksStore::open(dir.path()).unwrap();
     assert_eq!(scanned(&store, b"", Direction::Forward, 9), ["a", "b", "bb", "c"]);
+    assert_eq!(store.get(Column::State, b"b").unwrap(), None);
+    assert_eq!(store.get(Column::State, b"d").unwrap(), Some(b"D".to_vec()));
 }

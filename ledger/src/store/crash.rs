@@ -64,13 +64,21 @@ impl Read for CrashStore {
     }
 }
 
+impl Disk {
+    /// Counts one more write; an error when it died before.
+    fn write(&mut self) -> Result<(), StoreError> {
+        self.writes_left = self.writes_left.checked_sub(1).ok_or(StoreError::Io("crashed".into()))?;
+        Ok(())
+    }
+}
+
 impl Store for CrashStore {
     fn write(&self, batch: Batch, durability: Durability) -> Result<(), StoreError> {
         let mut disk = self.0.lock();
         if disk.full {
             return Err(StoreError::Full);
         }
-        disk.writes_left = disk.writes_left.checked_sub(1).ok_or(StoreError::Io("crashed".into()))?;
+        disk.write()?;
         disk.current.apply(batch);
         if durability == Durability::Synced {
             disk.synced = disk.current.clone();
@@ -80,7 +88,7 @@ impl Store for CrashStore {
 
     fn sync(&self) -> Result<(), StoreError> {
         let mut disk = self.0.lock();
-        disk.writes_left = disk.writes_left.checked_sub(1).ok_or(StoreError::Io("crashed".into()))?;
+        disk.write()?;
         disk.synced = disk.current.clone();
         Ok(())
     }
@@ -93,7 +101,15 @@ impl Store for CrashStore {
         if self.0.lock().full { Err(StoreError::Full) } else { Ok(()) }
     }
 
-    fn purge(&self, _: Column, _: &[u8]) -> Result<(), StoreError> {
+    fn clear(&self, column: Column) -> Result<(), StoreError> {
+        let mut disk = self.0.lock();
+        disk.write()?;
+        disk.current.clear(column);
+        disk.synced.clear(column);
+        Ok(())
+    }
+
+    fn purge(&self, _: &[(Column, Vec<u8>)]) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -21,6 +21,11 @@ impl Rows {
             };
         }
     }
+
+    /// Removes all rows of a column.
+    pub(crate) fn clear(&mut self, column: Column) {
+        self.0.retain(|(other, _), _| *other != column);
+    }
 }
 
 impl Read for Rows {
@@ -102,7 +107,12 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn purge(&self, _: Column, _: &[u8]) -> Result<(), StoreError> {
+    fn clear(&self, column: Column) -> Result<(), StoreError> {
+        self.rows.write().clear(column);
+        Ok(())
+    }
+
+    fn purge(&self, _: &[(Column, Vec<u8>)]) -> Result<(), StoreError> {
         Ok(())
     }
 

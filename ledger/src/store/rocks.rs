@@ -30,10 +30,30 @@ const WAL: u64 = 32 << 20;
 /// Table files kept open at most.
 const OPEN_FILES: i32 = 256;
 
+/// What opening may make anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opening {
+    /// The whole store.
+    Create,
+    /// Nothing.
+    Existing,
+    /// Derived columns; and files that cannot be read are in the way only of who reads them.
+    Damaged,
+}
+
+/// How table files are written and read; one cache serves all columns.
+#[derive(Clone)]
+struct Tables {
+    budget: Budget,
+    cache: Cache,
+}
+
 /// The store.
 pub struct RocksStore {
     dir: PathBuf,
-    budget: Budget,
+    /// How it is opened again.
+    opening: Opening,
+    tables: Tables,
     /// None only when reopening after a full disk failed.
     db: RwLock<Option<DB>>,
 }
@@ -44,7 +64,7 @@ impl RocksStore {
     /// # Errors
     /// See [`StoreError`].
     pub fn open(dir: &Path) -> Result<RocksStore, StoreError> {
-        RocksStore::open_with(dir, true, LEDGER)
+        RocksStore::open_with(dir, Opening::Create, LEDGER)
     }
 
     /// Opens the store that is in `dir`: nothing missing is made anew, which would seal a loss.
@@ -52,7 +72,15 @@ impl RocksStore {
     /// # Errors
     /// See [`StoreError`].
     pub fn open_existing(dir: &Path) -> Result<RocksStore, StoreError> {
-        RocksStore::open_with(dir, false, LEDGER)
+        RocksStore::open_with(dir, Opening::Existing, LEDGER)
+    }
+
+    /// Opens the store that is in `dir` to make derived columns anew: these may be damaged or missing.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub(crate) fn open_damaged(dir: &Path) -> Result<RocksStore, StoreError> {
+        RocksStore::open_with(dir, Opening::Damaged, LEDGER)
     }
 
     /// Makes a store in `dir` that takes little memory, for what is thrown away soon.
@@ -60,12 +88,15 @@ impl RocksStore {
     /// # Errors
     /// See [`StoreError`].
     pub(crate) fn open_scratch(dir: &Path) -> Result<RocksStore, StoreError> {
-        RocksStore::open_with(dir, true, SCRATCH)
+        RocksStore::open_with(dir, Opening::Create, SCRATCH)
     }
 
-    fn open_with(dir: &Path, create: bool, budget: Budget) -> Result<RocksStore, StoreError> {
-        let db = open_db(dir, create, budget)?;
-        Ok(RocksStore { dir: dir.to_path_buf(), budget, db: RwLock::new(Some(db)) })
+    fn open_with(dir: &Path, opening: Opening, budget: Budget) -> Result<RocksStore, StoreError> {
+        let tables = Tables::new(budget);
+        let db = open_db(dir, opening, &tables)?;
+        // What was made is there.
+        let opening = if opening == Opening::Create { Opening::Existing } else { opening };
+        Ok(RocksStore { dir: dir.to_path_buf(), opening, tables, db: RwLock::new(Some(db)) })
     }
 
     /// Opens the store in `dir` for reading, as far as its damage allows.
@@ -73,9 +104,11 @@ impl RocksStore {
     /// # Errors
     /// See [`StoreError`].
     pub fn open_read_only(dir: &Path) -> Result<impl Read + use<>, StoreError> {
-        let mut options = options(false, LEDGER);
-        options.set_paranoid_checks(false);
-        let db = DB::open_cf_descriptors_read_only(&options, dir, columns(LEDGER), false).map_err(classify)?;
+        let (options, tables) = (options(Opening::Damaged, LEDGER), Tables::new(LEDGER));
+        let missing = missing_columns(dir, &options)?;
+        // Reading one that is missing fails, and so says which it is.
+        let columns = tables.columns().filter(|column| missing.iter().all(|missing| missing.name() != column.name()));
+        let db = DB::open_cf_descriptors_read_only(&options, dir, columns, false).map_err(classify)?;
         Ok(ReadOnly(db))
     }
 
@@ -98,32 +131,62 @@ impl RocksStore {
         Ok(sizes)
     }
 
-    /// Whether a store is in `dir`.
+    /// Whether a store is in `dir`, or one was begun.
     pub fn exists(dir: &Path) -> bool {
-        dir.join("CURRENT").exists()
+        dir.join("CURRENT").exists() || RocksStore::holds_rows(dir)
+    }
+
+    /// Whether files in `dir` hold rows of a store, whatever else of it is missing: a store made there would delete them.
+    pub fn holds_rows(dir: &Path) -> bool {
+        let Ok(entries) = std::fs::read_dir(dir) else { return false };
+        entries.flatten().any(|entry| match entry.path().extension().and_then(|ending| ending.to_str()) {
+            Some("sst") => true,
+            Some("log") => entry.metadata().is_ok_and(|log| log.len() > 0),
+            _ => false,
+        })
     }
 
     fn db(&self) -> Result<MappedRwLockReadGuard<'_, DB>, StoreError> {
-        let closed = |_| StoreError::Io("the ledger could not be reopened after the disk was full".into());
-        RwLockReadGuard::try_map(self.db.read(), Option::as_ref).map_err(closed)
+        RwLockReadGuard::try_map(self.db.read(), Option::as_ref).map_err(|_| closed())
+    }
+
+    /// Takes a column away with all its files.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub(crate) fn drop_column(&self, column: Column) -> Result<(), StoreError> {
+        self.db.write().as_mut().ok_or_else(closed)?.drop_cf(column.name()).map_err(classify)
     }
 }
 
-fn open_db(dir: &Path, create: bool, budget: Budget) -> Result<DB, StoreError> {
-    if !create {
+fn closed() -> StoreError {
+    StoreError::Io("the ledger could not be reopened after the disk was full".into())
+}
+
+/// The columns that the store in `dir` lacks.
+fn missing_columns(dir: &Path, options: &Options) -> Result<Vec<Column>, StoreError> {
+    let known = DB::list_cf(options, dir).map_err(classify)?;
+    Ok(Column::ALL.into_iter().filter(|column| !known.iter().any(|name| name == column.name())).collect())
+}
+
+fn open_db(dir: &Path, opening: Opening, tables: &Tables) -> Result<DB, StoreError> {
+    let options = options(opening, tables.budget);
+    if opening != Opening::Create {
         // RocksDB looks for missing columns only after it has replayed and dropped its write-ahead log.
-        let known = DB::list_cf(&options(false, budget), dir).map_err(classify)?;
-        if let Some(missing) = Column::ALL.iter().find(|column| !known.iter().any(|name| name == column.name())) {
+        let missing = missing_columns(dir, &options)?;
+        let is_lost = |column: &&Column| opening == Opening::Existing || !column.is_derived();
+        if let Some(missing) = missing.iter().find(is_lost) {
             return Err(StoreError::Corrupt(format!("the column {} is missing", missing.name())));
         }
     }
-    DB::open_cf_descriptors(&options(create, budget), dir, columns(budget)).map_err(classify)
+    DB::open_cf_descriptors(&options, dir, tables.columns()).map_err(classify)
 }
 
-fn options(create: bool, budget: Budget) -> Options {
+fn options(opening: Opening, budget: Budget) -> Options {
     let mut options = Options::default();
-    options.create_if_missing(create);
-    options.create_missing_column_families(create);
+    options.create_if_missing(opening == Opening::Create);
+    options.create_missing_column_families(opening != Opening::Existing);
+    options.set_paranoid_checks(opening != Opening::Damaged);
     options.set_db_write_buffer_size(budget.all_buffers);
     options.set_max_total_wal_size(WAL);
     options.set_max_open_files(OPEN_FILES);
@@ -135,33 +198,39 @@ fn options(create: bool, budget: Budget) -> Options {
     options
 }
 
-fn columns(budget: Budget) -> Vec<ColumnFamilyDescriptor> {
-    let cache = Cache::new_lru_cache(budget.cache);
-    let mut table = BlockBasedOptions::default();
-    table.set_block_cache(&cache);
-    table.set_cache_index_and_filter_blocks(true);
-    // In small parts: whole filters of large files would push each other out of the cache at every lookup.
-    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
-    table.set_partition_filters(true);
-    table.set_metadata_block_size(4 << 10);
-    table.set_pin_top_level_index_and_filter(true);
-    table.set_bloom_filter(10.0, false);
-    table.set_block_size(8 << 10);
-    let mut options = Options::default();
-    options.set_block_based_table_factory(&table);
-    options.set_compression_type(DBCompressionType::Lz4);
-    options.set_write_buffer_size(budget.column_buffer);
-    let describe = |column: Column| {
-        let mut options = options.clone();
+impl Tables {
+    fn new(budget: Budget) -> Tables {
+        Tables { budget, cache: Cache::new_lru_cache(budget.cache) }
+    }
+
+    /// The options of a column; none for RocksDB's own, which is empty.
+    fn options(&self, column: Option<Column>) -> Options {
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(&self.cache);
+        table.set_cache_index_and_filter_blocks(true);
+        // In small parts: whole filters of large files would push each other out of the cache at every lookup.
+        table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        table.set_partition_filters(true);
+        table.set_metadata_block_size(4 << 10);
+        table.set_pin_top_level_index_and_filter(true);
+        table.set_bloom_filter(10.0, false);
+        table.set_block_size(8 << 10);
+        let mut options = Options::default();
+        options.set_block_based_table_factory(&table);
         // Hashes do not get smaller.
-        if matches!(column, Column::Nodes | Column::Tiles) {
-            options.set_compression_type(DBCompressionType::None);
-        }
-        ColumnFamilyDescriptor::new(column.name(), options)
-    };
-    std::iter::once(ColumnFamilyDescriptor::new("default", options.clone()))
-        .chain(Column::ALL.into_iter().map(describe))
-        .collect()
+        options.set_compression_type(match column {
+            Some(Column::Nodes | Column::Tiles) => DBCompressionType::None,
+            _ => DBCompressionType::Lz4,
+        });
+        options.set_write_buffer_size(self.budget.column_buffer);
+        options
+    }
+
+    fn columns(&self) -> impl Iterator<Item = ColumnFamilyDescriptor> {
+        let own = ColumnFamilyDescriptor::new("default", self.options(None));
+        let describe = |column: Column| ColumnFamilyDescriptor::new(column.name(), self.options(Some(column)));
+        std::iter::once(own).chain(Column::ALL.into_iter().map(describe))
+    }
 }
 
 fn classify(error: rocksdb::Error) -> StoreError {
@@ -206,6 +275,14 @@ fn walk(
         }
     }
     rows.status().map_err(classify)
+}
+
+/// The first key after all that begin so; none when there is no key after them.
+fn end_of(beginning: &[u8]) -> Option<Vec<u8>> {
+    let last = beginning.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut end = beginning[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
 }
 
 impl Read for RocksStore {
@@ -300,13 +377,19 @@ impl Store for RocksStore {
         // A snapshot in use holds the store open; the caller tries again later.
         let mut slot = self.db.try_write().ok_or(StoreError::Full)?;
         drop(slot.take());
-        *slot = Some(open_db(&self.dir, false, self.budget)?);
+        *slot = Some(open_db(&self.dir, self.opening, &self.tables)?);
         Ok(())
     }
 
-    /// The old bytes may be in table files of this column and of the mempool, and in the write-ahead log, which goes when
-    /// all columns are written to table files.
-    fn purge(&self, column: Column, key: &[u8]) -> Result<(), StoreError> {
+    fn clear(&self, column: Column) -> Result<(), StoreError> {
+        self.drop_column(column)?;
+        let mut slot = self.db.write();
+        let db = slot.as_mut().ok_or_else(closed)?;
+        db.create_cf(column.name(), &self.tables.options(Some(column))).map_err(classify)
+    }
+
+    /// The old bytes may be in table files, and in the write-ahead log, which goes when all columns are written to table files.
+    fn purge(&self, beginnings: &[(Column, Vec<u8>)]) -> Result<(), StoreError> {
         let db = self.db()?;
         let handles = Column::ALL.into_iter().map(|column| handle(&db, column)).collect::<Result<Vec<_>, _>>()?;
         let mut flush = FlushOptions::default();
@@ -314,8 +397,9 @@ impl Store for RocksStore {
         db.flush_cfs_opt(&handles, &flush).map_err(classify)?;
         let mut compact = CompactOptions::default();
         compact.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
-        db.compact_range_cf_opt(handle(&db, column)?, Some(key), Some(key), &compact);
-        db.compact_range_cf_opt(handle(&db, Column::Mempool)?, None::<&[u8]>, None::<&[u8]>, &compact);
+        for (column, beginning) in beginnings {
+            db.compact_range_cf_opt(handle(&db, *column)?, Some(beginning), end_of(beginning), &compact);
+        }
         Ok(())
     }
 
