@@ -40,11 +40,16 @@ impl Lines {
         }
     }
 
+    /// Whether the client is still there, for work that has found nothing to tell it for a while.
+    pub fn are_read(&self) -> ControlFlow<()> {
+        if self.sender.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
     /// Send what there is, for instance before waiting for more.
     pub fn flush(&mut self) -> ControlFlow<()> {
         self.sent = Instant::now();
         if self.batch.is_empty() {
-            return if self.sender.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+            return self.are_read();
         }
         match self.sender.blocking_send(Bytes::from(std::mem::take(&mut self.batch))) {
             Ok(()) => ControlFlow::Continue(()),
