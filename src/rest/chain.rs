@@ -3,21 +3,22 @@
 //! Keys of JSON bodies may be in any letter case, as its decoder took them. Its failures were plain text.
 
 use crate::error::{Error, Kind, Result};
-use crate::node::Node;
+use crate::node::{Node, trouble};
 use crate::rest::body::Sent;
 use crate::rest::described::{Routes, about};
-use crate::rest::{answer, blocking, json, segment, wire};
-use axum::body::{Body, Bytes};
+use crate::rest::{answer, blocking, json, segment, stream, wire};
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::ser::{Error as _, SerializeMap, SerializeSeq};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value, json as value};
+use std::io::Write;
 use std::sync::Arc;
-use wizefs_ledger::{AddressHash, Block, Envelope, Hash, PublicKey, Signature, Transaction, Wallet};
+use wizefs_ledger::{AddressHash, Block, Envelope, Hash, Logged, PublicKey, Signature, Transaction, Wallet};
 
 pub(super) fn routes() -> Routes {
     Routes::new()
@@ -193,44 +194,35 @@ async fn sign(State(node): State<Arc<Node>>, sent: Sent) -> Response {
     .await
 }
 
-/// The whole chain, newest block first, sent block by block.
+/// The whole chain, newest block first.
 async fn print(State(node): State<Arc<Node>>) -> Response {
-    let (sender, receiver) = tokio::sync::mpsc::channel::<Result<String>>(4);
-    tokio::task::spawn_blocking(move || {
-        let mut before = "{\"chainlist\":[";
-        for height in (0..=node.ledger().tip().header.height).rev() {
-            let piece = printed(&node, height).map(|block| format!("{before}{block}"));
-            let failed = piece.is_err();
-            if sender.blocking_send(piece).is_err() || failed {
-                return;
-            }
-            before = ",";
-        }
-        if sender.blocking_send(Ok("],\"success\":true}\n".to_owned())).is_err() {
-            tracing::debug!("the client of a printed chain went away");
-        }
-    });
-    let pieces = futures_util::stream::unfold(receiver, |mut receiver| async {
-        let piece = receiver.recv().await?;
-        Some((piece.map(Bytes::from), receiver))
-    });
-    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(pieces)).into_response()
+    stream::document(move |lines| {
+        let block = |height| {
+            let block = node.ledger().block(height).map_err(trouble::ledger)?;
+            let block = block.ok_or_else(|| Error::new(Kind::LedgerDamaged, format!("block {height} is missing")))?;
+            Ok(OldBlock { node: &node, block })
+        };
+        let chain = List(|| (0..=node.ledger().tip().header.height).rev().map(block));
+        serde_json::to_writer(&mut *lines, &Chain { chainlist: chain, success: true })?;
+        lines.write_all(b"\n").map_err(serde_json::Error::io)
+    })
 }
 
-fn printed(node: &Node, height: u64) -> Result<Value> {
-    let block = node.ledger().block(height).map_err(crate::node::trouble::ledger)?;
-    let block = block.ok_or_else(|| Error::new(Kind::LedgerDamaged, format!("block {height} is missing")))?;
-    old_block(node, &block)
+#[derive(Serialize)]
+struct Chain<T> {
+    chainlist: T,
+    success: bool,
 }
 
 async fn block(State(node): State<Arc<Node>>, uri: Uri) -> Response {
     reply(move || {
         let text = String::from_utf8_lossy(&super::rest_of(&uri, 1)).into_owned();
         let found = match hash_of(&text) {
-            Some(hash) => node.ledger().block_by_hash(&hash).map_err(crate::node::trouble::ledger)?,
+            Some(hash) => node.ledger().block_by_hash(&hash).map_err(trouble::ledger)?,
             None => None,
         };
-        let block = found.map(|block| old_block(&node, &block)).transpose()?;
+        let block = found.map(|block| serde_json::to_value(OldBlock { node: &node, block })).transpose();
+        let block = block.map_err(|e| Error::new(Kind::LedgerDamaged, e.to_string()))?;
         Ok(value!({"credit": block, "success": true}))
     })
     .await
@@ -242,27 +234,45 @@ fn hash_of(text: &str) -> Option<Hash> {
     text.parse().ok().or_else(decoded)
 }
 
-/// A block in the predecessor's shape: its field names, bytes in base64, empty lists null.
-fn old_block(node: &Node, block: &Block) -> Result<Value> {
-    let mut transactions = Vec::new();
-    for index in block.header.first_index..block.header.log_size {
-        let logged = node.ledger().transaction_at(index).map_err(crate::node::trouble::ledger)?;
-        let Some(logged) = logged else { continue };
-        let (inputs, outputs) = logged.transaction.as_ref().map_or((Value::Null, Value::Null), coins_of);
-        let time = logged.time_us.saturating_mul(1000);
-        transactions.push(value!({
-            "Timestamp": time, "ID": STANDARD.encode(logged.txid.0), "Vin": inputs, "Vout": outputs,
-        }));
+/// A list whose elements are made while it is written: none of them waits for another in memory.
+struct List<F>(F);
+
+impl<F: Fn() -> I, I: Iterator<Item = Result<T>>, T: Serialize> Serialize for List<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(None)?;
+        for element in (self.0)() {
+            list.serialize_element(&element.map_err(S::Error::custom)?)?;
+        }
+        list.end()
     }
-    let header = &block.header;
-    Ok(value!({
-        "Timestamp": header.time_us / 1_000_000,
-        "Transactions": transactions,
-        "PrevBlockHash": STANDARD.encode(header.previous.0),
-        "Hash": STANDARD.encode(block.hash().0),
-        "Nonce": header.nonce,
-        "Height": header.height,
-    }))
+}
+
+/// A block in the predecessor's shape: its field names, bytes in base64, empty lists null.
+struct OldBlock<'a> {
+    node: &'a Node,
+    block: Block,
+}
+
+impl Serialize for OldBlock<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let header = &self.block.header;
+        let transaction = |index| self.node.ledger().transaction_at(index).map_err(trouble::ledger);
+        let transactions = || (header.first_index..header.log_size).filter_map(|index| transaction(index).transpose());
+        let mut fields = serializer.serialize_map(Some(6))?;
+        fields.serialize_entry("Hash", &STANDARD.encode(self.block.hash().0))?;
+        fields.serialize_entry("Height", &header.height)?;
+        fields.serialize_entry("Nonce", &header.nonce)?;
+        fields.serialize_entry("PrevBlockHash", &STANDARD.encode(header.previous.0))?;
+        fields.serialize_entry("Timestamp", &(header.time_us / 1_000_000))?;
+        fields.serialize_entry("Transactions", &List(|| transactions().map(|logged| Ok(old_transaction(&logged?)))))?;
+        fields.end()
+    }
+}
+
+fn old_transaction(logged: &Logged) -> Value {
+    let (inputs, outputs) = logged.transaction.as_ref().map_or((Value::Null, Value::Null), coins_of);
+    let time = logged.time_us.saturating_mul(1000);
+    value!({"Timestamp": time, "ID": STANDARD.encode(logged.txid.0), "Vin": inputs, "Vout": outputs})
 }
 
 fn coins_of(transaction: &Transaction) -> (Value, Value) {

@@ -3,10 +3,14 @@
 use crate::rest::Service;
 use crate::root::{Ran, TestRoot};
 use serde_json::{Value, json};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
-use wizefs_ledger::{Hash, Wallet};
+use wizefs_ledger::{Envelope, Hash, Output, OutputRef, Transaction, Wallet};
 
 fn balance(root: &TestRoot, wallet: &str) -> u64 {
     root.run(&format!("wallet show {wallet} --json")).expect(0).json()["balance"].as_u64().unwrap()
@@ -231,4 +235,52 @@ fn complaints(chain: &Service, own: &str, address: &str, pubkey: &str) {
     check("/sign", json!({"txid": "00", "signatures": []}), "Please check your sign request");
     check("/send", json!({"from": own, "to": own, "amount": 1}), "Sender address is equal");
     assert_eq!(chain.ask("GET", "/wallet/nonsense", "", "").0, 400);
+}
+
+/// Makes the chain so long, when it is printed, that it does not fit into the buffers of a connection.
+fn lengthen(rest: &Service) {
+    let wallet = Wallet::load(&rest.root.path("wallets/default")).unwrap();
+    let request = json!({"from": wallet.public().to_string(), "to": wallet.address().to_string(), "amount": 1_000_000});
+    let draft = posted(rest, "/v1/transfers/draft", &request);
+    let bytes = STANDARD.decode(draft["bytes"].as_str().unwrap()).unwrap();
+    let mut transaction = Transaction::from_bytes(&bytes).unwrap();
+    let mut left = 1_000_000;
+    for _ in 0..400 {
+        let Envelope::Transfer(transfer) = &mut transaction.envelope else { panic!("no transfer") };
+        transfer.outputs = vec![Output { amount: 1, address: wallet.address() }; 256];
+        left -= 255;
+        transfer.outputs[0].amount = left;
+        let bytes = transaction.clone().signed_by(&wallet);
+        let Envelope::Transfer(transfer) = &mut transaction.envelope else { panic!("no transfer") };
+        transfer.inputs = vec![OutputRef { txid: Transaction::id(&bytes), index: 0 }];
+        posted(rest, "/v1/transfers", &json!({"bytes": STANDARD.encode(bytes)}));
+    }
+    rest.root.run("mine").expect(0);
+}
+
+#[test]
+fn slow_readers_of_the_whole_chain_are_bounded_and_the_node_answers_others() {
+    let rest = Service::start(TestRoot::new());
+    lengthen(&rest);
+    let begun = || {
+        let mut stream = TcpStream::connect(&rest.address).unwrap();
+        write!(stream, "GET /blockchain/print HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", rest.address)
+            .unwrap();
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).unwrap();
+        (String::from_utf8(start.to_vec()).unwrap(), stream)
+    };
+    let slow: Vec<_> = (0..140).map(|_| begun()).collect();
+    let of = |status: &str| slow.iter().filter(|(start, _)| start == status).count();
+    assert_eq!((of("HTTP/1.1 200"), of("HTTP/1.1 503")), (128, 12));
+    rest.root.run("status").expect(0);
+    assert_eq!(rest.ask("GET", "/blockchain/print", "", "").0, 503);
+    // Who reads on gets it whole, in pieces that are sent as they come.
+    let (_, mut one) = slow.into_iter().next().unwrap();
+    let mut reply = String::new();
+    one.read_to_string(&mut reply).unwrap();
+    assert!(reply.ends_with("\"success\":true}\n\r\n0\r\n\r\n"), "{}", &reply[reply.len() - 100..]);
+    let largest =
+        reply.split("\r\n").filter_map(|size| (size.len() < 9).then(|| usize::from_str_radix(size, 16).ok())?);
+    assert!(largest.max().unwrap() < 20_000);
 }
