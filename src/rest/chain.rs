@@ -54,7 +54,7 @@ impl From<Error> for Plain {
     fn from(error: Error) -> Plain {
         let status = match error.kind {
             // What the ledger refuses is the request's fault.
-            Kind::Failed | Kind::Refused | Kind::NotFound => StatusCode::BAD_REQUEST,
+            Kind::Failed | Kind::Refused | Kind::Spent | Kind::NotFound => StatusCode::BAD_REQUEST,
             kind => StatusCode::from_u16(kind.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
         };
         Plain(status, error.message)
@@ -121,13 +121,15 @@ async fn list_wallets(State(node): State<Arc<Node>>) -> Response {
     .await
 }
 
-/// Sender and receiver, checked as the predecessor did and in its words.
-fn parties(from: &str, to: &str) -> std::result::Result<AddressHash, Plain> {
+/// Sender and receiver, checked as the predecessor did and in its words. One address may have two spellings.
+fn parties(from: &str, to: &str) -> std::result::Result<(AddressHash, AddressHash), Plain> {
+    let equal = || bad("Sender address is equal to Recipient address");
     if from == to {
-        return Err(bad("Sender address is equal to Recipient address"));
+        return Err(equal());
     }
-    from.parse::<AddressHash>().map_err(|_| bad("Sender address is not valid"))?;
-    to.parse().map_err(|_| bad("Recipient address is not valid"))
+    let from: AddressHash = from.parse().map_err(|_| bad("Sender address is not valid"))?;
+    let to: AddressHash = to.parse().map_err(|_| bad("Recipient address is not valid"))?;
+    if from == to { Err(equal()) } else { Ok((from, to)) }
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -142,7 +144,7 @@ struct SendRequest {
 async fn send(State(node): State<Arc<Node>>, sent: Sent) -> Response {
     reply(move || {
         let SendRequest { from, to, amount, minenow } = body(&sent, "Please check your send request")?;
-        let to = parties(&from, &to)?;
+        let (_, to) = parties(&from, &to)?;
         node.send(&from, to, amount, minenow)?;
         Ok(value!({"success": true}))
     })
@@ -160,9 +162,9 @@ struct Prepare {
 async fn prepare(State(node): State<Arc<Node>>, sent: Sent) -> Response {
     reply(move || {
         let Prepare { from, to, amount, pubkey } = body(&sent, "Please check your prepare request")?;
-        let to = parties(&from, &to)?;
+        let (sender, to) = parties(&from, &to)?;
         let key: PublicKey = pubkey.parse().map_err(|_| bad("Please check your prepare request"))?;
-        if key.address().to_string() != from {
+        if key.address() != sender {
             return Err(bad("Sender address is not the public key's"));
         }
         let handle = node.prepare_transfer(&key, to, amount)?;

@@ -2,14 +2,14 @@
 
 use crate::rest::Service;
 use crate::root::{Ran, TestRoot};
-use serde_json::{Value, json};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use wizefs_ledger::{Envelope, Hash, Output, OutputRef, Transaction, Wallet};
 
 fn balance(root: &TestRoot, wallet: &str) -> u64 {
@@ -26,9 +26,13 @@ fn coins_go_from_wallet_to_wallet() {
     assert_eq!(balance(&root, "default"), 1_000_000);
     let alice = root.run("wallet new alice").expect(0).stdout.trim().to_owned();
     assert_eq!((mode(&root, "alice"), balance(&root, "alice")), (0o600, 0));
+    // A small disk has no reserve.
+    let mode_of = |file: &str| Some(fs::metadata(root.path("ledger").join(file)).ok()?.permissions().mode() & 0o777);
+    assert!(mode_of("reserve").is_none_or(|mode| mode == 0o600));
     let sent = root.run("send default alice 250 --minenow --json").expect(0).json();
     assert_eq!((sent["status"].as_str(), sent["block"].as_u64()), (Some("final"), Some(1)));
     assert_eq!((balance(&root, "alice"), balance(&root, "default")), (250, 999_760));
+    assert_eq!(mode_of("tip"), Some(0o600));
     // By address, from and to; sealed when the command's own node ends.
     let own = root.run("wallet show --json").expect(0).json()["address"].as_str().unwrap().to_owned();
     root.run(&format!("send {alice} {own} 100")).expect(0);
@@ -38,6 +42,10 @@ fn coins_go_from_wallet_to_wallet() {
 
     let refused = root.run("send alice default 151 --json").expect(1);
     assert!(refused.stderr.contains("has 150 coins, not 151"), "{refused:#?}");
+    // A name may have 255 bytes.
+    let long = "w".repeat(255);
+    root.run(&format!("wallet new {long}")).expect(0);
+    assert_eq!((mode(&root, &long), balance(&root, &long)), (0o600, 0));
     for (line, code) in [
         ("send alice default 0", 2),
         ("send alice default -5", 2),
@@ -197,7 +205,9 @@ fn the_predecessors_chain_routes_answer() {
     let signature = format!("{:?}", Wallet::from_secret(&secret).unwrap().sign_hash(&hash));
     let signed = json!({"txid": prepared["txid"], "signatures": [signature], "minenow": true});
     let wrong = json!({"txid": prepared["txid"], "signatures": ["00".repeat(64)], "minenow": true});
-    assert_eq!(posted(&chain, "/sign", &signed), json!({"success": true}));
+    let refused = post(&chain, "/sign", &wrong);
+    assert_eq!((refused.0, refused.1.contains("not signed by its author")), (400, true), "{refused:?}");
+    assert_eq!(posted(&chain, "/sign", &signed), json!({"success": true}), "a wrong signature uses no handle up");
     assert_eq!(got(&chain, &format!("/wallet/{address}"))["credit"], 40);
     assert_eq!(post(&chain, "/sign", &signed).0, 400, "a handle is good once");
     assert_eq!(post(&chain, "/sign", &wrong).0, 400);
@@ -235,6 +245,48 @@ fn complaints(chain: &Service, own: &str, address: &str, pubkey: &str) {
     check("/sign", json!({"txid": "00", "signatures": []}), "Please check your sign request");
     check("/send", json!({"from": own, "to": own, "amount": 1}), "Sender address is equal");
     assert_eq!(chain.ask("GET", "/wallet/nonsense", "", "").0, 400);
+}
+
+#[test]
+fn one_address_in_two_spellings_is_one_address() {
+    let rest = Service::start(TestRoot::new());
+    let of =
+        |number: u64| Wallet::from_secret(&[[0; 24].as_slice(), &number.to_be_bytes()].concat().try_into().unwrap());
+    let wallet = (1..).map(|number| of(number).unwrap()).find(|wallet| wallet.address().0[0] == 0).unwrap();
+    let (short, pubkey) = (wallet.address().to_string(), wallet.public().to_string());
+    let long = format!("1{short}");
+    rest.root.run(&format!("send default {long} 9 --minenow")).expect(0);
+    let own = got(&rest, "/wallets/list")["listWallets"][0].as_str().unwrap().to_owned();
+    for from in [&short, &long] {
+        assert_eq!(got(&rest, &format!("/wallet/{from}"))["credit"], 9);
+        posted(&rest, "/prepare", &json!({"from": from, "to": own, "amount": 1, "pubkey": pubkey}));
+    }
+    for path in ["/prepare", "/send"] {
+        let (status, reply) = post(&rest, path, &json!({"from": short, "to": long, "amount": 1, "pubkey": pubkey}));
+        assert_eq!((status, reply.contains("Sender address is equal")), (400, true), "{path}: {reply}");
+    }
+}
+
+#[test]
+fn many_send_from_one_wallet_at_once() {
+    let rest = Service::start(TestRoot::new());
+    rest.root.run("wallet new other").expect(0);
+    let own = got(&rest, "/wallets/list")["listWallets"][0].as_str().unwrap().to_owned();
+    let to = rest.root.run("wallet show other --json").expect(0).json()["address"].as_str().unwrap().to_owned();
+    let commands = (0..12).map(|_| {
+        let mut command = rest.root.command(&["send", "default", "other", "1"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    });
+    let commands: Vec<_> = commands.collect();
+    std::thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| posted(&rest, "/send", &json!({"from": own, "to": to, "amount": 1})));
+        }
+    });
+    for command in commands {
+        Ran::from(command.wait_with_output().unwrap()).expect(0);
+    }
+    assert_eq!(balance(&rest.root, "other"), 24);
 }
 
 /// Makes the chain so long, when it is printed, that it does not fit into the buffers of a connection.
