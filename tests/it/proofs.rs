@@ -147,7 +147,7 @@ fn folders_and_what_moved_are_proven_as_what_they_are() {
     verified("nosuch", 11);
 
     // What took it away is erased: its state alone says that it is not there.
-    let gone = root.run("remove x docs/d2 --json").expect(0).json()["txid"].as_str().unwrap().to_owned();
+    let gone = root.run("remove d2/x docs --json").expect(0).json()["txid"].as_str().unwrap().to_owned();
     assert_eq!(proven("d2/x"), 2);
     root.run(&format!("forget --yes {gone}")).expect(0);
     assert_eq!(proven("d2/x"), 1);
