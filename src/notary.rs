@@ -115,7 +115,7 @@ impl ChangeSink for Notary {
 fn trouble(error: LedgerError) -> SinkError {
     match error {
         LedgerError::Full => SinkError::NoSpace(error.to_string()),
-        LedgerError::Poisoned(_) | LedgerError::Store(_) | LedgerError::Refused(_) => {
+        LedgerError::Poisoned(_) | LedgerError::Store(_) | LedgerError::Refused(_) | LedgerError::Spent(_) => {
             SinkError::Broken(error.to_string())
         }
     }

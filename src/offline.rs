@@ -11,9 +11,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use wizefs_ledger::{
     Checkpoint, ConsistencyFile, Content, EntryNode, FileOp, Hashes, Policy, ProofError, ProofFile, StateProof,
-    Transaction, TreePath, Trust,
+    Transaction, Trust,
 };
 
+/// Standing of what is at its path.
+const CURRENT: &str = "current";
+/// Standing of what is not.
+const ABSENT: &str = "absent";
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
 
@@ -41,11 +45,9 @@ pub fn check(claim: &Claim<'_>) -> Result<Verified> {
     let proven = proof.check().map_err(refuted)?;
     let mut verified = judged("proof", claim.policy, &proof.checkpoint)?;
     describe(&mut verified, &proven.transaction, proof.index, &proven.txid.to_string());
-    compare(claim, &proven.transaction)?;
+    verified.state = claim.state.map(|state| standing(state, &proven)).transpose()?;
+    compare(claim, &proven.transaction, verified.state.as_ref().map(|state| state.standing))?;
     verified.range = claim.slice.map(|(_, first, last)| (first, last));
-    if let Some(state) = claim.state {
-        verified.state = Some(standing(state, &proof, &proven)?);
-    }
     Ok(verified)
 }
 
@@ -74,13 +76,13 @@ pub fn check_state(file: &Path, text: &str, policy: &Policy) -> Result<Verified>
         None if file.symlink_metadata().is_ok() => {
             return Err(damaged(format!("the proof says that nothing was there, but {} is", file.display())));
         }
-        None => "absent",
+        None => ABSENT,
         Some(EntryNode::Leaf(leaf)) => {
             let claim = Claim { file, proof: "", state: None, slice: None, policy };
             compare_with(&claim, &leaf.content)?;
-            "current"
+            CURRENT
         }
-        Some(EntryNode::Directory { .. }) if file.is_dir() => "current",
+        Some(EntryNode::Directory { .. }) if file.is_dir() => CURRENT,
         Some(EntryNode::Directory { .. }) => return Err(no_folder(file)),
     };
     verified.state = Some(told(&state, &found, standing));
@@ -134,15 +136,23 @@ fn describe(verified: &mut Verified, transaction: &Transaction, index: u64, txid
     verified.sha256 = line.sha256;
 }
 
-/// The file against what the transaction states.
-fn compare(claim: &Claim<'_>, transaction: &Transaction) -> Result<()> {
+/// The file against what the transaction states; `standing` says what it means for the path of the state proof beside it.
+fn compare(claim: &Claim<'_>, transaction: &Transaction, standing: Option<&str>) -> Result<()> {
     let file = claim.file;
     let change = transaction.file().ok_or_else(|| damaged("the transaction is not about a file".to_owned()))?;
-    match &change.op {
-        FileOp::Put(put) | FileOp::Accept(put) => compare_with(claim, &put.content),
-        FileOp::Mkdir { .. } if file.is_dir() => Ok(()),
-        FileOp::Mkdir { .. } => Err(no_folder(file)),
-        _ if file.symlink_metadata().is_err() => Ok(()),
+    let is_gone = file.symlink_metadata().is_err();
+    match (&change.op, standing) {
+        (FileOp::Put(put) | FileOp::Accept(put), None | Some(CURRENT)) => compare_with(claim, &put.content),
+        // Without a state proof it may be what went from the one path or, being a folder, what came to the other.
+        (FileOp::Rename { .. } | FileOp::Exchange { .. }, None) if is_gone || file.is_dir() => Ok(()),
+        (FileOp::Mkdir { .. }, None) | (_, Some(CURRENT)) => {
+            if file.is_dir() {
+                Ok(())
+            } else {
+                Err(no_folder(file))
+            }
+        }
+        _ if is_gone => Ok(()),
         _ => Err(damaged(format!("the proof says that the file was taken away, but {} is there", file.display()))),
     }
 }
@@ -186,22 +196,21 @@ fn compare_content(claim: &Claim<'_>, size: u64, hashes: &Hashes) -> Result<()> 
 }
 
 /// What a state proof says, if it is about the same thing as the proof beside it.
-fn standing(text: &str, proof: &ProofFile, proven: &wizefs_ledger::proof::Logged) -> Result<Standing> {
+fn standing(text: &str, proven: &wizefs_ledger::proof::Logged) -> Result<Standing> {
     let state = StateProof::parse(text).map_err(refuted)?;
     let found = state.check().map_err(refuted)?;
-    if state.coinbase.checkpoint != proof.checkpoint {
+    // Not their texts: witnesses may have signed one of them.
+    if found.checkpoint != proven.checkpoint {
         return Err(damaged("the state proof is by another checkpoint than the proof".to_owned()));
     }
-    let change = proven.transaction.file();
-    let ends_at: Option<&TreePath> = change.and_then(|change| match &change.op {
-        FileOp::Remove { path } | FileOp::Rmdir { path } => Some(path),
-        FileOp::Rename { from, .. } => Some(from),
-        _ => None,
-    });
-    let is_about = change.is_some_and(|change| change.bucket == state.bucket);
-    let standing = match &found.entry {
-        Some(entry) if entry.content_txid() == proven.txid => "current",
-        None if is_about && ends_at.is_some_and(|path| state.path.below(path).is_some()) => "absent",
+    let change = proven.transaction.file().filter(|change| change.bucket == state.bucket);
+    let standing = match (&found.entry, change) {
+        (Some(entry), Some(change))
+            if entry.content_txid() == proven.txid && entry.is_stated_by(&change.op, &state.path) =>
+        {
+            CURRENT
+        }
+        (None, Some(change)) if change.op.takes_away(&state.path) => ABSENT,
         _ => return Err(damaged(format!("at block {} another version was there, or none", state.block))),
     };
     Ok(told(&state, &found, standing))

@@ -121,6 +121,22 @@ pub fn save(wallet: &Wallet, path: &Path, passphrase: Option<&[u8]>) -> Result<(
     })
 }
 
+/// Draft and hand in a transfer, and again while others are faster to spend the coins it was to be made of.
+///
+/// # Errors
+/// Those of `attempt`; [`Kind::Spent`] when that happens too often.
+pub fn until_unspent<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    /// Each time one of those who race is through: enough for as many at once as anybody has.
+    const MOST_ATTEMPTS: usize = 256;
+    for _ in 1..MOST_ATTEMPTS {
+        match attempt() {
+            Err(error) if error.kind == Kind::Spent => tracing::debug!(%error, "drafted again"),
+            done => return done,
+        }
+    }
+    attempt()
+}
+
 /// A failure with a key file.
 pub fn failed(error: KeyError) -> Error {
     match &error {

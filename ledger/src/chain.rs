@@ -92,6 +92,9 @@ pub enum LedgerError {
     /// It can never be true on this chain: nothing was accepted; change the request.
     #[error("refused: {0}")]
     Refused(String),
+    /// A transfer spends what another one, accepted first, has spent: draft it again.
+    #[error("refused: {0}")]
+    Spent(String),
     /// The disk is full: nothing was accepted; repeat when there is space.
     #[error("the disk holding the ledger is full")]
     Full,

@@ -4,6 +4,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -232,9 +233,9 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
         _ => Path::new("."),
     };
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut temporary_name = name.to_os_string();
-    temporary_name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = directory.join(temporary_name);
+    // A name may be as long as names can be: nothing is put behind it.
+    let id = crate::Hash::of(&[name.as_bytes()]).to_string();
+    let temporary = directory.join(format!(".{}.{}.tmp", &id[..16], std::process::id()));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all());

@@ -1,7 +1,8 @@
 //! Disk kept back, so that a full disk still takes what frees it: settling files and recording removes.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
@@ -62,7 +63,7 @@ impl Reserve {
 
     /// Real blocks, not a hole; a half-made one is removed.
     fn make(&self) -> io::Result<()> {
-        let file = File::create(&self.path)?;
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.path)?;
         if let Err(error) = fallocate(&file, FallocateFlags::empty(), 0, RESERVE) {
             self.release()?;
             return Err(error.into());

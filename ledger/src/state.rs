@@ -86,6 +86,17 @@ impl Entry {
         }
     }
 
+    /// Whether `op`, of the transaction that [`Entry::content_txid`] names, is about this entry, which is at `path`: a
+    /// directory that is only implied names a transaction about something below it.
+    pub fn is_stated_by(&self, op: &FileOp, path: &TreePath) -> bool {
+        match (&self.node, op) {
+            (EntryNode::Leaf(_), FileOp::Put(_) | FileOp::Accept(_)) => true,
+            (EntryNode::Directory { mode, .. }, FileOp::Mkdir { .. }) => mode.is_some(),
+            (EntryNode::Directory { .. }, op) => op.moves().into_iter().any(|(to, _)| to == path),
+            (EntryNode::Leaf(_), _) => false,
+        }
+    }
+
     /// The file or symlink, unless this is a directory.
     pub fn leaf(&self) -> Option<&Leaf> {
         match &self.node {

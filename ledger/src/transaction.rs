@@ -454,6 +454,27 @@ impl FileOp {
             FileOp::Exchange { a, b } => (b, Some(a)),
         }
     }
+
+    /// What it moved: new path, old path.
+    pub fn moves(&self) -> Vec<(&TreePath, &TreePath)> {
+        match self {
+            FileOp::Rename { from, to } => vec![(to, from)],
+            FileOp::Exchange { a, b } => vec![(b, a), (a, b)],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether what is at `path` goes from there, by itself or with a directory above it.
+    pub fn takes_away(&self, path: &TreePath) -> bool {
+        match self {
+            FileOp::Put(put) | FileOp::Accept(put) => path.below(&put.path).is_some_and(|rest| !rest.is_empty()),
+            FileOp::Mkdir { .. } => false,
+            FileOp::Remove { path: gone } | FileOp::Rmdir { path: gone } => path.below(gone).is_some(),
+            FileOp::Rename { .. } | FileOp::Exchange { .. } => {
+                self.moves().into_iter().any(|(_, from)| path.below(from).is_some())
+            }
+        }
+    }
 }
 
 /// Reads a symlink target, bounded before it is allocated.

@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use wizefs_ledger::StateProof;
 
 /// Prove to anybody, without a node, what is in a file and since when.
 #[derive(Debug, clap::Args)]
@@ -19,7 +20,7 @@ proof and the log's verifier key (wizefs status) checks them with: wizefs verify
 
 Examples:
   wizefs proof docs/a.txt -o a.tlog-proof             this content was recorded
-  wizefs proof docs/a.txt -o a.tlog-proof --state     and is the current one, or: nothing is there any more, or ever was
+  wizefs proof docs/a.txt -o a.tlog-proof --state     and is the current one, or: nothing is there
   wizefs proof docs/film -o f.tlog-proof --range 0-999   the first 1000 bytes alone
   wizefs proof --since 120                            the log only grew since it had 120 entries")]
 pub struct Args {
@@ -64,9 +65,15 @@ pub(super) fn beside(proof: &Path, ending: &str) -> PathBuf {
 pub fn run(context: &Context, args: &Args) -> Result<()> {
     if let Some(size) = args.since {
         let proof: Consistency = context.with_node(|client| client.get(&format!("/v1/log/since/{size}")))?;
+        if let Some(path) = &args.output {
+            replace(path, proof.proof.as_bytes(), "old ")?;
+        }
         return match &args.output {
-            Some(path) => replace(path, proof.proof.as_bytes(), "old "),
-            None if context.out.json => context.out.document(&proof),
+            _ if context.out.json => context.out.document(&proof),
+            Some(path) => {
+                context.out.done(&format!("that the log goes on from its first {size} entries: {}", path.display()));
+                Ok(())
+            }
             None => context.out.raw(proof.proof.as_bytes()),
         };
     }
@@ -76,6 +83,10 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
 }
 
 fn prove(context: &Context, args: &Args, target: &Target, client: &Client) -> Result<()> {
+    if target.path.is_root() {
+        let error = Error::new(Kind::Usage, format!("{} is a bucket: name a path in it", target.bucket));
+        return Err(error.hint(format!("wizefs list {} shows what is there", target.bucket)));
+    }
     let bucket = segment(target.bucket.as_str().as_bytes());
     let path = segments(target.path.as_bytes());
     let mut proof: Proof = client.get(&format!("/v1/buckets/{bucket}/proof/{path}?state={}", args.state))?;
@@ -83,6 +94,8 @@ fn prove(context: &Context, args: &Args, target: &Target, client: &Client) -> Re
     let Some(output) = &args.output else {
         return if context.out.json { context.out.document(&proof) } else { context.out.raw(text.as_bytes()) };
     };
+    // Nothing is written before all is there.
+    let slice = args.range.map(|range| slice(client, &bucket, &path, range)).transpose()?;
     let mut files = Vec::new();
     if proof.proof.is_some() {
         replace(output, text.as_bytes(), PROOF)?;
@@ -97,17 +110,7 @@ fn prove(context: &Context, args: &Args, target: &Target, client: &Client) -> Re
         // An old one would be about another checkpoint.
         forget(&beside(output, ".state"), STATE_PROOF)?;
     }
-    if let Some((first, last)) = args.range {
-        let mut slice = Vec::new();
-        let uri = format!("/v1/buckets/{bucket}/slice/{path}?first={first}&last={last}");
-        client.download(
-            &uri,
-            |_| (),
-            |chunk| {
-                slice.extend_from_slice(chunk);
-                Ok(())
-            },
-        )?;
+    if let Some(slice) = slice {
         files.push(beside(output, ".slice"));
         replace(&beside(output, ".slice"), &slice, "")?;
     }
@@ -117,13 +120,28 @@ fn prove(context: &Context, args: &Args, target: &Target, client: &Client) -> Re
     }
     let subject = format!("{}/{}", proof.bucket, proof.path.text());
     let written = proof.files.join(", ");
-    context.out.done(&match (proof.index, proof.state_block) {
-        (Some(index), _) => format!("{subject} is entry {index} of {}: {written}", proof.log_size),
-        (None, block) => {
-            format!("nothing is at {subject} at block {}, nor ever was: {written}", block.unwrap_or_default())
-        }
+    let is_there = || {
+        let state = proof.state.as_deref().and_then(|text| StateProof::parse(text).ok()?.check().ok());
+        state.is_some_and(|state| state.entry.is_some())
+    };
+    let block = proof.state_block.unwrap_or_default();
+    context.out.done(&match proof.index {
+        Some(index) => format!("{subject} is entry {index} of {}: {written}", proof.log_size),
+        None if is_there() => format!("{subject} is there at block {block}: {written}"),
+        None => format!("nothing is at {subject} at block {block}: {written}"),
     });
     Ok(())
+}
+
+fn slice(client: &Client, bucket: &str, path: &str, (first, last): (u64, u64)) -> Result<Vec<u8>> {
+    let mut slice = Vec::new();
+    let uri = format!("/v1/buckets/{bucket}/slice/{path}?first={first}&last={last}");
+    let each = |chunk: &[u8]| {
+        slice.extend_from_slice(chunk);
+        Ok(())
+    };
+    client.download(&uri, |_| (), each)?;
+    Ok(slice)
 }
 
 /// Write a proof as a whole or not at all, over nothing but another of its kind: one that starts with `kind`.

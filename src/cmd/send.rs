@@ -54,14 +54,16 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
         }
         let wallet = from.open(&args.pass)?;
         let request = TransferRequest { from: wallet.public().to_string(), to: to.to_string(), amount: args.amount };
-        let draft: TransferBytes = client.call(Method::POST, "/v1/transfers/draft", Some(&request))?;
-        let transaction = STANDARD.decode(&draft.bytes).ok().and_then(|bytes| Transaction::from_bytes(&bytes).ok());
-        let transaction = transaction.filter(|transaction| is_as_asked(transaction, &wallet, to, args.amount));
-        let transaction = transaction.ok_or_else(|| {
-            Error::new(Kind::Internal, "the node drafted another transfer than the one asked for: not signed")
-        })?;
-        let bytes = STANDARD.encode(transaction.signed_by(&wallet));
-        client.call(Method::POST, "/v1/transfers", Some(&TransferBytes { bytes, minenow: args.minenow }))
+        wallets::until_unspent(|| {
+            let draft: TransferBytes = client.call(Method::POST, "/v1/transfers/draft", Some(&request))?;
+            let transaction = STANDARD.decode(&draft.bytes).ok().and_then(|bytes| Transaction::from_bytes(&bytes).ok());
+            let transaction = transaction.filter(|transaction| is_as_asked(transaction, &wallet, to, args.amount));
+            let transaction = transaction.ok_or_else(|| {
+                Error::new(Kind::Internal, "the node drafted another transfer than the one asked for: not signed")
+            })?;
+            let bytes = STANDARD.encode(transaction.signed_by(&wallet));
+            client.call(Method::POST, "/v1/transfers", Some(&TransferBytes { bytes, minenow: args.minenow }))
+        })
     })?;
     if context.out.json {
         return context.out.document(&sent);

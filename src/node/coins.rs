@@ -32,9 +32,18 @@ impl Prepared {
         handle
     }
 
-    fn take(&self, handle: &Hash) -> Option<Transaction> {
-        let (since, transaction) = self.0.lock().remove(handle)?;
-        (since.elapsed() < PATIENCE).then_some(transaction)
+    /// The transfer's bytes with its signature. A wrong one leaves it where it is.
+    fn sign(&self, handle: &Hash, signature: Signature) -> Result<Option<Vec<u8>>> {
+        let mut kept = self.0.lock();
+        let Some((_, transaction)) = kept.get(handle).filter(|(since, _)| since.elapsed() < PATIENCE) else {
+            return Ok(None);
+        };
+        let bytes = transaction.clone().signed_with(signature);
+        if !Transaction::from_bytes(&bytes).is_ok_and(|signed| signed.signature_holds(&bytes)) {
+            return Err(Error::new(Kind::Refused, "the transfer is not signed by its author"));
+        }
+        kept.remove(handle);
+        Ok(Some(bytes))
     }
 }
 
@@ -93,12 +102,10 @@ impl Node {
     /// Accept a prepared transfer with its signature. None when the handle is unknown or was prepared too long ago.
     ///
     /// # Errors
-    /// As [`Node::transfer`].
+    /// [`Kind::Refused`] for a wrong signature: the right one may still come; as [`Node::transfer`].
     pub fn sign_transfer(&self, handle: &Hash, signature: Signature, mine_now: bool) -> Result<Option<wire::Sent>> {
-        match self.prepared.take(handle) {
-            Some(transaction) => self.transfer(transaction.signed_with(signature), mine_now).map(Some),
-            None => Ok(None),
-        }
+        let signed = self.prepared.sign(handle, signature)?;
+        signed.map(|bytes| self.transfer(bytes, mine_now)).transpose()
     }
 
     /// Accept a signed transfer. With `mine_now` it is final when this returns, else it is durable and in the next block.
@@ -131,8 +138,10 @@ impl Node {
         let WalletFile::Plain(wallet) = &kept.file else {
             return Err(Error::new(Kind::Passphrase, format!("wallet {} has a passphrase", kept.name)));
         };
-        let transaction = self.draft_transfer(wallet.public(), to, amount)?;
-        self.transfer(transaction.signed_by(wallet), mine_now)
+        wallets::until_unspent(|| {
+            let transaction = self.draft_transfer(wallet.public(), to, amount)?;
+            self.transfer(transaction.signed_by(wallet), mine_now)
+        })
     }
 
     /// Seal a block now, also when nothing is pending: it makes the reward.
@@ -154,8 +163,12 @@ mod tests {
     use super::*;
     use wizefs_ledger::{Envelope, Output, OutputRef, Transfer, Wallet};
 
+    fn wallet() -> Wallet {
+        Wallet::from_secret(&[7; 32]).unwrap()
+    }
+
     fn transfer(number: u64) -> Transaction {
-        let wallet = Wallet::from_secret(&[7; 32]).unwrap();
+        let wallet = wallet();
         let transfer = Transfer {
             author: *wallet.public(),
             time_us: number,
@@ -168,15 +181,23 @@ mod tests {
         Transaction { version, chain: Hash::ZERO, envelope: Envelope::Transfer(transfer) }
     }
 
+    fn sign(prepared: &Prepared, handle: &Hash) -> Option<Vec<u8>> {
+        prepared.sign(handle, wallet().sign_hash(handle)).unwrap()
+    }
+
     #[test]
     fn prepared_transfers_are_bounded_and_good_once() {
         let prepared = Prepared::default();
         let handles: Vec<Hash> = (0..MOST_PREPARED as u64 + 10).map(|number| prepared.keep(transfer(number))).collect();
         assert_eq!(prepared.0.lock().len(), MOST_PREPARED);
-        assert!(handles[..10].iter().all(|handle| prepared.take(handle).is_none()), "the oldest gave way");
+        assert!(handles[..10].iter().all(|handle| sign(&prepared, handle).is_none()), "the oldest gave way");
         let newest = handles.last().unwrap();
-        assert_eq!(prepared.take(newest), Some(transfer(MOST_PREPARED as u64 + 9)));
-        assert_eq!(prepared.take(newest), None);
+        // A wrong signature does not use it up.
+        let wrong = prepared.sign(newest, wallet().sign_hash(&handles[0]));
+        assert_eq!(wrong.map_err(|error| error.kind), Err(Kind::Refused));
+        let signed = transfer(MOST_PREPARED as u64 + 9).signed_by(&wallet());
+        assert_eq!(sign(&prepared, newest), Some(signed));
+        assert_eq!(sign(&prepared, newest), None);
     }
 
     #[test]
@@ -184,7 +205,7 @@ mod tests {
         let prepared = Prepared::default();
         let handle = prepared.keep(transfer(1));
         let taken = std::thread::scope(|scope| {
-            let running: Vec<_> = (0..8).map(|_| scope.spawn(|| prepared.take(&handle).is_some())).collect();
+            let running: Vec<_> = (0..8).map(|_| scope.spawn(|| sign(&prepared, &handle).is_some())).collect();
             running.into_iter().map(|thread| thread.join().unwrap()).filter(|taken| *taken).count()
         });
         assert_eq!(taken, 1);

@@ -14,8 +14,6 @@ use std::time::Duration;
 use wizefs_fs::BucketPath;
 use wizefs_ledger::{BucketId, History, Logged, Order, Report};
 
-/// Transactions read at a time.
-const PAGE: usize = 256;
 /// How long a follower waits for a block before it looks whether its reader is still there.
 const FOLLOW_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -43,56 +41,64 @@ impl Node {
         }
         // Nothing that a power cut could take back is shown.
         self.ledger.sync().map_err(trouble::ledger)?;
-        let mut left = query.n.unwrap_or(usize::MAX);
-        let mut from = None;
-        while left > 0 {
-            let page =
-                self.ledger.history(&history, Order::NewestFirst, from, PAGE.min(left)).map_err(trouble::ledger)?;
-            left -= page.len().min(left);
-            let last = page.last().and_then(|logged| logged.index);
-            let full = page.len() == PAGE;
-            for logged in page {
-                if lines.line(&names.line(self, &logged)?).is_break() {
-                    return Ok(());
-                }
-            }
-            from = match last {
-                Some(index) if index > 0 && full => Some(index - 1),
-                None if full => Some(self.ledger.size().saturating_sub(1)),
-                _ => break,
-            };
-        }
-        Ok(())
+        self.tell(&history, Order::NewestFirst, None, query.n, lines, &mut |logged, lines| {
+            Ok(lines.line(&names.line(self, &logged)?))
+        })
     }
 
     fn follow(&self, history: &History, n: Option<usize>, names: &mut Names, lines: &mut Lines) -> Result<()> {
-        let mut next = match n {
-            None => 0,
-            Some(n) => {
-                let newest =
-                    self.ledger.history(history, Order::NewestFirst, Some(self.ledger.size().saturating_sub(1)), n);
-                newest.map_err(trouble::ledger)?.last().and_then(|logged| logged.index).unwrap_or(self.ledger.size())
-            }
-        };
+        let mut next = 0;
+        if n.is_some() {
+            next = self.ledger.size();
+            self.tell(history, Order::NewestFirst, next.checked_sub(1), n, lines, &mut |logged, lines| {
+                next = logged.index.unwrap_or(next);
+                Ok(lines.are_read())
+            })?;
+        }
         let mut blocks = 0;
         loop {
-            let page = self.ledger.history(history, Order::OldestFirst, Some(next), PAGE).map_err(trouble::ledger)?;
-            let full = page.len() == PAGE;
-            let mut flow = ControlFlow::Continue(());
-            for logged in page.iter().filter(|logged| logged.index.is_some()) {
-                next = logged.index.map_or(next, |index| index + 1);
-                flow = lines.line(&names.line(self, logged)?);
-                if flow.is_break() {
-                    break;
-                }
-            }
-            if flow.is_break() || lines.flush().is_break() || self.is_stopping() {
+            self.tell(history, Order::OldestFirst, Some(next), None, lines, &mut |logged, lines| {
+                // Those that are pending come after all that are not.
+                let Some(index) = logged.index else { return Ok(ControlFlow::Break(())) };
+                next = index + 1;
+                Ok(lines.line(&names.line(self, &logged)?))
+            })?;
+            if lines.flush().is_break() || self.is_stopping() {
                 return Ok(());
             }
-            if !full {
-                blocks = self.sealer.wait_for_block(blocks, FOLLOW_PATIENCE);
-            }
+            blocks = self.sealer.wait_for_block(blocks, FOLLOW_PATIENCE);
         }
+    }
+
+    /// Tell of at most `n` transactions of a history, until `each` breaks, the reader is gone or the node ends.
+    fn tell(
+        &self,
+        history: &History,
+        order: Order,
+        from: Option<u64>,
+        n: Option<usize>,
+        lines: &mut Lines,
+        each: &mut dyn FnMut(Logged, &mut Lines) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        let (mut left, mut done) = (n.unwrap_or(usize::MAX), Ok(()));
+        if left == 0 {
+            return Ok(());
+        }
+        let visited = self.ledger.visit_history(history, order, from, &mut |logged| {
+            self.unless_stopping()?;
+            let Some(logged) = logged else { return lines.are_read() };
+            left -= 1;
+            match each(logged, lines) {
+                Ok(ControlFlow::Continue(())) if left > 0 => ControlFlow::Continue(()),
+                Ok(_) => ControlFlow::Break(()),
+                Err(error) => {
+                    done = Err(error);
+                    ControlFlow::Break(())
+                }
+            }
+        });
+        visited.map_err(trouble::ledger)?;
+        done
     }
 
     /// Erase what a transaction says, or with `dry_run` only find out whether that can be done.

@@ -6,7 +6,7 @@ use crate::name::BucketName;
 use crate::rest::wire;
 use crate::slice;
 use wizefs_fs::BucketPath;
-use wizefs_ledger::{BucketId, Checkpoint, Hash, History, Order, TxId};
+use wizefs_ledger::{BucketId, Checkpoint, Entry, Hash, History, Logged, Order, Transaction, TreePath, TxId};
 
 /// The private row that holds the last checkpoint somebody took away: size of its log, and when, in microseconds since 1970.
 const WITNESSED: &[u8] = b"witnessed";
@@ -22,14 +22,25 @@ pub struct LastWitnessed {
     pub time: Option<String>,
 }
 
+/// No transaction says what is at a path.
+fn unproven(name: &BucketName, path: &BucketPath, is_there: bool) -> Error {
+    if is_there {
+        let text = format!("{name}/{path} is a folder that no transaction made: it came with what was put in it");
+        return Error::new(Kind::NotAFile, text)
+            .hint("add --state and -o FILE: the state alone proves that it is there");
+    }
+    let error = Error::new(Kind::FileMissing, format!("nothing was ever recorded at {name}/{path}"));
+    error.hint(format!("wizefs list {name} shows what is there"))
+}
+
 impl Node {
     /// Prove what is at a path, or the change that took it away: the transaction in the log, and with `state` that it is the
-    /// current one. Where nothing was ever recorded there is no transaction, and `state` alone proves that. Everything settled
-    /// so far is final then.
+    /// current one. Where no transaction says it (nothing was ever recorded, the removal is erased, a folder is only
+    /// implied by what is in it) `state` alone proves it. Everything settled so far is final then.
     ///
     /// # Errors
-    /// [`Kind::BucketUnknown`]; [`Kind::FileMissing`] when nothing was ever recorded there and `state` was not asked for;
-    /// [`Kind::Busy`] while it is being written.
+    /// [`Kind::BucketUnknown`]; without `state` [`Kind::FileMissing`] when nothing was ever recorded there and
+    /// [`Kind::NotAFile`] for a folder that is only implied; [`Kind::Busy`] while it is being written.
     pub fn prove(&self, name: &BucketName, path: &BucketPath, state: bool) -> Result<wire::Proof> {
         self.sync(Some(name), false)?;
         let id = self.bucket(name)?.id;
@@ -38,12 +49,17 @@ impl Node {
             return Err(Error::new(Kind::NotAFile, format!("{name} is a bucket: name a file in it")));
         }
         let state = state.then(|| self.ledger.prove_state(&id, &path_there)).transpose().map_err(trouble::ledger)?;
-        let current = state.as_ref().and_then(|state| state.check().ok()?.entry).map(|entry| entry.content_txid());
-        let proven = match (current, self.newest_at(&id, name, path)) {
-            (Some(txid), _) | (None, Ok(txid)) => Some(txid),
-            (None, Err(error)) if error.kind == Kind::FileMissing && state.is_some() => None,
-            (None, Err(error)) => return Err(error),
+        let current = match &state {
+            Some(state) => state.check().map_err(|e| Error::new(Kind::LedgerDamaged, e.to_string()))?.entry,
+            None => self.ledger.entry(&id, &path_there).map_err(trouble::ledger)?,
         };
+        let proven = match &current {
+            Some(entry) => self.stated_by(entry, &path_there)?,
+            None => self.taken_away_by(&id, &path_there, state.is_some())?,
+        };
+        if proven.is_none() && state.is_none() {
+            return Err(unproven(name, path, current.is_some()));
+        }
         let made = proven.map(|txid| match &state {
             Some(state) => self.ledger.prove_beside(&txid, state),
             None => self.ledger.prove(&txid),
@@ -74,18 +90,29 @@ impl Node {
         })
     }
 
-    /// The transaction that made what is at a path, or that took away what was there.
-    fn newest_at(&self, id: &BucketId, name: &BucketName, path: &BucketPath) -> Result<TxId> {
-        let there = tree_path(path)?;
-        if let Some(entry) = self.ledger.entry(id, &there).map_err(trouble::ledger)? {
-            return Ok(entry.content_txid());
-        }
-        let history = self.ledger.history(&History::Path(*id, there), Order::NewestFirst, None, 1);
-        let newest = history.map_err(trouble::ledger)?.first().map(|logged| logged.txid);
-        newest.ok_or_else(|| {
-            let error = Error::new(Kind::FileMissing, format!("nothing was ever recorded at {name}/{path}"));
-            error.hint(format!("wizefs list {name} shows what is there"))
-        })
+    /// The transaction that says what is at a path; none for a folder that is only implied.
+    fn stated_by(&self, entry: &Entry, path: &TreePath) -> Result<Option<TxId>> {
+        let logged = self.ledger.transaction(&entry.content_txid()).map_err(trouble::ledger)?;
+        let is_said = |logged: &Logged| {
+            let file = logged.transaction.as_ref().and_then(Transaction::file);
+            file.is_some_and(|file| entry.is_stated_by(&file.op, path))
+        };
+        Ok(logged.filter(is_said).map(|logged| logged.txid))
+    }
+
+    /// The transaction that took away what was at a path. Where that one is erased: none with `surely`, else the newest that
+    /// is left of the path's history.
+    fn taken_away_by(&self, id: &BucketId, path: &TreePath, surely: bool) -> Result<Option<TxId>> {
+        let history = self.ledger.history(&History::Path(*id, path.clone()), Order::NewestFirst, None, 1);
+        // What was never there was taken away by nobody, whatever became of the folders above.
+        let Some(newest) = history.map_err(trouble::ledger)?.into_iter().next() else { return Ok(None) };
+        let last = self.ledger.last_change(id, path).map_err(trouble::ledger)?;
+        let goes = |logged: &Logged| {
+            let file = logged.transaction.as_ref().and_then(Transaction::file);
+            file.is_some_and(|file| file.op.takes_away(path))
+        };
+        let gone = last.filter(goes).map(|logged| logged.txid);
+        Ok(if surely { gone } else { gone.or(Some(newest.txid)) })
     }
 
     /// The bao slice of bytes `first..=last` of a file, checked against the ledger.

@@ -54,6 +54,7 @@ fn of_errno(errno: Errno) -> Kind {
 pub(crate) fn ledger(error: LedgerError) -> Error {
     let kind = match &error {
         LedgerError::Refused(_) => Kind::Refused,
+        LedgerError::Spent(_) => Kind::Spent,
         LedgerError::Store(_) => Kind::Failed,
         LedgerError::Full => Kind::NoSpace,
         LedgerError::Poisoned(_) => Kind::LedgerDamaged,

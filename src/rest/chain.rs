@@ -3,21 +3,22 @@
 //! Keys of JSON bodies may be in any letter case, as its decoder took them. Its failures were plain text.
 
 use crate::error::{Error, Kind, Result};
-use crate::node::Node;
+use crate::node::{Node, trouble};
 use crate::rest::body::Sent;
 use crate::rest::described::{Routes, about};
-use crate::rest::{answer, blocking, json, segment, wire};
-use axum::body::{Body, Bytes};
+use crate::rest::{answer, blocking, json, segment, stream, wire};
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::ser::{Error as _, SerializeMap, SerializeSeq};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value, json as value};
+use std::io::Write;
 use std::sync::Arc;
-use wizefs_ledger::{AddressHash, Block, Envelope, Hash, PublicKey, Signature, Transaction, Wallet};
+use wizefs_ledger::{AddressHash, Block, Envelope, Hash, Logged, PublicKey, Signature, Transaction, Wallet};
 
 pub(super) fn routes() -> Routes {
     Routes::new()
@@ -53,7 +54,7 @@ impl From<Error> for Plain {
     fn from(error: Error) -> Plain {
         let status = match error.kind {
             // What the ledger refuses is the request's fault.
-            Kind::Failed | Kind::Refused | Kind::NotFound => StatusCode::BAD_REQUEST,
+            Kind::Failed | Kind::Refused | Kind::Spent | Kind::NotFound => StatusCode::BAD_REQUEST,
             kind => StatusCode::from_u16(kind.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
         };
         Plain(status, error.message)
@@ -120,13 +121,15 @@ async fn list_wallets(State(node): State<Arc<Node>>) -> Response {
     .await
 }
 
-/// Sender and receiver, checked as the predecessor did and in its words.
-fn parties(from: &str, to: &str) -> std::result::Result<AddressHash, Plain> {
+/// Sender and receiver, checked as the predecessor did and in its words. One address may have two spellings.
+fn parties(from: &str, to: &str) -> std::result::Result<(AddressHash, AddressHash), Plain> {
+    let equal = || bad("Sender address is equal to Recipient address");
     if from == to {
-        return Err(bad("Sender address is equal to Recipient address"));
+        return Err(equal());
     }
-    from.parse::<AddressHash>().map_err(|_| bad("Sender address is not valid"))?;
-    to.parse().map_err(|_| bad("Recipient address is not valid"))
+    let from: AddressHash = from.parse().map_err(|_| bad("Sender address is not valid"))?;
+    let to: AddressHash = to.parse().map_err(|_| bad("Recipient address is not valid"))?;
+    if from == to { Err(equal()) } else { Ok((from, to)) }
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -141,7 +144,7 @@ struct SendRequest {
 async fn send(State(node): State<Arc<Node>>, sent: Sent) -> Response {
     reply(move || {
         let SendRequest { from, to, amount, minenow } = body(&sent, "Please check your send request")?;
-        let to = parties(&from, &to)?;
+        let (_, to) = parties(&from, &to)?;
         node.send(&from, to, amount, minenow)?;
         Ok(value!({"success": true}))
     })
@@ -159,9 +162,9 @@ struct Prepare {
 async fn prepare(State(node): State<Arc<Node>>, sent: Sent) -> Response {
     reply(move || {
         let Prepare { from, to, amount, pubkey } = body(&sent, "Please check your prepare request")?;
-        let to = parties(&from, &to)?;
+        let (sender, to) = parties(&from, &to)?;
         let key: PublicKey = pubkey.parse().map_err(|_| bad("Please check your prepare request"))?;
-        if key.address().to_string() != from {
+        if key.address() != sender {
             return Err(bad("Sender address is not the public key's"));
         }
         let handle = node.prepare_transfer(&key, to, amount)?;
@@ -193,44 +196,35 @@ async fn sign(State(node): State<Arc<Node>>, sent: Sent) -> Response {
     .await
 }
 
-/// The whole chain, newest block first, sent block by block.
+/// The whole chain, newest block first.
 async fn print(State(node): State<Arc<Node>>) -> Response {
-    let (sender, receiver) = tokio::sync::mpsc::channel::<Result<String>>(4);
-    tokio::task::spawn_blocking(move || {
-        let mut before = "{\"chainlist\":[";
-        for height in (0..=node.ledger().tip().header.height).rev() {
-            let piece = printed(&node, height).map(|block| format!("{before}{block}"));
-            let failed = piece.is_err();
-            if sender.blocking_send(piece).is_err() || failed {
-                return;
-            }
-            before = ",";
-        }
-        if sender.blocking_send(Ok("],\"success\":true}\n".to_owned())).is_err() {
-            tracing::debug!("the client of a printed chain went away");
-        }
-    });
-    let pieces = futures_util::stream::unfold(receiver, |mut receiver| async {
-        let piece = receiver.recv().await?;
-        Some((piece.map(Bytes::from), receiver))
-    });
-    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(pieces)).into_response()
+    stream::document(move |lines| {
+        let block = |height| {
+            let block = node.ledger().block(height).map_err(trouble::ledger)?;
+            let block = block.ok_or_else(|| Error::new(Kind::LedgerDamaged, format!("block {height} is missing")))?;
+            Ok(OldBlock { node: &node, block })
+        };
+        let chain = List(|| (0..=node.ledger().tip().header.height).rev().map(block));
+        serde_json::to_writer(&mut *lines, &Chain { chainlist: chain, success: true })?;
+        lines.write_all(b"\n").map_err(serde_json::Error::io)
+    })
 }
 
-fn printed(node: &Node, height: u64) -> Result<Value> {
-    let block = node.ledger().block(height).map_err(crate::node::trouble::ledger)?;
-    let block = block.ok_or_else(|| Error::new(Kind::LedgerDamaged, format!("block {height} is missing")))?;
-    old_block(node, &block)
+#[derive(Serialize)]
+struct Chain<T> {
+    chainlist: T,
+    success: bool,
 }
 
 async fn block(State(node): State<Arc<Node>>, uri: Uri) -> Response {
     reply(move || {
         let text = String::from_utf8_lossy(&super::rest_of(&uri, 1)).into_owned();
         let found = match hash_of(&text) {
-            Some(hash) => node.ledger().block_by_hash(&hash).map_err(crate::node::trouble::ledger)?,
+            Some(hash) => node.ledger().block_by_hash(&hash).map_err(trouble::ledger)?,
             None => None,
         };
-        let block = found.map(|block| old_block(&node, &block)).transpose()?;
+        let block = found.map(|block| serde_json::to_value(OldBlock { node: &node, block })).transpose();
+        let block = block.map_err(|e| Error::new(Kind::LedgerDamaged, e.to_string()))?;
         Ok(value!({"credit": block, "success": true}))
     })
     .await
@@ -242,27 +236,45 @@ fn hash_of(text: &str) -> Option<Hash> {
     text.parse().ok().or_else(decoded)
 }
 
-/// A block in the predecessor's shape: its field names, bytes in base64, empty lists null.
-fn old_block(node: &Node, block: &Block) -> Result<Value> {
-    let mut transactions = Vec::new();
-    for index in block.header.first_index..block.header.log_size {
-        let logged = node.ledger().transaction_at(index).map_err(crate::node::trouble::ledger)?;
-        let Some(logged) = logged else { continue };
-        let (inputs, outputs) = logged.transaction.as_ref().map_or((Value::Null, Value::Null), coins_of);
-        let time = logged.time_us.saturating_mul(1000);
-        transactions.push(value!({
-            "Timestamp": time, "ID": STANDARD.encode(logged.txid.0), "Vin": inputs, "Vout": outputs,
-        }));
+/// A list whose elements are made while it is written: none of them waits for another in memory.
+struct List<F>(F);
+
+impl<F: Fn() -> I, I: Iterator<Item = Result<T>>, T: Serialize> Serialize for List<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(None)?;
+        for element in (self.0)() {
+            list.serialize_element(&element.map_err(S::Error::custom)?)?;
+        }
+        list.end()
     }
-    let header = &block.header;
-    Ok(value!({
-        "Timestamp": header.time_us / 1_000_000,
-        "Transactions": transactions,
-        "PrevBlockHash": STANDARD.encode(header.previous.0),
-        "Hash": STANDARD.encode(block.hash().0),
-        "Nonce": header.nonce,
-        "Height": header.height,
-    }))
+}
+
+/// A block in the predecessor's shape: its field names, bytes in base64, empty lists null.
+struct OldBlock<'a> {
+    node: &'a Node,
+    block: Block,
+}
+
+impl Serialize for OldBlock<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let header = &self.block.header;
+        let transaction = |index| self.node.ledger().transaction_at(index).map_err(trouble::ledger);
+        let transactions = || (header.first_index..header.log_size).filter_map(|index| transaction(index).transpose());
+        let mut fields = serializer.serialize_map(Some(6))?;
+        fields.serialize_entry("Hash", &STANDARD.encode(self.block.hash().0))?;
+        fields.serialize_entry("Height", &header.height)?;
+        fields.serialize_entry("Nonce", &header.nonce)?;
+        fields.serialize_entry("PrevBlockHash", &STANDARD.encode(header.previous.0))?;
+        fields.serialize_entry("Timestamp", &(header.time_us / 1_000_000))?;
+        fields.serialize_entry("Transactions", &List(|| transactions().map(|logged| Ok(old_transaction(&logged?)))))?;
+        fields.end()
+    }
+}
+
+fn old_transaction(logged: &Logged) -> Value {
+    let (inputs, outputs) = logged.transaction.as_ref().map_or((Value::Null, Value::Null), coins_of);
+    let time = logged.time_us.saturating_mul(1000);
+    value!({"Timestamp": time, "ID": STANDARD.encode(logged.txid.0), "Vin": inputs, "Vout": outputs})
 }
 
 fn coins_of(transaction: &Transaction) -> (Value, Value) {

@@ -1,4 +1,4 @@
-//! Replies of unknown length: JSON lines that a worker thread produces while the client reads.
+//! Replies of unknown length: JSON lines, or one document, that a worker thread produces while the client reads.
 
 use crate::error::{Error, Kind, Result};
 use crate::rest::wire::ErrorBody;
@@ -21,7 +21,7 @@ static STREAMS: Semaphore = Semaphore::const_new(128);
 
 /// Where a worker writes its lines. `Break` means the client went away and the work should stop.
 pub struct Lines {
-    sender: Sender<Bytes>,
+    sender: Sender<Result<Bytes>>,
     batch: Vec<u8>,
     sent: Instant,
 }
@@ -40,21 +40,58 @@ impl Lines {
         }
     }
 
+    /// Whether the client is still there, for work that has found nothing to tell it for a while.
+    pub fn are_read(&self) -> ControlFlow<()> {
+        if self.sender.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
     /// Send what there is, for instance before waiting for more.
     pub fn flush(&mut self) -> ControlFlow<()> {
         self.sent = Instant::now();
         if self.batch.is_empty() {
-            return if self.sender.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+            return self.are_read();
         }
-        match self.sender.blocking_send(Bytes::from(std::mem::take(&mut self.batch))) {
+        match self.sender.blocking_send(Ok(Bytes::from(std::mem::take(&mut self.batch)))) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         }
     }
 }
 
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.batch.extend_from_slice(bytes);
+        let flow = if self.batch.len() >= BATCH_BYTES { Lines::flush(self) } else { ControlFlow::Continue(()) };
+        if flow.is_break() { Err(std::io::ErrorKind::BrokenPipe.into()) } else { Ok(bytes.len()) }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        if Lines::flush(self).is_break() { Err(std::io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+    }
+}
+
 /// Answer with the lines that `work` writes on a worker thread. A failure becomes the last line.
 pub(super) fn lines(work: impl FnOnce(&mut Lines) -> Result<()> + Send + 'static) -> Response {
+    let work = move |lines: &mut Lines| {
+        let flow = work(lines).map_or_else(|error| lines.line(&ErrorBody::from(&error)), ControlFlow::Continue);
+        if flow.is_break() {
+            tracing::debug!("the client of a streamed reply went away before its last line");
+        }
+        Ok(())
+    };
+    streamed("application/x-ndjson", work)
+}
+
+/// Answer with one JSON document, written on a worker thread while its parts are made. A failure cuts it off.
+pub(super) fn document(work: impl FnOnce(&mut Lines) -> serde_json::Result<()> + Send + 'static) -> Response {
+    let work = |lines: &mut Lines| match work(lines) {
+        Err(error) if !error.is_io() => Err(Error::new(Kind::LedgerDamaged, error.to_string())),
+        _ => Ok(()),
+    };
+    streamed("application/json", work)
+}
+
+fn streamed(kind: &'static str, work: impl FnOnce(&mut Lines) -> Result<()> + Send + 'static) -> Response {
     let Ok(place) = STREAMS.try_acquire() else {
         return Error::new(Kind::Overloaded, "too many streamed replies at once").into_response();
     };
@@ -62,25 +99,21 @@ pub(super) fn lines(work: impl FnOnce(&mut Lines) -> Result<()> + Send + 'static
     tokio::task::spawn_blocking(move || {
         let _place = place;
         let mut lines = Lines { sender, batch: Vec::new(), sent: Instant::now() };
-        let result = work(&mut lines);
-        let mut flow = ControlFlow::Continue(());
-        if let Err(error) = result {
-            flow = lines.line(&ErrorBody::from(&error));
-        }
-        if flow.is_continue() {
-            flow = lines.flush();
-        }
-        if flow.is_break() {
+        let done = work(&mut lines);
+        let flow = lines.flush();
+        if let (Err(error), ControlFlow::Continue(())) = (done, flow) {
+            tracing::warn!(%error, "a streamed reply is cut off");
+            drop(lines.sender.blocking_send(Err(error)));
+        } else if flow.is_break() {
             tracing::debug!("the client of a streamed reply went away");
         }
     });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], body(receiver)).into_response()
+    ([(header::CONTENT_TYPE, kind)], body(receiver)).into_response()
 }
 
-fn body(receiver: Receiver<Bytes>) -> Body {
-    let stream = futures_util::stream::unfold(receiver, |mut receiver| async {
-        let chunk = receiver.recv().await?;
-        Some((Ok::<_, Error>(chunk), receiver))
-    });
-    Body::from_stream(stream)
+fn body(receiver: Receiver<Result<Bytes>>) -> Body {
+    Body::from_stream(futures_util::stream::unfold(receiver, |mut receiver| async {
+        let piece = receiver.recv().await?;
+        Some((piece, receiver))
+    }))
 }

@@ -2,11 +2,15 @@
 
 use crate::rest::Service;
 use crate::root::{Ran, TestRoot};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
-use wizefs_ledger::{Hash, Wallet};
+use std::process::{Command, Stdio};
+use wizefs_ledger::{Envelope, Hash, Output, OutputRef, Transaction, Wallet};
 
 fn balance(root: &TestRoot, wallet: &str) -> u64 {
     root.run(&format!("wallet show {wallet} --json")).expect(0).json()["balance"].as_u64().unwrap()
@@ -22,9 +26,13 @@ fn coins_go_from_wallet_to_wallet() {
     assert_eq!(balance(&root, "default"), 1_000_000);
     let alice = root.run("wallet new alice").expect(0).stdout.trim().to_owned();
     assert_eq!((mode(&root, "alice"), balance(&root, "alice")), (0o600, 0));
+    // A small disk has no reserve.
+    let mode_of = |file: &str| Some(fs::metadata(root.path("ledger").join(file)).ok()?.permissions().mode() & 0o777);
+    assert!(mode_of("reserve").is_none_or(|mode| mode == 0o600));
     let sent = root.run("send default alice 250 --minenow --json").expect(0).json();
     assert_eq!((sent["status"].as_str(), sent["block"].as_u64()), (Some("final"), Some(1)));
     assert_eq!((balance(&root, "alice"), balance(&root, "default")), (250, 999_760));
+    assert_eq!(mode_of("tip"), Some(0o600));
     // By address, from and to; sealed when the command's own node ends.
     let own = root.run("wallet show --json").expect(0).json()["address"].as_str().unwrap().to_owned();
     root.run(&format!("send {alice} {own} 100")).expect(0);
@@ -34,6 +42,10 @@ fn coins_go_from_wallet_to_wallet() {
 
     let refused = root.run("send alice default 151 --json").expect(1);
     assert!(refused.stderr.contains("has 150 coins, not 151"), "{refused:#?}");
+    // A name may have 255 bytes.
+    let long = "w".repeat(255);
+    root.run(&format!("wallet new {long}")).expect(0);
+    assert_eq!((mode(&root, &long), balance(&root, &long)), (0o600, 0));
     for (line, code) in [
         ("send alice default 0", 2),
         ("send alice default -5", 2),
@@ -193,7 +205,9 @@ fn the_predecessors_chain_routes_answer() {
     let signature = format!("{:?}", Wallet::from_secret(&secret).unwrap().sign_hash(&hash));
     let signed = json!({"txid": prepared["txid"], "signatures": [signature], "minenow": true});
     let wrong = json!({"txid": prepared["txid"], "signatures": ["00".repeat(64)], "minenow": true});
-    assert_eq!(posted(&chain, "/sign", &signed), json!({"success": true}));
+    let refused = post(&chain, "/sign", &wrong);
+    assert_eq!((refused.0, refused.1.contains("not signed by its author")), (400, true), "{refused:?}");
+    assert_eq!(posted(&chain, "/sign", &signed), json!({"success": true}), "a wrong signature uses no handle up");
     assert_eq!(got(&chain, &format!("/wallet/{address}"))["credit"], 40);
     assert_eq!(post(&chain, "/sign", &signed).0, 400, "a handle is good once");
     assert_eq!(post(&chain, "/sign", &wrong).0, 400);
@@ -231,4 +245,94 @@ fn complaints(chain: &Service, own: &str, address: &str, pubkey: &str) {
     check("/sign", json!({"txid": "00", "signatures": []}), "Please check your sign request");
     check("/send", json!({"from": own, "to": own, "amount": 1}), "Sender address is equal");
     assert_eq!(chain.ask("GET", "/wallet/nonsense", "", "").0, 400);
+}
+
+#[test]
+fn one_address_in_two_spellings_is_one_address() {
+    let rest = Service::start(TestRoot::new());
+    let of =
+        |number: u64| Wallet::from_secret(&[[0; 24].as_slice(), &number.to_be_bytes()].concat().try_into().unwrap());
+    let wallet = (1..).map(|number| of(number).unwrap()).find(|wallet| wallet.address().0[0] == 0).unwrap();
+    let (short, pubkey) = (wallet.address().to_string(), wallet.public().to_string());
+    let long = format!("1{short}");
+    rest.root.run(&format!("send default {long} 9 --minenow")).expect(0);
+    let own = got(&rest, "/wallets/list")["listWallets"][0].as_str().unwrap().to_owned();
+    for from in [&short, &long] {
+        assert_eq!(got(&rest, &format!("/wallet/{from}"))["credit"], 9);
+        posted(&rest, "/prepare", &json!({"from": from, "to": own, "amount": 1, "pubkey": pubkey}));
+    }
+    for path in ["/prepare", "/send"] {
+        let (status, reply) = post(&rest, path, &json!({"from": short, "to": long, "amount": 1, "pubkey": pubkey}));
+        assert_eq!((status, reply.contains("Sender address is equal")), (400, true), "{path}: {reply}");
+    }
+}
+
+#[test]
+fn many_send_from_one_wallet_at_once() {
+    let rest = Service::start(TestRoot::new());
+    rest.root.run("wallet new other").expect(0);
+    let own = got(&rest, "/wallets/list")["listWallets"][0].as_str().unwrap().to_owned();
+    let to = rest.root.run("wallet show other --json").expect(0).json()["address"].as_str().unwrap().to_owned();
+    let commands = (0..12).map(|_| {
+        let mut command = rest.root.command(&["send", "default", "other", "1"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    });
+    let commands: Vec<_> = commands.collect();
+    std::thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| posted(&rest, "/send", &json!({"from": own, "to": to, "amount": 1})));
+        }
+    });
+    for command in commands {
+        Ran::from(command.wait_with_output().unwrap()).expect(0);
+    }
+    assert_eq!(balance(&rest.root, "other"), 24);
+}
+
+/// Makes the chain so long, when it is printed, that it does not fit into the buffers of a connection.
+fn lengthen(rest: &Service) {
+    let wallet = Wallet::load(&rest.root.path("wallets/default")).unwrap();
+    let request = json!({"from": wallet.public().to_string(), "to": wallet.address().to_string(), "amount": 1_000_000});
+    let draft = posted(rest, "/v1/transfers/draft", &request);
+    let bytes = STANDARD.decode(draft["bytes"].as_str().unwrap()).unwrap();
+    let mut transaction = Transaction::from_bytes(&bytes).unwrap();
+    let mut left = 1_000_000;
+    for _ in 0..400 {
+        let Envelope::Transfer(transfer) = &mut transaction.envelope else { panic!("no transfer") };
+        transfer.outputs = vec![Output { amount: 1, address: wallet.address() }; 256];
+        left -= 255;
+        transfer.outputs[0].amount = left;
+        let bytes = transaction.clone().signed_by(&wallet);
+        let Envelope::Transfer(transfer) = &mut transaction.envelope else { panic!("no transfer") };
+        transfer.inputs = vec![OutputRef { txid: Transaction::id(&bytes), index: 0 }];
+        posted(rest, "/v1/transfers", &json!({"bytes": STANDARD.encode(bytes)}));
+    }
+    rest.root.run("mine").expect(0);
+}
+
+#[test]
+fn slow_readers_of_the_whole_chain_are_bounded_and_the_node_answers_others() {
+    let rest = Service::start(TestRoot::new());
+    lengthen(&rest);
+    let begun = || {
+        let mut stream = TcpStream::connect(&rest.address).unwrap();
+        write!(stream, "GET /blockchain/print HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", rest.address)
+            .unwrap();
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).unwrap();
+        (String::from_utf8(start.to_vec()).unwrap(), stream)
+    };
+    let slow: Vec<_> = (0..140).map(|_| begun()).collect();
+    let of = |status: &str| slow.iter().filter(|(start, _)| start == status).count();
+    assert_eq!((of("HTTP/1.1 200"), of("HTTP/1.1 503")), (128, 12));
+    rest.root.run("status").expect(0);
+    assert_eq!(rest.ask("GET", "/blockchain/print", "", "").0, 503);
+    // Who reads on gets it whole, in pieces that are sent as they come.
+    let (_, mut one) = slow.into_iter().next().unwrap();
+    let mut reply = String::new();
+    one.read_to_string(&mut reply).unwrap();
+    assert!(reply.ends_with("\"success\":true}\n\r\n0\r\n\r\n"), "{}", &reply[reply.len() - 100..]);
+    let largest =
+        reply.split("\r\n").filter_map(|size| (size.len() < 9).then(|| usize::from_str_radix(size, 16).ok())?);
+    assert!(largest.max().unwrap() < 20_000);
 }

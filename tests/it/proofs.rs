@@ -48,6 +48,8 @@ fn a_file_is_proven_to_a_stranger() {
     elsewhere(&root, "verify a.bin --proof nosuch --policy keys").expect(11);
     elsewhere(&root, "verify a.bin --proof a.p --policy b.txt").expect(2);
     root.run("proof docs/nosuch").expect(11);
+    let bucket = root.run("proof docs -o whole.p --json").expect(2);
+    assert!(bucket.stderr.contains("docs is a bucket: name a path in it"), "{bucket:#?}");
     root.run("proof nosuch/a").expect(6);
     root.run("proof docs/a.bin -o b.txt").expect(11);
     assert_eq!(fs::read_to_string(root.outside().join("b.txt")).unwrap(), "other", "only proofs are replaced");
@@ -100,6 +102,61 @@ fn the_current_version_and_absence_are_proven() {
 }
 
 #[test]
+fn folders_and_what_moved_are_proven_as_what_they_are() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    root.run("mount docs").expect(0);
+    let (inside, outside) = (|name: &str| root.path("mnt/docs").join(name), |name: &str| root.outside().join(name));
+    let proven = |path: &str| {
+        let files = root.run(&format!("proof docs/{path} -o p --state --json")).expect(0).json()["files"].take();
+        files.as_array().unwrap().len()
+    };
+    let verified = |file: &str, code: i32| {
+        let said = root.run(&format!("verify {file} --proof p --json")).expect(code);
+        (code == 0).then(|| said.json()["state"]["standing"].as_str().unwrap().to_owned())
+    };
+    fs::create_dir(outside("folder")).unwrap();
+    for (name, content) in [("old", "old"), ("new", "new")] {
+        fs::write(outside(name), content).unwrap();
+        root.run(&format!("put {name} docs/a/b.txt")).expect(0);
+    }
+    // A folder that came with what is in it: the put says nothing of it.
+    assert_eq!(proven("a"), 1);
+    verified("old", 26);
+    assert_eq!(verified("folder", 0).as_deref(), Some("current"));
+    let unsaid = root.run("proof docs/a").expect(11);
+    assert!(unsaid.stderr.contains("--state"), "{unsaid:#?}");
+
+    fs::create_dir(inside("d1")).unwrap();
+    fs::write(inside("d1/x"), "x").unwrap();
+    fs::write(outside("x"), "x").unwrap();
+    root.run("sync").expect(0);
+    fs::rename(inside("d1"), inside("d2")).unwrap();
+    assert_eq!(proven("d2"), 2);
+    assert_eq!(verified("folder", 0).as_deref(), Some("current"));
+    verified("nosuch", 26);
+    assert_eq!(proven("d1"), 2);
+    assert_eq!(verified("nosuch", 0).as_deref(), Some("absent"));
+    verified("folder", 26);
+    // It went with the folder above it, and is at the new place.
+    assert_eq!(proven("d1/x"), 2);
+    assert_eq!(verified("nosuch", 0).as_deref(), Some("absent"));
+    verified("x", 26);
+    assert_eq!(proven("d2/x"), 2);
+    assert_eq!(verified("x", 0).as_deref(), Some("current"));
+    verified("nosuch", 11);
+
+    // What took it away is erased: its state alone says that it is not there.
+    let gone = root.run("remove d2/x docs --json").expect(0).json()["txid"].as_str().unwrap().to_owned();
+    assert_eq!(proven("d2/x"), 2);
+    root.run(&format!("forget --yes {gone}")).expect(0);
+    assert_eq!(proven("d2/x"), 1);
+    assert_eq!(verified("nosuch", 0).as_deref(), Some("absent"));
+    verified("x", 26);
+    root.run("unmount docs").expect(0);
+}
+
+#[test]
 fn a_part_of_a_file_is_proven() {
     let root = recorded();
     root.run("proof docs/a.bin --range 70000-90000 -o a.p").expect(0);
@@ -109,7 +166,8 @@ fn a_part_of_a_file_is_proven() {
     elsewhere(&root, "verify part --proof a.p --range 70001-90001 --policy keys").expect(26);
     elsewhere(&root, "verify part --proof a.p --policy keys").expect(26);
     elsewhere(&root, "verify part --proof a.p --range 5 --policy keys").expect(2);
-    root.run("proof docs/a.bin --range 0-200000 -o a.p").expect(2);
+    root.run("proof docs/a.bin --range 0-200000 -o beyond.p").expect(2);
+    assert!(!root.outside().join("beyond.p").exists(), "all of it or nothing");
 }
 
 #[test]
@@ -125,7 +183,8 @@ fn a_rewritten_history_is_refused() {
         fs::write(root.outside().join(name), &old).unwrap();
     }
     let size = root.run("witness -o old --json").expect(0).json()["since"].as_u64().unwrap();
-    root.run(&format!("proof --since {size} -o grown")).expect(0);
+    let grown = root.run(&format!("proof --since {size} -o grown --json")).expect(0).json();
+    assert_eq!(grown["proof"].as_str().unwrap(), fs::read_to_string(root.outside().join("grown")).unwrap());
     let other = root.run("verify kept --proof grown").expect(26);
     assert!(other.stderr.contains("goes on from a log of"), "{other:#?}");
     root.run("verify begun --proof grown").expect(0);
@@ -229,6 +288,7 @@ fn a_policy_asks_for_witnesses_that_others_wrote() {
     let Some(python) = python() else { return };
     let root = recorded();
     root.run("proof docs/sub/b.txt -o b.p").expect(0);
+    root.run("proof docs/sub/b.txt --state -o current.p").expect(0);
     let log = fs::read_to_string(root.outside().join("keys")).unwrap();
     let cosign = |name: &str, seed: char, file: &str| {
         let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/witness.py");
@@ -238,6 +298,10 @@ fn a_policy_asks_for_witnesses_that_others_wrote() {
     };
     fs::copy(root.outside().join("b.p"), root.outside().join("seen.p")).unwrap();
     let (one, two) = (cosign("witness.example/1", '1', "seen.p"), cosign("witness.example/2", '2', "seen.p"));
+    // A witness signs the proof, not the state proof beside it.
+    cosign("witness.example/1", '1', "current.p");
+    let said = elsewhere(&root, "verify b.txt --proof current.p --policy keys --json").expect(0).json();
+    assert_eq!(said["state"]["standing"], "current");
     // A third, that has not seen this checkpoint.
     fs::copy(root.outside().join("b.p"), root.outside().join("other.p")).unwrap();
     let three = cosign("witness.example/3", '3', "other.p");

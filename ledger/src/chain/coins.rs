@@ -90,7 +90,7 @@ impl Ledger {
     /// Accepts a signed transfer, given as canonical bytes, in a write that is not synced. Waits while the mempool is full.
     ///
     /// # Errors
-    /// [`LedgerError::Refused`] for one that is malformed, not its author's, or spends what it cannot.
+    /// [`LedgerError::Refused`] for one that is malformed, not its author's, or makes coins; [`LedgerError::Spent`].
     pub fn submit_transfer(&self, bytes: Vec<u8>) -> Result<TxId> {
         let transaction = Transaction::from_bytes(&bytes).map_err(|error| LedgerError::Refused(error.to_string()))?;
         let refuse = |why: &str| Err(LedgerError::Refused(why.into()));
@@ -116,6 +116,7 @@ impl Ledger {
         let effects = match apply(&Current(self), txid, transaction) {
             Ok(effects) => effects,
             Err(ApplyError::Store(error)) => return Err(self.unread(error)),
+            Err(error @ ApplyError::Spent(_)) => return Err(LedgerError::Spent(error.to_string())),
             Err(other) => return Err(LedgerError::Refused(other.to_string())),
         };
         let mut batch = Batch::default();

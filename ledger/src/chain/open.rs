@@ -1,5 +1,8 @@
 //! Opening a ledger: making genesis, or reading back what is there and judging whether it may be built on.
 
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+
 use super::*;
 
 /// Rows of [`Column::Meta`].
@@ -132,7 +135,9 @@ impl Ledger {
     pub(super) fn write_tip_file(&self, block: &Block) {
         let Some(dir) = &self.dir else { return };
         let line = format!("{} {}\n", block.header.height, block.hash());
-        if let Err(error) = std::fs::write(dir.join(TIP_FILE), line) {
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(dir.join(TIP_FILE));
+        if let Err(error) = file.and_then(|mut file| file.write_all(line.as_bytes())) {
             tracing::warn!(%error, "cannot remember the tip beside the ledger");
         }
     }

@@ -108,7 +108,9 @@ impl Ledger {
         match apply(view, txid, &transaction) {
             Ok(effects) => Ok(Waiting::new(txid, &transaction, bytes, effects)),
             Err(ApplyError::Store(error)) => Err(self.unread(error)),
-            Err(ApplyError::Refused(why)) => Err(LedgerError::Refused(why)),
+            Err(error @ (ApplyError::Refused(_) | ApplyError::Spent(_))) => {
+                Err(LedgerError::Refused(error.to_string()))
+            }
             Err(ApplyError::Prior) => {
                 let mut transaction = self.with_priors(&Look(view), transaction)?;
                 let bytes = transaction.sign(author);

@@ -65,7 +65,7 @@ impl Policy {
         let mut policy = Policy::default();
         let mut grouped = HashSet::new();
         let (mut is_policy, mut last) = (false, 1);
-        for (line, text) in (1..).zip(text.split('\n')) {
+        for (line, text) in (1..).zip(text.lines()) {
             let words: Vec<&str> = text.split([' ', '\t']).filter(|word| !word.is_empty()).collect();
             let bad = |what| BadPolicy { line, what };
             match words.as_slice() {
@@ -244,6 +244,8 @@ mod tests {
         let (_, note, vkey) = log();
         let trusting = Policy::parse(&format!("# ours\n{vkey}\n")).unwrap();
         assert_eq!(trusting.judge(&note), Ok(Trust::Trusted(vkey.clone())));
+        let from_windows = Policy::parse(&format!("# ours\r\n{vkey}\r\n")).unwrap();
+        assert_eq!(from_windows.judge(&note), Ok(Trust::Trusted(vkey.clone())));
         let id = hex4(&vkey.id());
         assert_eq!(Policy::parse("").unwrap().judge(&note), Ok(Trust::NoTrustedKey(vec![id])));
         let forged = note.replacen("12", "13", 1);

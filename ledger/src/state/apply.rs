@@ -29,6 +29,9 @@ pub(crate) enum ApplyError {
     /// It cannot be true.
     #[error("{0}")]
     Refused(String),
+    /// It spends an output that is not there.
+    #[error("output {}:{} is spent or never was", .0.txid, .0.index)]
+    Spent(OutputRef),
     /// The state cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -154,7 +157,7 @@ impl Step<'_> {
         let mut spent: u128 = 0;
         for input in &transfer.inputs {
             match self.look().row::<Output>(&row::output(input))? {
-                None => return refuse(format!("output {}:{} is spent or never was", input.txid, input.index)),
+                None => return Err(ApplyError::Spent(*input)),
                 Some(output) if output.address != owner => return refuse("an input belongs to another wallet"),
                 Some(output) => spent += u128::from(output.amount),
             }

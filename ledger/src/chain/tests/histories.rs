@@ -1,10 +1,15 @@
 //! Histories of paths through renames, in the log and in the mempool.
 
+use std::collections::BTreeSet;
+
+use super::paths::some_op;
 use super::*;
+use crate::chain::history::{Trails, walk_back};
+use proptest::prelude::*;
 
 fn of(fixture: &Fixture, text: &str, order: Order) -> Vec<TxId> {
     let which = History::Path(fixture.bucket, path(text));
-    let history = fixture.ledger.history(&which, order, None, 100).unwrap();
+    let history = fixture.ledger.history(&which, order, None, usize::MAX).unwrap();
     history.into_iter().map(|logged| logged.txid).collect()
 }
 
@@ -81,4 +86,95 @@ fn whole_histories_page_in_both_orders() {
     assert_eq!(positions(&one, Order::NewestFirst, Some(5), 9), []);
     let all = History::Path(fixture.bucket, TreePath::root());
     assert_eq!(positions(&all, Order::NewestFirst, None, 99).len(), 11);
+}
+
+/// The history of a file by the plainest walk: each trail by itself, asking every transaction before it.
+fn plainly(fixture: &Fixture, of: &TreePath) -> Vec<TxId> {
+    let all = fixture.ledger.history(&History::Bucket(fixture.bucket), Order::OldestFirst, None, usize::MAX).unwrap();
+    let mut trails = vec![(of.clone(), true, all.len())];
+    let (mut seen, mut found) = (BTreeSet::new(), BTreeSet::new());
+    while let Some(trail) = trails.pop() {
+        if !seen.insert(trail.clone()) {
+            continue;
+        }
+        let (here, whole, before) = trail;
+        let last = all[..before].iter().enumerate().rev().find_map(|(at, logged)| {
+            let file = logged.transaction.as_ref()?.file()?;
+            let (path, other) = file.op.paths();
+            let touches = |path: &TreePath| !path.is_root() && here.below(path).is_some();
+            (touches(path) || other.is_some_and(touches)).then_some((at, file))
+        });
+        let Some((at, file)) = last else { continue };
+        let mut on = Trails::new();
+        if walk_back(here, whole, &file.op, file.prior.is_none(), &mut on) {
+            found.insert(at);
+        }
+        trails.extend(on.into_iter().map(|(path, whole)| (path, whole, at)));
+    }
+    found.into_iter().rev().map(|at| all[at].txid).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+    #[test]
+    fn merged_trails_find_what_each_finds_by_itself(
+        batches in prop::collection::vec((prop::collection::vec(some_op(), 1..30), any::<bool>()), 1..5),
+    ) {
+        let mut fixture = Fixture::new();
+        let mut paths = BTreeSet::new();
+        for (ops, seal) in batches {
+            for op in ops.into_iter().filter(|op| op.check_shape().is_ok()) {
+                let (path, other) = op.paths();
+                paths.extend([Some(path), other].into_iter().flatten().filter(|path| !path.is_root()).cloned());
+                let drafts = fixture.drafts(vec![op]);
+                match fixture.ledger.submit(&options().wallet, drafts, &[]) {
+                    Ok(_) | Err(LedgerError::Refused(_)) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            if seal {
+                fixture.seal();
+            }
+        }
+        for path in paths {
+            if fixture.ledger.entry(&fixture.bucket, &path).unwrap().is_some_and(|entry| entry.is_directory()) {
+                continue;
+            }
+            let expected = plainly(&fixture, &path);
+            let text = path.to_string();
+            prop_assert_eq!(&of(&fixture, &text, Order::NewestFirst), &expected);
+            let newest = fixture.ledger.history(&History::Path(fixture.bucket, path), Order::NewestFirst, None, 2).unwrap();
+            prop_assert!(expected.iter().take(2).eq(newest.iter().map(|logged| &logged.txid)));
+            let oldest = of(&fixture, &text, Order::OldestFirst);
+            prop_assert!(oldest.iter().rev().eq(&expected));
+        }
+    }
+}
+
+#[test]
+fn a_file_that_goes_to_and_fro_is_followed_in_as_many_steps_as_it_went() {
+    let mut fixture = Fixture::new();
+    let there_and_back = (0..500).flat_map(|_| [rename("a", "b"), rename("b", "a")]);
+    let txids = fixture.submit(std::iter::once(put("a", 1)).chain(there_and_back).collect());
+    fixture.seal();
+    let visited = |order, from, most: usize| {
+        let (mut looked, mut found) = (0, Vec::new());
+        let history = History::Path(fixture.bucket, path("a"));
+        fixture
+            .ledger
+            .visit_history(&history, order, from, &mut |logged| {
+                looked += 1;
+                found.extend(logged.map(|logged| logged.txid));
+                if looked < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })
+            .unwrap();
+        (looked, found)
+    };
+    let newest: Vec<TxId> = txids.iter().rev().copied().collect();
+    assert_eq!(visited(Order::NewestFirst, None, usize::MAX), (txids.len(), newest));
+    assert_eq!(visited(Order::OldestFirst, None, usize::MAX), (2 * txids.len(), txids.clone()));
+    // Oldest first, the way back ends where the history is to begin; and it ends when nobody wants to know any more.
+    let end = fixture.ledger.size();
+    assert_eq!(visited(Order::OldestFirst, Some(end - 3), usize::MAX), (6, txids[txids.len() - 3..].to_vec()));
+    assert_eq!(visited(Order::OldestFirst, None, 7), (7, Vec::new()));
 }

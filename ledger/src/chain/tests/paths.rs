@@ -83,7 +83,7 @@ fn some_path() -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..4).prop_map(|names| names.join("/"))
 }
 
-fn some_op() -> impl Strategy<Value = FileOp> {
+pub(super) fn some_op() -> impl Strategy<Value = FileOp> {
     let two = (some_path(), some_path());
     prop_oneof![
         4 => (some_path(), 1u8..100).prop_map(|(path, content)| put(&path, content)),
