@@ -189,8 +189,7 @@ for _ in range(30):
     if child == 0:
         os._exit(0)
     while os.waitpid(child, os.WNOHANG) == (0, 0):
-        os.write(fd, b"line
-")
+        os.write(fd, b"line\n")
         time.sleep(0.001)
 os.close(fd)
 "#;
@@ -198,15 +197,15 @@ os.close(fd)
 #[test]
 fn who_shares_a_descriptor_writes_on_while_the_other_closes_it() {
     let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs").expect(0);
     for durability in ["close", "strict"] {
-        root.run(&format!("create {durability}")).expect(0);
-        root.run(&format!("mount {durability} --durability {durability}")).expect(0);
-        let mounted = root.mnt(durability, "");
+        root.run(&format!("mount docs --durability {durability}")).expect(0);
+        let mounted = root.mnt("docs", "");
         assert!(Command::new("python3").args(["-c", SHARING]).current_dir(&mounted).status().unwrap().success());
         root.expect_clean("written while it was closed");
-        let log = root.run(&format!("log {durability} --json")).expect(0).json_lines();
+        let log = root.run("log docs --json").expect(0).json_lines();
         assert!(log.iter().all(|change| change["cause"] != "foreign"), "{log:#?}");
-        root.run(&format!("unmount {durability}")).expect(0);
+        root.run("unmount docs").expect(0);
     }
 }
 

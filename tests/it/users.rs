@@ -24,12 +24,12 @@ fn root_for_all() -> Option<(TestRoot, PathBuf)> {
     Some((root, place))
 }
 
-/// What others may write in below `top`.
+/// What others may write in below `top`, as far as they can come.
 fn open_to_others(top: &Path) -> Vec<PathBuf> {
     let data = fs::symlink_metadata(top).unwrap();
     let is_open = data.mode() & 0o022 != 0 && !data.is_symlink();
     let mut found: Vec<_> = is_open.then(|| top.to_owned()).into_iter().collect();
-    if data.is_dir() {
+    if data.is_dir() && data.mode() & 0o011 != 0 {
         found.extend(fs::read_dir(top).unwrap().flat_map(|entry| open_to_others(&entry.unwrap().path())));
     }
     found
@@ -38,6 +38,7 @@ fn open_to_others(top: &Path) -> Vec<PathBuf> {
 #[test]
 fn nothing_of_a_node_can_be_written_by_others() {
     let Some(root) = TestRoot::with_fuse() else { return };
+    open(root.outside(), 0o755);
     fs::create_dir(root.outside().join("archives")).unwrap();
     fs::write(root.outside().join("archives/theirs.zip"), [b"PK\x05\x06", [0; 18].as_slice()].concat()).unwrap();
     root.run("node --listen off --grpc-listen off").expect(0);
@@ -55,6 +56,7 @@ fn nothing_of_a_node_can_be_written_by_others() {
         assert_eq!(fs::metadata(root.mnt(bucket, "")).unwrap().mode() & 0o777, 0o755, "{bucket}");
         root.run(&format!("unmount {bucket}")).expect(0);
     }
+    root.run("stop").expect(0);
     // As an earlier version left it.
     open(&root.path("buckets/docs"), 0o777);
     root.run("mount docs").expect(0);
