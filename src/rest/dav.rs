@@ -3,14 +3,15 @@
 
 mod entry;
 mod file;
+mod request;
 
 use crate::error::{Error, Kind, Result};
 use crate::name::{BucketName, bucket_path};
 use crate::node::Node;
-use crate::rest::{blocking, bucket_at, content, rest_of};
+use crate::rest::{blocking, content, failure};
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{Method, Uri};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use dav_server::davpath::DavPath;
 use dav_server::fs::{
@@ -20,6 +21,7 @@ use dav_server::memls::MemLs;
 use dav_server::{DavHandler, DavMethodSet};
 use entry::{Meta, Named};
 use futures_util::{FutureExt, StreamExt};
+use request::{Purpose, Transfer};
 use std::sync::Arc;
 use wizefs_fs::BucketPath;
 
@@ -38,7 +40,6 @@ impl Dav {
         let handler = DavHandler::builder()
             .strip_prefix(PREFIX)
             .methods(DavMethodSet::WEBDAV_RW)
-            .filesystem(Box::new(Buckets(Arc::clone(&node))))
             .locksystem(MemLs::new())
             .autoindex(false)
             .build_handler();
@@ -51,38 +52,54 @@ pub(super) fn is_dav(path: &str) -> bool {
     path == PREFIX || path.starts_with("/dav/")
 }
 
-/// Answer a request of a WebDAV client. Files are sent as every download is: in checked pieces.
+/// Answer a request of a WebDAV client.
 pub(super) async fn serve(dav: Dav, request: Request) -> Response {
-    if matches!(*request.method(), Method::GET | Method::HEAD)
-        && let Ok(name) = bucket_at(request.uri(), 1)
-        && let Ok(path) = bucket_path(&rest_of(request.uri(), 2))
-        && !path.is_root()
-    {
-        let head = request.method() == Method::HEAD;
-        let sent = content::reply(Arc::clone(&dav.node), name, path, request.headers(), false).await;
-        match sent {
-            Err(error) if error.kind == Kind::NotAFile => {}
-            Err(error) => return error.into_response(),
-            Ok(reply) if head => return reply.map(|_| Body::empty()),
-            Ok(reply) => return reply,
-        }
-    }
-    // What leads out of a bucket is refused here, before the crate makes something of it.
-    if let Err(error) = bucket_path(&rest_of(request.uri(), 2)) {
-        return error.into_response();
-    }
-    let target = request.headers().get("destination").and_then(|value| value.to_str().ok()?.parse::<Uri>().ok());
-    let changes = !matches!(request.method().as_str(), "GET" | "HEAD" | "OPTIONS" | "PROPFIND" | "LOCK" | "UNLOCK");
-    if changes && [Some(request.uri()), target.as_ref()].into_iter().flatten().any(is_top) {
-        // To delete a folder, its files are deleted first: a bucket would be empty before it is refused.
-        return Error::new(Kind::Unauthorised, "buckets are not made, moved or deleted through WebDAV").into_response();
-    }
-    dav.handler.handle(request).await.map(Body::new)
+    answer(dav, request).await.unwrap_or_else(IntoResponse::into_response)
 }
 
-/// Whether it names the folder of buckets, or a bucket: nothing in one.
-fn is_top(uri: &Uri) -> bool {
-    rest_of(uri, 1).split(|byte| *byte == b'/').filter(|part| !part.is_empty()).count() < 2
+/// What leads out of a bucket, or would make, move or delete one, is refused here, before the crate makes something of it:
+/// to delete a folder, it deletes the files in it first, so a bucket would be empty before it is refused.
+async fn answer(dav: Dav, mut request: Request) -> Result<Response> {
+    let (method, place) = (request.method().clone(), request::place(request.uri())?);
+    let changes = !matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PROPFIND" | "LOCK" | "UNLOCK");
+    if changes && request::is_top(&place) {
+        return Err(Error::new(Kind::Unauthorised, "buckets are not made, moved or deleted through WebDAV"));
+    }
+    let mut purpose = Purpose::of(&method);
+    match method.as_str() {
+        "GET" | "HEAD" => {
+            if let Some(reply) = download(&dav.node, &place, request.headers()).await? {
+                return Ok(if method == Method::HEAD { reply.map(|_| Body::empty()) } else { reply });
+            }
+        }
+        "PUT" => request = request::measured(request),
+        "COPY" | "MOVE" => {
+            let transfer = Transfer::of(&mut request, &place)?;
+            if transfer.leaves_its_bucket() {
+                let error = Error::new(Kind::Unsupported, "a file is not moved to another bucket, but can be copied");
+                return Ok(failure(&error, StatusCode::BAD_GATEWAY));
+            }
+            let node = Arc::clone(&dav.node);
+            purpose = blocking(move || transfer.purpose(&node)).await?;
+        }
+        _ => {}
+    }
+    let config = DavHandler::builder().filesystem(Box::new(Buckets { node: dav.node, purpose }));
+    let mut reply = dav.handler.handle_with(config, request).await.map(Body::new);
+    if method == Method::PUT && reply.status() == StatusCode::BAD_GATEWAY {
+        // A body that broke off is the client's mistake, not that of a server behind this one, as the crate has it.
+        *reply.status_mut() = StatusCode::BAD_REQUEST;
+    }
+    Ok(reply)
+}
+
+/// A file is sent as every download is: in checked pieces. Nothing, where there is no file.
+async fn download(node: &Arc<Node>, place: &BucketPath, headers: &HeaderMap) -> Result<Option<Response>> {
+    let Ok((name, path)) = Place::of(place.as_bytes()).and_then(Place::inside) else { return Ok(None) };
+    match content::reply(Arc::clone(node), name, path, headers, false).await {
+        Err(error) if error.kind == Kind::NotAFile => Ok(None),
+        sent => sent.map(Some),
+    }
 }
 
 /// What a path of WebDAV names.
@@ -93,8 +110,7 @@ enum Place {
 }
 
 impl Place {
-    fn of(path: &DavPath) -> Result<Place> {
-        let bytes = path.as_bytes();
+    fn of(bytes: &[u8]) -> Result<Place> {
         let bytes = bytes.strip_prefix(b"/").unwrap_or(bytes);
         let bytes = bytes.strip_suffix(b"/").unwrap_or(bytes);
         if bytes.is_empty() {
@@ -106,13 +122,17 @@ impl Place {
     }
 
     /// A place in a bucket, below its top, which may be changed.
-    fn inside(path: &DavPath) -> Result<(BucketName, BucketPath), FsError> {
-        match Place::of(path) {
-            Ok(Place::In(name, path)) if !path.is_root() => Ok((name, path)),
-            Ok(_) => Err(FsError::Forbidden),
-            Err(error) => Err(told(&error)),
+    fn inside(self) -> Result<(BucketName, BucketPath)> {
+        match self {
+            Place::In(name, path) if !path.is_root() => Ok((name, path)),
+            _ => Err(Error::new(Kind::Unauthorised, "that is no place in a bucket")),
         }
     }
+}
+
+/// The same, in the words of WebDAV.
+fn inside(path: &DavPath) -> Result<(BucketName, BucketPath), FsError> {
+    Place::of(path.as_bytes()).and_then(Place::inside).map_err(|error| told(&error))
 }
 
 /// A failure in the words of WebDAV.
@@ -122,7 +142,7 @@ fn told(error: &Error) -> FsError {
         Kind::FileMissing | Kind::BucketUnknown | Kind::BucketName | Kind::BadPath => FsError::NotFound,
         Kind::FileExists => FsError::Exists,
         Kind::NoSpace => FsError::InsufficientStorage,
-        Kind::Unsupported | Kind::NotAFile | Kind::Busy | Kind::Refused => FsError::Forbidden,
+        Kind::Unsupported | Kind::NotAFile | Kind::Busy | Kind::Refused | Kind::Unauthorised => FsError::Forbidden,
         _ => {
             tracing::warn!("for a WebDAV client: {error}");
             FsError::GeneralFailure
@@ -130,9 +150,12 @@ fn told(error: &Error) -> FsError {
     }
 }
 
-/// All buckets as one file system, each a folder at its top.
+/// All buckets as one file system, each a folder at its top, for one request.
 #[derive(Clone)]
-struct Buckets(Arc<Node>);
+struct Buckets {
+    node: Arc<Node>,
+    purpose: Purpose,
+}
 
 impl Buckets {
     /// Run a call of the node on a worker thread.
@@ -140,7 +163,7 @@ impl Buckets {
         &self,
         work: impl FnOnce(&Node) -> Result<T, FsError> + Send + 'static,
     ) -> FsFuture<'a, T> {
-        let node = Arc::clone(&self.0);
+        let node = Arc::clone(&self.node);
         async move {
             match blocking(move || Ok(work(&node))).await {
                 Ok(result) => result,
@@ -150,13 +173,18 @@ impl Buckets {
         .boxed()
     }
 
+    /// Whether entity tags come in quotes: as a property, while the crate puts them around those of headers itself.
+    fn quotes_tags(&self) -> bool {
+        matches!(self.purpose, Purpose::Properties)
+    }
+
     /// The same for what changes something in a bucket.
     fn change<'a>(
         &self,
         path: &DavPath,
         work: impl FnOnce(&Node, &BucketName, &BucketPath) -> Result<()> + Send + 'static,
     ) -> FsFuture<'a, ()> {
-        let place = Place::inside(path);
+        let place = inside(path);
         self.run(move |node| {
             let (name, path) = place?;
             work(node, &name, &path).map_err(|error| told(&error))
@@ -172,7 +200,7 @@ impl Buckets {
         + Send
         + 'static,
     ) -> FsFuture<'a, ()> {
-        let (from, to) = (Place::inside(from), Place::inside(to));
+        let (from, to) = (inside(from), inside(to));
         self.run(move |node| {
             let (from, to) = (from?, to?);
             work(node, (&from.0, &from.1), (&to.0, &to.1))
@@ -181,29 +209,36 @@ impl Buckets {
 }
 
 impl DavFileSystem for Buckets {
-    fn open<'a>(&'a self, path: &'a DavPath, options: OpenOptions) -> FsFuture<'a, Box<dyn DavFile>> {
+    fn open<'a>(&'a self, path: &'a DavPath, mut options: OpenOptions) -> FsFuture<'a, Box<dyn DavFile>> {
         async move {
-            let (name, path) = Place::inside(path)?;
+            let (name, path) = inside(path)?;
+            if matches!(self.purpose, Purpose::Lock) {
+                // RFC 4918 7.3: there is a file with a locked name from the beginning. The crate only opens it.
+                options.create_new = true;
+                let mut file = file::Writing::start(Arc::clone(&self.node), name, path, &options).await?;
+                file.flush().await?;
+                return Ok(file);
+            }
             if options.write || options.append {
                 // What is stored replaces what was there as a whole: parts of a file are not written this way.
                 if options.append || !options.truncate {
                     return Err(FsError::NotImplemented);
                 }
-                return file::Writing::start(Arc::clone(&self.0), name, path, &options).await;
+                return file::Writing::start(Arc::clone(&self.node), name, path, &options).await;
             }
-            file::Reading::open(Arc::clone(&self.0), name, path).await
+            file::Reading::open(Arc::clone(&self.node), name, path).await
         }
         .boxed()
     }
 
     fn read_dir<'a>(&'a self, path: &'a DavPath, _: ReadDirMeta) -> FsFuture<'a, FsStream<Box<dyn DavDirEntry>>> {
-        let place = Place::of(path);
+        let (place, quoted) = (Place::of(path.as_bytes()), self.quotes_tags());
         let listed = self.run(move |node| {
             let entries = match place.map_err(|error| told(&error))? {
                 Place::Top => node.bucket_names().into_iter().map(|name| Named::bucket(name.as_str())).collect(),
                 Place::In(name, path) => {
                     let listed = node.list(&name, &path).map_err(|error| told(&error))?;
-                    listed.entries.iter().filter_map(Named::of).collect::<Vec<_>>()
+                    listed.entries.iter().filter_map(|entry| Named::of(entry, quoted)).collect::<Vec<_>>()
                 }
             };
             Ok(entries)
@@ -216,12 +251,13 @@ impl DavFileSystem for Buckets {
     }
 
     fn metadata<'a>(&'a self, path: &'a DavPath) -> FsFuture<'a, Box<dyn DavMetaData>> {
-        let place = Place::of(path);
+        let (place, quoted) = (Place::of(path.as_bytes()), self.quotes_tags());
         self.run(move |node| {
             let meta = match place.map_err(|error| told(&error))? {
                 Place::Top => Meta::folder(),
                 Place::In(name, path) => {
-                    Meta::of(&node.entry_at(&name, &path).map_err(|error| told(&error))?).ok_or(FsError::NotFound)?
+                    let entry = node.entry_at(&name, &path).map_err(|error| told(&error))?;
+                    Meta::of(&entry, quoted).ok_or(FsError::NotFound)?
                 }
             };
             Ok(Box::new(meta) as Box<dyn DavMetaData>)
@@ -237,7 +273,15 @@ impl DavFileSystem for Buckets {
     }
 
     fn remove_file<'a>(&'a self, path: &'a DavPath) -> FsFuture<'a, ()> {
-        self.change(path, |node, name, path| node.remove(name, path).map(drop))
+        let kept = match &self.purpose {
+            Purpose::Replace(name, path) => Some((name.clone(), path.clone())),
+            _ => None,
+        };
+        self.change(path, move |node, name, path| match kept {
+            // The crate makes room for what comes; a file gives way in the same step.
+            Some(kept) if (&kept.0, &kept.1) == (name, path) => Ok(()),
+            _ => node.remove(name, path).map(drop),
+        })
     }
 
     fn rename<'a>(&'a self, from: &'a DavPath, to: &'a DavPath) -> FsFuture<'a, ()> {

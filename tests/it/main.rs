@@ -53,4 +53,5 @@ mod unanswered;
 mod uploads;
 mod users;
 mod webdav;
+mod webdav_transfers;
 mod zip;

@@ -88,7 +88,12 @@ fn folders_of_buckets_are_told_and_foreign_requests_refused() {
     assert_eq!((status, body.contains("<D:href>/dav/docs/</D:href>")), (207, true), "{body}");
     let (status, body) = rest.ask("PROPFIND", "/dav/docs/a/", "Depth: 1\r\n", "");
     let tag = blake3::hash(b"x").to_hex();
-    assert_eq!((status, body.contains(tag.as_str())), (207, true), "{body}");
+    let quoted = format!("<D:getetag>\"{tag}\"</D:getetag>");
+    assert_eq!((status, body.replace("&quot;", "\"").contains(&quoted)), (207, true), "{body}");
+    let (_, head, _) = rest.exchange("HEAD", "/dav/docs/a/b.txt", "", b"");
+    assert!(head.contains(&format!("etag: \"{tag}\"")), "{head}");
+    let same = format!("If: ([\"{tag}\"])\r\n");
+    assert_eq!(rest.ask("MKCOL", "/dav/docs/a/b.txt", &same, "").0, 405, "the tag is the same where it is a condition");
     assert_eq!(rest.ask("MKCOL", "/dav/new", "", "").0, 403, "a bucket is not made by the way");
     rest.root.run("create other").expect(0);
     for method in ["DELETE", "MOVE"] {

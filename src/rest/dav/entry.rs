@@ -11,24 +11,25 @@ pub(super) struct Meta {
     folder: bool,
     size: u64,
     modified: SystemTime,
-    blake3: Option<String>,
+    tag: Option<String>,
 }
 
 impl Meta {
     /// The folder of all buckets, or a bucket in it.
     pub(super) fn folder() -> Meta {
-        Meta { folder: true, size: 0, modified: SystemTime::UNIX_EPOCH, blake3: None }
+        Meta { folder: true, size: 0, modified: SystemTime::UNIX_EPOCH, tag: None }
     }
 
-    /// Nothing for what WebDAV has no word for: symbolic links and special files.
-    pub(super) fn of(entry: &wire::Entry) -> Option<Meta> {
+    /// Nothing for what WebDAV has no word for: symbolic links and special files. The entity tag is that of a download.
+    pub(super) fn of(entry: &wire::Entry, quoted: bool) -> Option<Meta> {
         let folder = match entry.kind.as_str() {
             "directory" => true,
             "file" => false,
             _ => return None,
         };
         let modified = entry.modified.parse::<jiff::Timestamp>().unwrap_or_default().into();
-        Some(Meta { folder, size: entry.size, modified, blake3: entry.blake3.clone() })
+        let tag = entry.blake3.as_ref().map(|hash| if quoted { format!("\"{hash}\"") } else { hash.clone() });
+        Some(Meta { folder, size: entry.size, modified, tag })
     }
 }
 
@@ -45,9 +46,8 @@ impl DavMetaData for Meta {
         self.folder
     }
 
-    /// The same tag as a download has.
     fn etag(&self) -> Option<String> {
-        self.blake3.clone()
+        self.tag.clone()
     }
 }
 
@@ -63,12 +63,12 @@ impl Named {
     }
 
     /// Nothing for what WebDAV has no word for, and for names that are not UTF-8, which its XML cannot hold.
-    pub(super) fn of(entry: &wire::Entry) -> Option<Named> {
+    pub(super) fn of(entry: &wire::Entry, quoted: bool) -> Option<Named> {
         if entry.path.path_b64.is_some() {
             return None;
         }
         let name = entry.path.text().rsplit('/').next()?.as_bytes().to_vec();
-        Some(Named { name, meta: Meta::of(entry)? })
+        Some(Named { name, meta: Meta::of(entry, quoted)? })
     }
 }
 

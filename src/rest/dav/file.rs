@@ -35,7 +35,7 @@ impl Reading {
             Ok((entry, content))
         });
         let (entry, content) = opened.await.map_err(|error| told(&error))?;
-        Ok(Box::new(Reading { content, meta: Meta::of(&entry).ok_or(FsError::NotFound)?, at: 0 }))
+        Ok(Box::new(Reading { content, meta: Meta::of(&entry, false).ok_or(FsError::NotFound)?, at: 0 }))
     }
 }
 

@@ -1,0 +1,147 @@
+//! What a request of a WebDAV client asks for, looked at before the crate dav-server makes something of it.
+
+use super::{PREFIX, Place, is_dav};
+use crate::client::segments;
+use crate::error::{Error, Kind, Result};
+use crate::name::{BucketName, bucket_path};
+use crate::node::Node;
+use crate::rest::rest_of;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
+use futures_util::StreamExt;
+use std::io;
+use wizefs_fs::BucketPath;
+
+/// What the crate's calls do not tell of the request they are made for.
+#[derive(Debug, Clone)]
+pub(super) enum Purpose {
+    /// PROPFIND: entity tags are properties, and come in quotes.
+    Properties,
+    /// LOCK: where nothing is, an empty file is made.
+    Lock,
+    /// COPY or MOVE of a file to this place: a file there is replaced in one step, or kept.
+    Replace(BucketName, BucketPath),
+    /// Everything else.
+    Other,
+}
+
+impl Purpose {
+    pub(super) fn of(method: &Method) -> Purpose {
+        match method.as_str() {
+            "PROPFIND" => Purpose::Properties,
+            "LOCK" => Purpose::Lock,
+            _ => Purpose::Other,
+        }
+    }
+}
+
+/// Where it leads, as a path in the folder of all buckets: decoded once, and checked as every path is.
+pub(super) fn place(uri: &Uri) -> Result<BucketPath> {
+    bucket_path(&rest_of(uri, 1))
+}
+
+/// Whether it names the folder of buckets, or a bucket: nothing in one.
+pub(super) fn is_top(place: &BucketPath) -> bool {
+    place.components().count() < 2
+}
+
+/// A COPY or MOVE.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    from: (BucketName, BucketPath),
+    to: (BucketName, BucketPath),
+    is_copy: bool,
+}
+
+impl Transfer {
+    /// Of the file or folder at `source`. The request goes on with the destination that was checked, so that the crate cannot
+    /// read another one out of it.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`], [`Kind::BadPath`], [`Kind::BucketName`]; [`Kind::Unauthorised`] for a destination that is in no
+    /// bucket, or in the source, or around it.
+    pub(super) fn of(request: &mut Request, source: &BucketPath) -> Result<Transfer> {
+        let target = destination(request.headers())?;
+        if is_within(source, &target) || is_within(&target, source) {
+            let text = format!("{source} and {target} are the same, or one is in the other");
+            return Err(Error::new(Kind::Unauthorised, text));
+        }
+        let checked = HeaderValue::from_str(&format!("{PREFIX}/{}", segments(target.as_bytes())));
+        let checked = checked.map_err(|e| Error::new(Kind::Internal, format!("a path in a header: {e}")))?;
+        request.headers_mut().insert("destination", checked);
+        let (from, to) = (Place::of(source.as_bytes())?.inside()?, Place::of(target.as_bytes())?.inside()?);
+        Ok(Transfer { from, to, is_copy: request.method().as_str() == "COPY" })
+    }
+
+    /// Whether it is a MOVE to another bucket, which is another file system.
+    pub(super) fn leaves_its_bucket(&self) -> bool {
+        !self.is_copy && self.from.0 != self.to.0
+    }
+
+    /// What the crate deletes at the destination before it begins may be all that is left when it fails. A file is therefore
+    /// not deleted but replaced; and where a folder has to go, the file that comes instead is known to be whole. What else is
+    /// wrong with source or destination is left for the crate to tell.
+    ///
+    /// # Errors
+    /// [`Kind::NotAFile`] for a destination that WebDAV has no word for; [`Kind::Damaged`].
+    pub(super) fn purpose(self, node: &Node) -> Result<Purpose> {
+        let kind = |(name, path): &(BucketName, BucketPath)| node.entry_at(name, path).map(|entry| entry.kind);
+        let (source, target) = (kind(&self.from), kind(&self.to));
+        match (source.as_deref(), target.as_deref()) {
+            (_, Ok(kind)) if !matches!(kind, "file" | "directory") => {
+                let text = format!("{}/{} is neither a file nor a folder", self.to.0, self.to.1);
+                return Err(Error::new(Kind::NotAFile, text));
+            }
+            (Ok("file"), Ok("directory")) if self.is_copy => drop(node.get(&self.from.0, &self.from.1)?),
+            (Ok("file"), _) => {}
+            _ => return Ok(Purpose::Other),
+        }
+        Ok(Purpose::Replace(self.to.0, self.to.1))
+    }
+}
+
+/// Where a COPY or MOVE goes: something in a bucket.
+fn destination(headers: &HeaderMap) -> Result<BucketPath> {
+    let uri = headers.get("destination").and_then(|value| value.to_str().ok()?.parse::<Uri>().ok());
+    let uri = uri.ok_or_else(|| Error::new(Kind::Usage, "the field Destination holds no address"))?;
+    let place = if is_dav(uri.path()) { place(&uri)? } else { BucketPath::ROOT };
+    if is_top(&place) {
+        return Err(Error::new(Kind::Unauthorised, format!("{} is no place in a bucket", uri.path())));
+    }
+    Ok(place)
+}
+
+/// Whether `path` is `around`, or something in it.
+fn is_within(path: &BucketPath, around: &BucketPath) -> bool {
+    let rest = path.as_bytes().strip_prefix(around.as_bytes());
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+/// A body whose length stands in another field than Content-Length, as that of the macOS Finder does, fails when it has
+/// another one: what fails is not stored.
+pub(super) fn measured(request: Request) -> Request {
+    let headers = request.headers();
+    let told = headers.get("x-expected-entity-length").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    match told {
+        Some(length) if !headers.contains_key(header::CONTENT_LENGTH) => request.map(|body| exactly(body, length)),
+        _ => request,
+    }
+}
+
+fn exactly(body: Body, length: u64) -> Body {
+    let pieces = body.into_data_stream();
+    Body::from_stream(futures_util::stream::unfold(Some((pieces, length)), |state| async {
+        let (mut pieces, missing) = state?;
+        let wrong = || Some((Err(io::Error::other("the body has another length than was said")), None));
+        match pieces.next().await {
+            Some(Ok(piece)) => match missing.checked_sub(piece.len() as u64) {
+                Some(missing) => Some((Ok(piece), Some((pieces, missing)))),
+                None => wrong(),
+            },
+            Some(Err(e)) => Some((Err(io::Error::other(e)), None)),
+            None if missing > 0 => wrong(),
+            None => None,
+        }
+    }))
+}
