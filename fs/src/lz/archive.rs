@@ -11,16 +11,22 @@ mod edits;
 mod format;
 mod in_place;
 mod order;
+mod ours;
 mod pack;
 mod patch;
+mod pin;
 mod plan;
 mod record;
 mod source;
+mod stamp;
 mod table;
 mod writer;
 
 pub use disk::{Observer, Step};
 pub use edits::{Edit, Edits, NewMember, Source};
+pub use pin::Pin;
+pub(super) use plan::DEPTH_MAX;
+pub use stamp::{Keeper, Stamp};
 
 use crate::error::{FsError, FsResult};
 use crate::path::BucketPath;
@@ -31,6 +37,7 @@ use crate::zip::member::{self, Claim, Member};
 use disk::{Disk, Output};
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
+use pin::Pins;
 use rustix::fs::{Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -56,6 +63,26 @@ const CHUNK_BYTES: usize = 1024 * 1024;
 /// is in the archive, in the extra field 0x7A57.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MemberId(pub u64);
+
+impl MemberId {
+    /// The bit that no place in a file has.
+    const DRAWN: u64 = 1 << 63;
+
+    /// A new one.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    fn draw() -> FsResult<Self> {
+        let mut random = [0; 8];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+        Ok(Self(u64::from_le_bytes(random) | Self::DRAWN))
+    }
+
+    /// Whether it was drawn by chance, so that it never names another content.
+    pub(super) fn is_drawn(self) -> bool {
+        self.0 & Self::DRAWN != 0
+    }
+}
 
 /// What the central directory says of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,10 +165,10 @@ impl Default for Policy {
 /// An archive, open for reading and for changes. One process has it open at a time: whoever opens it holds the lock of
 /// its bucket. Notes on an unfinished commit are kept in the folder `NAME.lzfs` beside it (`commit`, `rewrite`), which is
 /// made when needed.
-#[derive(Debug)]
 pub struct Archive {
     path: PathBuf,
     disk: Disk,
+    keeper: Option<Keeper>,
     policy: Policy,
     state: RwLock<State>,
     /// Held for a whole commit.
@@ -149,6 +176,12 @@ pub struct Archive {
     contents: Contents,
     located: Mutex<LruCache<u64, Arc<Member>>>,
     pins: Arc<Pins>,
+}
+
+impl std::fmt::Debug for Archive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Archive").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// What readers see.
@@ -168,16 +201,6 @@ struct Kept {
     output: Output,
     /// Where it begins and ends in the file.
     extent: (u64, u64),
-}
-
-/// How often each content is pinned.
-#[derive(Debug, Default)]
-struct Pins(Mutex<HashMap<MemberId, usize>>);
-
-impl Pins {
-    fn is_held(&self, id: MemberId) -> bool {
-        self.0.lock().contains_key(&id)
-    }
 }
 
 impl Archive {
@@ -210,7 +233,7 @@ impl Archive {
     /// # Errors
     /// [`FsError::Archive`] when it is none, or one that cannot be changed without loss.
     pub fn open(path: &Path) -> FsResult<Self> {
-        Self::open_with(path, Policy::default(), None)
+        Self::open_kept(path, Policy::default(), None, None)
     }
 
     /// As [`Archive::open`], with another policy, and somebody who is told every write.
@@ -218,6 +241,19 @@ impl Archive {
     /// # Errors
     /// As there.
     pub fn open_with(path: &Path, policy: Policy, observer: Option<Observer>) -> FsResult<Self> {
+        Self::open_kept(path, policy, observer, None)
+    }
+
+    /// As [`Archive::open_with`], with somebody who notes what the archive is when nobody writes it.
+    ///
+    /// # Errors
+    /// As there; what the keeper answers.
+    pub(super) fn open_kept(
+        path: &Path,
+        policy: Policy,
+        observer: Option<Observer>,
+        keeper: Option<Keeper>,
+    ) -> FsResult<Self> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let opened = rustix::fs::open(path, flags, Mode::empty());
         let file = File::from(opened.map_err(|e| FsError::os(path.display().to_string(), e))?);
@@ -226,12 +262,17 @@ impl Archive {
         let folder = record::folder(path);
         if folder.is_dir() {
             disk.remove(&folder.join("rewrite"))?;
-            record::recover(&disk, &output, &folder, &[])?;
+            if record::recover(&disk, &output, &folder, &[])? {
+                let length = output.file.metadata()?.len();
+                keeper.as_ref().map_or(Ok(()), |keeper| keeper(&[Stamp::made(&output.file, length)?]))?;
+                record::Record::remove(&disk, &folder)?;
+            }
         }
         let table = Arc::new(Table::load(&output.file)?);
         Ok(Self {
             path: path.to_owned(),
             disk,
+            keeper,
             policy,
             state: RwLock::new(State { output, table, kept: HashMap::new() }),
             writing: Mutex::new(()),
@@ -244,6 +285,15 @@ impl Archive {
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What its file is now.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub(super) fn stamp(&self) -> FsResult<Stamp> {
+        let state = self.state.read();
+        Stamp::made(&state.output.file, state.table.length)
     }
 
     /// How many members there are.
@@ -399,8 +449,7 @@ impl Archive {
         if state.table.find_id(id).is_none() && !state.kept.contains_key(&id) {
             return Err(FsError::os(format!("member {}", id.0), Errno::NOENT));
         }
-        *self.pins.0.lock().entry(id).or_default() += 1;
-        Ok(Pin { id, pins: Arc::clone(&self.pins) })
+        Ok(self.pins.hold(id))
     }
 
     /// Make `edits` true, durably: when this returns, they are in the archive. After an error the archive is what it was,
@@ -446,31 +495,5 @@ impl Drop for Archive {
     fn drop(&mut self) {
         // Not while a note or somebody else's files are in it.
         let _in_use = std::fs::remove_dir(record::folder(&self.path));
-    }
-}
-
-/// Keeps a content readable: see [`Archive::pin`].
-#[derive(Debug)]
-pub struct Pin {
-    id: MemberId,
-    pins: Arc<Pins>,
-}
-
-impl Pin {
-    /// Of what.
-    pub fn id(&self) -> MemberId {
-        self.id
-    }
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        let mut pins = self.pins.0.lock();
-        if let Some(count) = pins.get_mut(&self.id) {
-            *count -= 1;
-            if *count == 0 {
-                pins.remove(&self.id);
-            }
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::archive::{Committed, Problem};
 use super::fs::LzFs;
+use super::limits::Reach;
 use super::stage::Stage;
 use crate::bucket::{Bucket, BucketOptions, ContentCheck, Found, Stored, SyncReport};
 use crate::change::{ChangeSink, Hashes};
@@ -103,7 +104,10 @@ impl LzBucket {
             self.stage.look_into(&node)?;
             node = match recorder.inodes.open_name(&node, name) {
                 Ok((node, _)) => node,
-                Err(error) if matches!(error.errno(), Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+                Err(error) if matches!(error.errno(), Errno::NOENT | Errno::NOTDIR) => {
+                    self.stage.expect_shown(&node, name)?;
+                    return Ok(None);
+                }
                 Err(error) => return Err(error),
             };
         }
@@ -119,6 +123,7 @@ impl LzBucket {
     /// As there, and as [`LzBucket::sync`].
     pub fn put(&self, path: &BucketPath, mode: u32, data: &mut dyn Read) -> FsResult<Stored> {
         self.stage.admit()?;
+        Reach::of(path).check()?;
         self.reach(path, true)?;
         let stored = self.bucket.put(path, mode, data)?;
         self.stage.commit()?;
@@ -152,6 +157,7 @@ impl LzBucket {
     /// As there.
     pub fn make_dir(&self, path: &BucketPath, mode: u32) -> FsResult<()> {
         self.stage.admit()?;
+        Reach::of(path).check()?;
         self.reach(path, false)?;
         self.bucket.make_dir(path, mode)
     }
@@ -162,7 +168,9 @@ impl LzBucket {
     /// As there.
     pub fn remove_dir(&self, path: &BucketPath) -> FsResult<()> {
         self.stage.admit()?;
-        self.reach(path, true)?;
+        if let Some(node) = self.reach(path, true)? {
+            self.stage.expect_empty(&node)?;
+        }
         let _moving = self.stage.moving.read();
         self.bucket.remove_dir(path)?;
         self.stage.touched.note(path.clone(), true, 0);
@@ -176,7 +184,14 @@ impl LzBucket {
     pub fn rename(&self, from: &BucketPath, to: &BucketPath) -> FsResult<()> {
         self.stage.admit()?;
         self.reach(from, false)?;
-        self.reach(to, true)?;
+        if let Some(node) = self.reach(to, true)? {
+            self.stage.expect_empty(&node)?;
+        }
+        if let Some((dir, name)) = from.split_last()
+            && let Some(dir) = self.reach(&dir, true)?
+        {
+            self.stage.may_move((&dir, name), Reach::of(from), Reach::of(to))?;
+        }
         let _moving = self.stage.moving.read();
         self.bucket.rename(from, to)?;
         for path in [from, to] {

@@ -27,6 +27,7 @@ impl Stage {
         loop {
             let (draft, paths) = self.draft()?;
             if draft.edits.0.is_empty() {
+                self.expect_as_left()?;
                 let Draft { waiting, left, .. } = draft;
                 self.touched.give_back(waiting, false);
                 self.touched.give_back(left, false);
@@ -46,6 +47,10 @@ impl Stage {
                 }
                 Err(error) => {
                     draft.undo(&mut self.view.lock(), self);
+                    if error.errno() == Errno::STALE {
+                        // Perhaps one was not a member with those parts replaced: each is packed as a whole then.
+                        self.inodes.lock().patched.clear();
+                    }
                     tries += 1;
                     let is_final = matches!(error, FsError::Archive(_)) || error.errno() == Errno::NOSPC;
                     if matches!(error, FsError::Archive(_)) {
@@ -64,15 +69,24 @@ impl Stage {
 
     /// Write the archive, unless somebody else has.
     fn write(&self, act: impl FnOnce(&Archive) -> FsResult<Committed>) -> FsResult<Committed> {
-        if !self.is_as_left()? {
-            let path = self.archive.path().display();
-            return Err(FsError::Archive(format!("{path} was changed by another program while it was open")));
+        self.expect_as_left()?;
+        let committed = act(&self.archive)?;
+        // What was written may have no name any more.
+        self.expect_as_left()?;
+        Ok(committed)
+    }
+
+    /// That nobody else has written the archive.
+    ///
+    /// # Errors
+    /// [`FsError::Archive`]; nothing can be changed any more then.
+    pub(super) fn expect_as_left(&self) -> FsResult<()> {
+        if self.is_as_left()? {
+            return Ok(());
         }
-        self.note_writing()?;
-        let committed = act(&self.archive);
-        // After a failure too, which has changed nothing.
-        self.note_left()?;
-        committed
+        let why = format!("{} was changed by another program while it was open", self.archive.path().display());
+        self.give_up(why.clone());
+        Err(FsError::Archive(why))
     }
 
     /// Rewrite the archive without holes.

@@ -1,11 +1,11 @@
 //! Edits of the archive that are made in its view already, and how that ends.
 
-use super::archive::{Edits, MemberId};
+use super::archive::{Edits, MemberId, Pin};
 use super::stage::Stage;
 use super::touched::Paths;
 use super::view::{Number, TOP, View};
 use crate::stat::Id;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 
 /// One step of the view, to be taken back when the commit fails.
@@ -26,6 +26,8 @@ pub(super) struct Draft {
     /// Sources are named by their descriptors, so that renames meanwhile do not matter.
     pub(super) files: Vec<File>,
     pub(super) bytes: u64,
+    /// Contents that leave, of files that programs may have open.
+    pub(super) pins: HashMap<Id, Pin>,
     /// Not reported yet: the archive keeps what it has.
     pub(super) waiting: Paths,
     /// Left for the next commit, because this one is big enough.
@@ -34,20 +36,33 @@ pub(super) struct Draft {
 
 impl Draft {
     /// The commit was made: the nodes have these members now.
-    pub(super) fn done(self, view: &mut View, stage: &Stage, ids: &[Option<MemberId>]) {
+    pub(super) fn done(mut self, view: &mut View, stage: &Stage, ids: &[Option<MemberId>]) {
         for (&number, id) in self.made.iter().zip(ids) {
             view.set_member(number, *id);
         }
         let taken: HashSet<Number> = self.steps.iter().filter_map(Step::taken_out).collect();
         let out: Vec<Number> =
             taken.into_iter().filter(|&number| number != TOP && view.parent(number).is_none()).collect();
+        let mut unnamed = Vec::new();
         let mut inodes = stage.inodes.lock();
         for number in out {
             view.drop_out(number, &mut |id| {
                 inodes.nodes.remove(&id);
-                inodes.hollow.remove(&id);
+                inodes.patched.remove(&id);
+                let Some(pin) = self.pins.remove(&id) else {
+                    inodes.hollow.remove(&id);
+                    return;
+                };
+                if let Some(hollow) = inodes.hollow.get(&id).cloned() {
+                    *hollow.pin.lock() = Some(pin);
+                    inodes.unnamed.insert(hollow.ino, id);
+                    unnamed.push(hollow.ino);
+                }
             });
         }
+        drop(inodes);
+        // Perhaps meanwhile.
+        unnamed.into_iter().for_each(|ino| stage.forgotten(ino));
     }
 
     /// The commit was not made: the view is what it was.

@@ -108,17 +108,21 @@ impl Stage {
         };
         let known = known.filter(|row| row.kind == child.kind);
         let known_as = known.as_ref().map_or(0, |row| row.id);
-        let stat = match child.kind {
-            Kind::Directory => self.make_directory(fd, name, child, known_as)?,
-            Kind::Symlink => self.make_symlink(fd, name, child)?,
-            _ => self.make_hollow(fd, name, child, known_as)?,
+        let made = match child.kind {
+            Kind::Directory => self.make_directory(fd, name, child, known_as),
+            Kind::Symlink => self.make_symlink(fd, name, child),
+            _ => self.make_hollow(fd, name, child, known_as),
+        };
+        let stat = match (made, &child.info) {
+            (Err(error), Some(info)) => return self.leave_apart((fd, dir), name, info, error),
+            (made, _) => made?,
         };
         let id = recorder.inodes.id_of(&stat);
         self.view.lock().set_inode(child.number, Some(id));
         self.inodes.lock().nodes.insert(id, child.number);
         match (child.kind, &child.info) {
             (Kind::Directory, _) if child.anchor.is_some() => self.set_unread(id, child.number, Id(known_as)),
-            (Kind::File, Some(info)) => self.set_hollow(id, info.id),
+            (Kind::File, Some(info)) => self.set_hollow((id, recorder.inodes.ino_of(&stat)), info.id),
             _ => {}
         }
         let Some(known) = known else { return Ok(()) };
@@ -230,12 +234,7 @@ impl Stage {
     /// `ENOSPC`, and what reading the member answers; the file stays as it was then.
     pub(super) fn fill(&self, node: &Arc<Node>) -> FsResult<()> {
         let Some(hollow) = self.hollow(node) else { return Ok(()) };
-        let filling = hollow.filling.lock().clone();
-        if let Some(filling) = filling {
-            return filling.wait();
-        }
-        let is_full = hollow.is_full.write();
-        self.fill_locked(node, &hollow, is_full)
+        self.fill_locked(node, &hollow, hollow.at_rest()?)
     }
 
     /// As [`Stage::fill`], before `node` is hashed: who opens it may wait for the hash to give way, so nobody is waited for here.
@@ -250,6 +249,9 @@ impl Stage {
             return filling.wait();
         }
         let is_full = hollow.is_full.try_write().ok_or_else(busy)?;
+        if hollow.filling.try_lock().is_none_or(|filling| filling.is_some()) {
+            return Err(busy());
+        }
         self.fill_locked(node, &hollow, is_full)
     }
 
@@ -329,13 +331,11 @@ impl Stage {
         Ok(filling)
     }
 
-    /// Wait for the content of `node` if it is on its way.
-    ///
-    /// # Errors
-    /// Why it does not come.
-    pub(super) fn fill_under_way(&self, node: &Node) -> FsResult<()> {
-        let filling = self.hollow(node).and_then(|hollow| hollow.filling.lock().clone());
-        filling.map_or(Ok(()), |filling| filling.wait())
+    /// A program is about to give `node` this modification time: content that is on its way does not change it.
+    pub(super) fn date(&self, node: &Node, mtime_ns: i64) {
+        if let Some(filling) = self.hollow(node).and_then(|hollow| hollow.filling.lock().clone()) {
+            filling.date(mtime_ns);
+        }
     }
 
     fn fill_now(&self, node: &Node, hollow: &HollowFile, filling: &Arc<Filling>, mtime_ns: i64) {
@@ -377,12 +377,13 @@ impl Stage {
     /// # Errors
     /// What `act` answers.
     pub(super) fn emptied<T>(&self, node: &Arc<Node>, act: impl FnOnce() -> FsResult<T>) -> FsResult<T> {
+        let act = || {
+            // Now, when nothing is on its way that would say the opposite.
+            self.is_rewritten(node.id);
+            act()
+        };
         let Some(hollow) = self.hollow(node) else { return act() };
-        let filling = hollow.filling.lock().clone();
-        if let Some(filling) = filling {
-            filling.wait()?;
-        }
-        let mut is_full = hollow.is_full.write();
+        let mut is_full = hollow.at_rest()?;
         if *is_full {
             return act();
         }
@@ -391,6 +392,26 @@ impl Stage {
         *is_full = true;
         self.inodes.lock().hollow.remove(&node.id);
         Ok(done)
+    }
+}
+
+impl HollowFile {
+    /// Lock it with no content on its way.
+    ///
+    /// # Errors
+    /// Why the content that was on its way did not come.
+    fn at_rest(&self) -> FsResult<RwLockWriteGuard<'_, bool>> {
+        loop {
+            let filling = self.filling.lock().clone();
+            if let Some(filling) = filling {
+                filling.wait()?;
+            }
+            let is_full = self.is_full.write();
+            // It may have been set on its way before this was locked.
+            if self.filling.lock().is_none() {
+                return Ok(is_full);
+            }
+        }
     }
 }
 

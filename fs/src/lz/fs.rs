@@ -1,39 +1,30 @@
 //! An archive as a file system: the loopback file system on the stage, with directories filled before they are looked into,
 //! and hollow files read from the archive or filled before they are written.
 
-use super::archive::Pin;
-use super::patch::{BIG, Filling};
-use super::stage::{HollowFile, Stage};
+mod opening;
+
+use super::limits::Reach;
+use super::patch::BIG;
+use super::stage::Stage;
 use crate::error::{FsError, FsResult};
 use crate::inode::Node;
 use crate::loopback::LoopbackFs;
-use crate::stat::{Id, Kind};
-use crate::vfs::{Attr, Caller, CopyRange, Dirent, Fh, Ino, Opened, ReadFs, SetAttr, StatFs, Vfs};
+use crate::stat::Kind;
+use crate::stream::now_us;
+use crate::vfs::{Attr, Caller, CopyRange, Dirent, Fh, Ino, Opened, ReadFs, SetAttr, SetTime, StatFs, Vfs};
+use opening::{Asking, Handle, OURS};
 use parking_lot::Mutex;
-use rustix::fs::{FallocateFlags, FileType, OFlags, RenameFlags, XattrFlags};
+use rustix::fs::{FallocateFlags, FileType, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::File;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-/// Set in the numbers of handles that are read from the archive, to tell them from those of the stage.
-const OURS: u64 = 1 << 63;
 /// Bytes copied at once from one file to another.
 const COPY_BYTES: u64 = 1024 * 1024;
-
-/// A file that was hollow when it was opened, for reading.
-#[derive(Debug)]
-struct Handle {
-    node: Arc<Node>,
-    hollow: Arc<HollowFile>,
-    pin: Pin,
-    /// The file of the stage, once it has its content.
-    file: OnceLock<File>,
-}
 
 /// An archive that programs read and write as a folder.
 #[derive(Debug)]
@@ -44,14 +35,6 @@ pub struct LzFs {
     handles: Mutex<HashMap<u64, Arc<Handle>>>,
     /// Handles of the stage that the kernel asks us about because others of the same file were open so.
     kept_asking: Mutex<HashMap<u64, Asking>>,
-}
-
-/// A handle of the stage that the kernel asks us about.
-#[derive(Debug, Clone)]
-struct Asking {
-    id: Id,
-    /// The content of its file is on its way, or was: what is written is noted.
-    filling: Option<Arc<Filling>>,
 }
 
 impl LzFs {
@@ -73,25 +56,36 @@ impl LzFs {
     fn look_into_name(&self, parent: Ino, name: &OsStr) -> FsResult<()> {
         let parent = self.node(parent)?;
         self.stage.look_into(&parent)?;
+        self.stage.expect_shown(&parent, name)?;
         match self.stage.recorder()?.inodes.open_name(&parent, name) {
-            Ok((node, _)) => self.stage.look_into(&node),
+            Ok((node, _)) => {
+                self.stage.look_into(&node)?;
+                self.stage.expect_empty(&node)
+            }
             Err(error) if error.errno() == Errno::NOENT => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Before something is made or changed in the directory `parent`.
-    fn enter(&self, parent: Ino) -> FsResult<()> {
+    /// Before something is changed at `name` in the directory `parent`, which is that.
+    fn enter(&self, parent: Ino, name: &OsStr) -> FsResult<Arc<Node>> {
         self.stage.admit()?;
-        self.look_into(parent)
+        let parent = self.node(parent)?;
+        self.stage.look_into(&parent)?;
+        self.stage.expect_shown(&parent, name)?;
+        Ok(parent)
     }
 
-    fn ours(&self, fh: Fh) -> FsResult<Option<Arc<Handle>>> {
-        if fh.0 & OURS == 0 {
-            return Ok(None);
-        }
-        let handle = self.handles.lock().get(&fh.0).cloned();
-        handle.map(Some).ok_or_else(|| FsError::os("unknown handle", Errno::BADF))
+    /// Before something is made there.
+    fn enter_new(&self, parent: Ino, name: &OsStr) -> FsResult<()> {
+        Reach::of_dir(&self.enter(parent, name)?).with(name).check()
+    }
+
+    /// That the archive can hold what is at `from` at `to` too.
+    fn may_move(&self, from: (Ino, &OsStr), to: (Ino, &OsStr)) -> FsResult<()> {
+        let (source, target) = (self.node(from.0)?, self.node(to.0)?);
+        let reaches = (Reach::of_dir(&source).with(from.1), Reach::of_dir(&target).with(to.1));
+        self.stage.may_move((&source, from.1), reaches.0, reaches.1)
     }
 
     /// A handle of ours cannot do what writing needs.
@@ -108,96 +102,6 @@ impl LzFs {
             attr.stat = self.stage.shown(node.id, attr.stat);
         }
         Ok(attr)
-    }
-
-    /// A handle for reading a hollow file; none when it is not hollow.
-    fn open_hollow(&self, node: &Arc<Node>) -> FsResult<Option<Opened>> {
-        let hollow = {
-            let mut inodes = self.stage.inodes.lock();
-            let Some(hollow) = inodes.hollow.get(&node.id).cloned() else { return Ok(None) };
-            // Counted while it is hollow for sure: whoever fills it finds this handle.
-            *inodes.asking.entry(node.id).or_default() += 1;
-            hollow
-        };
-        let pin = self.stage.archive.pin(hollow.member).inspect_err(|_| self.asks_no_more(node.id))?;
-        let fh = OURS | self.next.fetch_add(1, Ordering::Relaxed);
-        self.handles.lock().insert(fh, Arc::new(Handle { node: node.clone(), hollow, pin, file: OnceLock::new() }));
-        Ok(Some(Opened { fh: Fh(fh), backing: None }))
-    }
-
-    fn asks_no_more(&self, id: Id) {
-        let mut inodes = self.stage.inodes.lock();
-        if let Some(count) = inodes.asking.get_mut(&id) {
-            *count -= 1;
-            if *count == 0 {
-                inodes.asking.remove(&id);
-            }
-        }
-    }
-
-    /// All open handles of a file go one way: this one asks too when others do.
-    fn one_way(&self, id: Id, mut opened: Opened) -> Opened {
-        if opened.backing.is_some()
-            && let Some(count) = self.stage.inodes.lock().asking.get_mut(&id)
-        {
-            *count += 1;
-            opened.backing = None;
-            self.kept_asking.lock().insert(opened.fh.0, Asking { id, filling: None });
-        }
-        opened
-    }
-
-    /// Open a big hollow file for writing: its content comes behind.
-    fn open_behind(&self, node: &Arc<Node>, hollow: &Arc<HollowFile>, flags: i32, who: Caller) -> FsResult<Opened> {
-        let opened = self.stage.fill_behind(node, hollow, || {
-            let mut opened = self.inner.open(node.ino, flags, who)?;
-            *self.stage.inodes.lock().asking.entry(node.id).or_default() += 1;
-            opened.backing = None;
-            Ok(opened)
-        });
-        let (opened, filling) = opened?;
-        let is_begun = filling.as_ref().map(|_| ()).map_err(FsError::errno);
-        self.kept_asking.lock().insert(opened.fh.0, Asking { id: node.id, filling: filling.ok().flatten() });
-        if let Err(errno) = is_begun {
-            self.release(opened.fh);
-            return Err(FsError::os("content of a file of the archive", errno));
-        }
-        Ok(opened)
-    }
-
-    /// What is written through `fh` is noted there.
-    fn filling(&self, fh: Fh) -> Option<Arc<Filling>> {
-        self.kept_asking.lock().get(&fh.0)?.filling.clone()
-    }
-
-    /// Before something that needs all of the content.
-    fn wait_for_content(&self, fh: Fh) -> FsResult<()> {
-        self.filling(fh).map_or(Ok(()), |filling| filling.wait())
-    }
-
-    /// Before a change by other ways than writing.
-    fn becomes_another(&self, fh: Fh) -> FsResult<()> {
-        self.wait_for_content(fh)?;
-        let asking = self.kept_asking.lock().get(&fh.0).map(|asking| asking.id);
-        if let Some(id) = asking {
-            self.is_rewritten(id);
-        }
-        Ok(())
-    }
-
-    /// The file is not a member with some parts replaced any more, as far as is known.
-    fn is_rewritten(&self, id: Id) {
-        self.stage.inodes.lock().patched.remove(&id);
-    }
-}
-
-impl Handle {
-    fn file(&self) -> FsResult<&File> {
-        if let Some(file) = self.file.get() {
-            return Ok(file);
-        }
-        let opened = self.node.open(OFlags::RDONLY | OFlags::NONBLOCK)?;
-        Ok(self.file.get_or_init(|| opened))
     }
 }
 
@@ -216,11 +120,19 @@ fn read_all(buf: &mut [u8], mut read: impl FnMut(&mut [u8], u64) -> FsResult<usi
 impl ReadFs for LzFs {
     fn lookup(&self, parent: Ino, name: &OsStr) -> FsResult<Attr> {
         self.look_into(parent)?;
-        self.shown(self.inner.lookup(parent, name)?)
+        let found = self.inner.lookup(parent, name);
+        self.shown(match found {
+            Err(error) if error.errno() == Errno::NOENT => {
+                self.stage.expect_shown(&*self.node(parent)?, name)?;
+                return Err(error);
+            }
+            found => found?,
+        })
     }
 
     fn forget(&self, ino: Ino, lookups: u64) {
         self.inner.forget(ino, lookups);
+        self.stage.forgotten(ino);
     }
 
     fn getattr(&self, ino: Ino) -> FsResult<Attr> {
@@ -243,7 +155,6 @@ impl ReadFs for LzFs {
         }
         if writable || truncates {
             self.stage.admit()?;
-            self.is_rewritten(node.id);
         }
         if writable
             && !truncates
@@ -256,6 +167,9 @@ impl ReadFs for LzFs {
             self.stage.emptied(&node, || self.inner.open(ino, flags, who))?
         } else {
             self.stage.fill(&node)?;
+            if writable {
+                self.stage.is_rewritten(node.id);
+            }
             self.inner.open(ino, flags, who)?
         };
         Ok(self.one_way(node.id, opened))
@@ -354,7 +268,7 @@ impl ReadFs for LzFs {
 
 impl Vfs for LzFs {
     fn create(&self, parent: Ino, name: &OsStr, mode: u32, flags: i32, who: Caller) -> FsResult<(Attr, Opened)> {
-        self.enter(parent)?;
+        self.enter_new(parent, name)?;
         // One that is there is opened as every file is.
         let made = self.inner.create(parent, name, mode, flags | libc::O_EXCL, who);
         match made {
@@ -369,7 +283,7 @@ impl Vfs for LzFs {
     }
 
     fn mknod(&self, parent: Ino, name: &OsStr, mode: u32, rdev: u64, who: Caller) -> FsResult<Attr> {
-        self.enter(parent)?;
+        self.enter_new(parent, name)?;
         match FileType::from_raw_mode(mode) {
             FileType::RegularFile | FileType::Unknown => self.inner.mknod(parent, name, mode, rdev, who),
             _ => Err(FsError::os("an archive holds files, directories and symbolic links", Errno::PERM)),
@@ -377,12 +291,12 @@ impl Vfs for LzFs {
     }
 
     fn mkdir(&self, parent: Ino, name: &OsStr, mode: u32, who: Caller) -> FsResult<Attr> {
-        self.enter(parent)?;
+        self.enter_new(parent, name)?;
         self.inner.mkdir(parent, name, mode, who)
     }
 
     fn symlink(&self, parent: Ino, name: &OsStr, target: &[u8], who: Caller) -> FsResult<Attr> {
-        self.enter(parent)?;
+        self.enter_new(parent, name)?;
         self.inner.symlink(parent, name, target, who)
     }
 
@@ -391,7 +305,7 @@ impl Vfs for LzFs {
     }
 
     fn unlink(&self, parent: Ino, name: &OsStr, who: Caller) -> FsResult<()> {
-        self.enter(parent)?;
+        self.enter(parent, name)?;
         self.inner.unlink(parent, name, who)
     }
 
@@ -405,8 +319,12 @@ impl Vfs for LzFs {
     }
 
     fn rename(&self, from: (Ino, &OsStr), to: (Ino, &OsStr), flags: RenameFlags, who: Caller) -> FsResult<()> {
-        self.enter(from.0)?;
+        self.enter(from.0, from.1)?;
         self.look_into_name(to.0, to.1)?;
+        self.may_move(from, to)?;
+        if flags.contains(RenameFlags::EXCHANGE) {
+            self.may_move(to, from)?;
+        }
         let _moving = self.stage.moving.read();
         self.inner.rename(from, to, flags, who)?;
         // Also of what the ledger does not know, and is not told of.
@@ -420,17 +338,21 @@ impl Vfs for LzFs {
         let node = self.node(ino)?;
         let fh = fh.filter(|fh| fh.0 & OURS == 0);
         let set_all = || self.inner.setattr(ino, fh, set, who);
-        if set.size.is_some() {
-            self.stage.fill_under_way(&node)?;
-            self.is_rewritten(node.id);
-        }
         let attr = match set.size {
             Some(0) => self.stage.emptied(&node, set_all)?,
             Some(_) => {
                 self.stage.fill(&node)?;
+                self.stage.is_rewritten(node.id);
                 set_all()?
             }
-            None => set_all()?,
+            None => {
+                match set.mtime {
+                    Some(SetTime::At(mtime_ns)) => self.stage.date(&node, mtime_ns),
+                    Some(SetTime::Now) => self.stage.date(&node, now_us() as i64 * 1000),
+                    None => {}
+                }
+                set_all()?
+            }
         };
         if set.size.is_none() {
             self.stage.touch(&node);
@@ -471,6 +393,7 @@ impl Vfs for LzFs {
         self.writable(range.to.0)?;
         self.becomes_another(range.to.0)?;
         if range.from.0.0 & OURS == 0 {
+            self.wait_for_content(range.from.0)?;
             return self.inner.copy_file_range(range);
         }
         let mut buffer = vec![0; range.len.min(COPY_BYTES) as usize];

@@ -11,6 +11,11 @@ const HOLLOW: &str = "user.wizefs.hollow";
 /// Of a directory that stands for one of the archive: [`Listed`].
 const LISTED: &str = "user.wizefs.listed";
 
+/// Of a directory: [`Apart`].
+const APART: &str = "user.wizefs.apart";
+/// Most bytes of a note.
+const NOTE_MAX: usize = 64 * 1024;
+
 /// A file whose content is in the archive alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Hollow {
@@ -33,6 +38,10 @@ pub(super) struct Listed {
     pub(super) whole: bool,
 }
 
+/// Members of a directory that nothing in the stage stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Apart(pub(super) Vec<u64>);
+
 fn numbers<const N: usize>(bytes: &[u8]) -> Option<[u64; N]> {
     let mut found = [0; N];
     let (words, rest) = bytes.as_chunks::<8>();
@@ -50,9 +59,12 @@ fn bytes(numbers: &[u64]) -> Vec<u8> {
 }
 
 fn read(fd: impl AsFd, name: &str) -> FsResult<Option<Vec<u8>>> {
-    let mut value = [0; 64];
+    let mut value = vec![0_u8; if name == APART { NOTE_MAX } else { 64 }];
     match rustix::fs::fgetxattr(fd, name, &mut value) {
-        Ok(length) => Ok(Some(value[..length].to_vec())),
+        Ok(length) => {
+            value.truncate(length);
+            Ok(Some(value))
+        }
         Err(Errno::NODATA) => Ok(None),
         Err(errno) => Err(FsError::os("read what the stage notes", errno)),
     }
@@ -106,6 +118,19 @@ impl Listed {
     }
 }
 
+impl Apart {
+    /// What is noted at an open directory.
+    pub(super) fn of(fd: impl AsFd) -> FsResult<Self> {
+        let value = read(fd, APART)?.unwrap_or_default();
+        Ok(Self(value.as_chunks::<8>().0.iter().map(|id| u64::from_le_bytes(*id)).collect()))
+    }
+
+    /// Note it at an open directory.
+    pub(super) fn set(&self, fd: impl AsFd) -> FsResult<()> {
+        write(fd, APART, &self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,5 +151,9 @@ mod tests {
         let listed = Listed { anchor: (5, 2), was: 9, whole: true };
         listed.set(&dir).unwrap();
         assert_eq!(Listed::of(&dir).unwrap(), Some(listed));
+        assert_eq!(Apart::of(&dir).unwrap(), Apart(vec![]));
+        let apart = Apart((1..100).collect());
+        apart.set(&dir).unwrap();
+        assert_eq!(Apart::of(&dir).unwrap(), apart);
     }
 }

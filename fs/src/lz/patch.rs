@@ -94,7 +94,7 @@ struct State {
     noted: File,
     /// Everything before this has been copied.
     copied: u64,
-    /// Modification time that the last write left.
+    /// Modification time that the last write left, or a program set since.
     mtime_ns: Option<i64>,
     end: Option<Result<(), Errno>>,
 }
@@ -154,6 +154,11 @@ impl Filling {
             state.mtime_ns = Some(Stat::of_fd(&**file)?.mtime_ns);
         }
         Ok(done)
+    }
+
+    /// The file has this modification time at the end, if nobody writes it.
+    pub(super) fn date(&self, mtime_ns: i64) {
+        self.state.lock().mtime_ns = Some(mtime_ns);
     }
 
     /// Content from `offset` on, of the file and of the member, whichever has it. None when the file has all of it.

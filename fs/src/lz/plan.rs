@@ -151,7 +151,7 @@ impl<'a> Plan<'a> {
 
     /// What is at `name` in `dir`, and below it when `deep`.
     fn entry(&mut self, dir: &Dir, name: &OsStr, deep: bool) -> FsResult<()> {
-        if name.as_bytes().starts_with(TEMPORARY) {
+        if is_temporary(name) {
             return Ok(());
         }
         let before = (self.draft.edits.0.len(), self.gone.len());
@@ -203,7 +203,10 @@ impl<'a> Plan<'a> {
     fn is_missing(&mut self, number: Number) {
         let Some(parent) = self.view.parent(number) else { return };
         // Only where somebody has looked can something be missing: everything else is in the archive alone.
-        let is_read = self.view.inode(parent).is_some_and(|dir| !self.stage.is_unread(dir));
+        let is_read = self
+            .view
+            .inode(parent)
+            .is_some_and(|dir| !self.stage.is_unread(dir) && !self.stage.is_apart(dir, self.view.name(number)));
         if is_read {
             self.gone.push((number, (parent, self.view.name(number).into())));
         }
@@ -440,13 +443,22 @@ impl<'a> Plan<'a> {
     /// Make the place free: who is there goes aside until its own place is found, or the end.
     fn free(&mut self, dir: &Dir, name: &OsStr) -> FsResult<()> {
         let Some(there) = self.view.child(dir.number, name.as_bytes()) else { return Ok(()) };
-        let to = format!(".wizefs-moving-{there}");
+        let to = self.free_name(there);
         let from = self.view.path(there)?;
         self.take_out(there);
         self.view.put_in(there, TOP, to.as_bytes());
         self.draft.edits.0.push(Edit::Rename { from, to: BucketPath::new(to.into_bytes())? });
         self.is_missing(there);
         Ok(())
+    }
+
+    /// A name at the top that nothing in the archive has.
+    fn free_name(&self, number: Number) -> String {
+        let mut name = format!(".wizefs-moving-{number}");
+        while self.view.child(TOP, name.as_bytes()).is_some() {
+            name.push('~');
+        }
+        name
     }
 
     /// What is still where it is missing, and what is still aside, goes.
@@ -458,6 +470,8 @@ impl<'a> Plan<'a> {
                 continue;
             }
             for below in self.view.below(number).into_iter().rev() {
+                let id = self.view.inode(below);
+                self.draft.pins.extend(id.and_then(|id| Some((id, self.stage.pin_in_use(id)?))));
                 if self.view.member(below).is_some() {
                     self.draft.edits.0.push(Edit::Remove(self.view.path(below)?));
                 }
@@ -466,6 +480,12 @@ impl<'a> Plan<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether a name is that of a file that `put` is receiving: nobody sees those as the user's.
+fn is_temporary(name: &OsStr) -> bool {
+    let random = name.as_bytes().strip_prefix(TEMPORARY);
+    random.is_some_and(|random| random.len() == 16 && random.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 /// The directory `name` in `dir`.

@@ -2,7 +2,7 @@
 
 use super::archive::{MemberId, MemberInfo};
 use super::fill::{clear, is_as_recorded};
-use super::mark::{Hollow, Listed};
+use super::mark::{Apart, Hollow, Listed};
 use super::patch;
 use super::plan::open_dir;
 use super::stage::Stage;
@@ -63,10 +63,14 @@ impl Stage {
             by_member,
             successors: HashMap::new(),
             filled: Vec::new(),
-            left: vec![PathBuf::from(".")],
+            left: vec![PathBuf::new()],
         };
         while let Some(path) = repair.left.pop() {
-            let fd = open_dir(&top, path.as_os_str())?;
+            // Name by name: a path may be longer than the kernel takes at once.
+            let mut fd = top.try_clone()?;
+            for name in &path {
+                fd = open_dir(&fd, name)?;
+            }
             repair.directory(&fd, &path)?;
         }
         repair.move_rows()?;
@@ -83,6 +87,21 @@ impl Stage {
 }
 
 impl Repair<'_> {
+    /// The node of the archive at a path of the stage.
+    fn at(&self, path: &Path) -> Option<Number> {
+        let path = BucketPath::new(path.as_os_str().as_bytes()).ok()?;
+        self.stage.view.lock().at(&path)
+    }
+
+    /// The directory of the archive that the one at `path` stands for. In an archive that another program has written since,
+    /// what its notes name may be something else by now.
+    fn stands_for(&self, path: &Path, listed: Option<Listed>) -> Option<Number> {
+        let is_theirs = self.stage.is_theirs;
+        let known = listed.filter(|_| !is_theirs).and_then(|listed| self.anchored(listed.anchor));
+        let by_path = || self.at(path).filter(|&at| self.stage.view.lock().kind(at) == Kind::Directory);
+        known.or_else(|| if is_theirs || listed.is_some_and(|listed| !listed.whole) { by_path() } else { None })
+    }
+
     /// The directory of the archive that an anchor leads to.
     fn anchored(&self, (member, up): (u64, u32)) -> Option<Number> {
         let view = self.stage.view.lock();
@@ -93,18 +112,15 @@ impl Repair<'_> {
     fn directory(&mut self, fd: &OwnedFd, path: &Path) -> FsResult<()> {
         let id = self.recorder.inodes.id_of(&Stat::of_fd(fd)?);
         let listed = Listed::of(fd)?;
-        let number = if id == Id::ROOT { Some(TOP) } else { listed.and_then(|listed| self.anchored(listed.anchor)) };
+        let number = if id == Id::ROOT { Some(TOP) } else { self.stands_for(path, listed) };
         if let Some(number) = number {
             self.stage.tie(number, id);
         }
         if let Some(listed) = listed.filter(|listed| !listed.whole) {
             // Nobody but us has made anything there.
             clear(fd)?;
-            match number {
-                Some(number) => self.stage.set_unread(id, number, Id(listed.was)),
-                None => {
-                    tracing::warn!(archive = %self.stage.archive.path().display(), "a directory is gone from the archive")
-                }
+            if let Some(number) = number {
+                self.stage.set_unread(id, number, Id(listed.was));
             }
             return Ok(());
         }
@@ -115,7 +131,13 @@ impl Repair<'_> {
         match number {
             // What another program added, nobody here has removed.
             Some(number) if self.stage.is_theirs => self.stage.add_theirs(self.recorder, fd, id, number),
-            _ => Ok(()),
+            _ => {
+                let members = Apart::of(fd)?.0.into_iter();
+                let view = self.stage.view.lock();
+                let named = members.filter_map(|id| Some((view.name(*self.by_member.get(&MemberId(id))?).into(), id)));
+                self.stage.set_apart(id, named.collect());
+                Ok(())
+            }
         }
     }
 
@@ -123,10 +145,7 @@ impl Repair<'_> {
         for name in listing::names(fd.try_clone()?)? {
             let stat = Stat::of_name(fd, &name)?;
             match stat.kind {
-                Kind::Directory => {
-                    self.sub(fd, &name, &stat)?;
-                    self.left.push(path.join(&name));
-                }
+                Kind::Directory => self.sub(fd, &name, &stat, path.join(&name))?,
                 Kind::File => self.file(fd, &name, &stat, path)?,
                 _ => {}
             }
@@ -134,10 +153,17 @@ impl Repair<'_> {
         Ok(())
     }
 
-    fn sub(&mut self, dir: &OwnedFd, name: &OsStr, stat: &Stat) -> FsResult<()> {
+    fn sub(&mut self, dir: &OwnedFd, name: &OsStr, stat: &Stat, path: PathBuf) -> FsResult<()> {
         let fd = open_dir(dir, name)?;
         let id = self.recorder.inodes.id_of(stat);
-        if let Some(listed) = Listed::of(&fd)? {
+        let listed = Listed::of(&fd)?;
+        if listed.is_some_and(|listed| !listed.whole) && self.stands_for(&path, listed).is_none() {
+            tracing::warn!(archive = %self.stage.archive.path().display(), ?path, "a directory is gone from the archive");
+            clear(&fd)?;
+            return Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?);
+        }
+        self.left.push(path);
+        if let Some(listed) = listed {
             self.successors.insert(listed.was, Successor { id, ctime_ns: stat.ctime_ns, member: None });
         }
         Ok(())
@@ -147,57 +173,51 @@ impl Repair<'_> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
         let Some(hollow) = Hollow::of(&fd)? else { return Ok(()) };
+        // Another program may have put something else in its place, or nothing.
+        let Some(info) = self.member(hollow, &path.join(name)) else {
+            return Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?);
+        };
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::openat(dir, name, flags, Mode::empty())?);
+        let note = self.stage.note_of(stat.ino);
+        let is_same = info.crc == hollow.crc;
+        // Its content was on its way, and programs had written.
+        if is_same && patch::finish(&self.stage.archive, info.id, &file, &note)? {
+            Hollow::clear(&file)?;
+            patch::remove(&note);
+            return Ok(());
+        }
+        // Its content was taken away, and the note had not followed.
+        if is_same && stat.size == 0 && info.size > 0 {
+            return Hollow::clear(&fd);
+        }
         let mut stat = *stat;
-        let writable = || -> FsResult<OwnedFd> {
-            let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
-        };
-        let info = self.stage.archive.member(MemberId(hollow.member)).filter(|info| info.crc == hollow.crc);
-        let info = match info {
-            Some(info) => {
-                let (file, note) = (File::from(writable()?), self.stage.note_of(stat.ino));
-                // Its content was on its way, and programs had written.
-                if patch::finish(&self.stage.archive, info.id, &file, &note)? {
-                    Hollow::clear(&file)?;
-                    patch::remove(&note);
-                    return Ok(());
-                }
-                // Its content was taken away, and the note had not followed.
-                if stat.size == 0 && info.size > 0 {
-                    return Hollow::clear(&fd);
-                }
-                // Written in another boot and never synced.
-                if stat.size != info.size {
-                    stat = self.stage.stand_for(&file.into(), &info, hollow.was)?;
-                }
-                info
-            }
-            // Another program rewrote the archive: what it has under this name is what is here.
-            None => match self.theirs(path, name)? {
-                Some(info) => {
-                    stat = self.stage.stand_for(&writable()?, &info, hollow.was)?;
-                    info
-                }
-                None => return Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?),
-            },
-        };
+        // Another one, or written in another boot and never synced.
+        if info.id.0 != hollow.member || !is_same || stat.size != info.size {
+            patch::remove(&note);
+            stat = self.stage.stand_for(&file.into(), &info, hollow.was)?;
+        }
         let id = self.recorder.inodes.id_of(&stat);
         if let Some(&number) = self.by_member.get(&info.id) {
             self.stage.tie(number, id);
         }
-        self.stage.set_hollow(id, info.id);
+        self.stage.set_hollow((id, self.recorder.inodes.ino_of(&stat)), info.id);
         self.successors.insert(hollow.was, Successor { id, ctime_ns: stat.ctime_ns, member: Some(info.id) });
         Ok(())
     }
 
-    /// The file that the archive has at a path of the stage.
-    fn theirs(&self, dir: &Path, name: &OsStr) -> FsResult<Option<MemberInfo>> {
-        let dir = dir.strip_prefix(".").unwrap_or(dir);
-        let path = BucketPath::new(dir.join(name).as_os_str().as_bytes())?;
-        let number = self.stage.view.lock().at(&path);
-        let member = number.and_then(|number| self.stage.view.lock().member(number));
-        let info = member.and_then(|member| self.stage.archive.member(member));
-        Ok(info.filter(|info| info.kind == Kind::File))
+    /// What the archive has of the content that the file at `path` stood for, or else has at its path.
+    fn member(&self, hollow: Hollow, path: &Path) -> Option<MemberInfo> {
+        let id = MemberId(hollow.member);
+        let known = self.stage.archive.member(id).filter(|info| info.crc == hollow.crc);
+        // The place of a member in the file names another one when another program has written it.
+        let known = known.filter(|_| !self.stage.is_theirs || id.is_drawn());
+        let by_path = || {
+            let number = self.at(path)?;
+            let member = self.stage.view.lock().member(number)?;
+            self.stage.archive.member(member)
+        };
+        known.or_else(by_path).filter(|info| info.kind == Kind::File)
     }
 
     /// Rows that a crash kept from following their inodes.

@@ -5,7 +5,8 @@
 //! when they are first written. The tree is the truth while it exists; the archive follows, and when it has everything the
 //! tree goes.
 
-use super::archive::{Archive, MemberId};
+use super::apart;
+use super::archive::{Archive, Edits, Keeper, MemberId, Pin, Policy, Stamp};
 use super::left;
 use super::patch::{self, Filling};
 use super::touched::Touched;
@@ -14,6 +15,7 @@ use crate::error::{FsError, FsResult};
 use crate::inode::Node;
 use crate::recorder::Recorder;
 use crate::stat::{Id, Kind, Stat};
+use crate::vfs::Ino;
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -32,8 +34,12 @@ const TREE: &str = "tree";
 /// A file whose content is in the archive alone. Locked for writing while that changes.
 #[derive(Debug)]
 pub(super) struct HollowFile {
+    /// What the kernel calls it.
+    pub(super) ino: Ino,
     /// The content.
     pub(super) member: MemberId,
+    /// Set when it has no name any more, and its content has left the archive.
+    pub(super) pin: Mutex<Option<Pin>>,
     /// It has its content now: what is in the archive is out of date.
     pub(super) is_full: RwLock<bool>,
     /// Its content is on its way into the stage.
@@ -51,6 +57,10 @@ pub(super) struct Inodes {
     pub(super) nodes: HashMap<Id, Number>,
     /// Files that are a member with some parts replaced.
     pub(super) patched: HashMap<Id, Arc<Filling>>,
+    /// Files without content and without a name that the kernel knows.
+    pub(super) unnamed: HashMap<Ino, Id>,
+    /// Members of directories that nothing stands for.
+    pub(super) apart: HashMap<Id, apart::Names>,
     /// Handles of a file that the kernel asks us about, while it could do without: all handles must go one way.
     pub(super) asking: HashMap<Id, usize>,
 }
@@ -125,7 +135,12 @@ impl Stage {
         // Whoever may not read the archive must not read its stage either.
         let mode = std::fs::Permissions::from_mode(0o700);
         std::fs::set_permissions(&folder, mode).map_err(|e| cannot("make", &folder, e))?;
-        let opened = Archive::open(path).and_then(|archive| Ok((View::of(&archive)?, archive)));
+        let keeper: Keeper = {
+            let folder = folder.clone();
+            Arc::new(move |stamps| left::note(&folder, stamps))
+        };
+        let opened = Archive::open_kept(path, Policy::default(), None, Some(keeper));
+        let opened = opened.and_then(|archive| Ok((View::of(&archive)?, archive)));
         let (view, archive) = opened.inspect_err(|_| {
             // Nothing of ours stays beside what is no archive of ours.
             if let Err(error) = std::fs::remove_dir(&folder) {
@@ -134,7 +149,7 @@ impl Stage {
         })?;
         let tree = folder.join(TREE);
         let is_left = tree.is_dir();
-        let is_theirs = is_left && !left::is_ours(&folder, path)?;
+        let is_theirs = is_left && !left::is_ours(&folder, archive.stamp()?)?;
         if !is_left {
             std::fs::create_dir(&tree).map_err(|e| cannot("make", &tree, e))?;
             let mode = std::fs::Permissions::from_mode(0o755);
@@ -163,20 +178,12 @@ impl Stage {
         })
     }
 
-    /// The archive is about to be written by us, durably noted: whatever it is when nothing else is noted, it is ours.
-    ///
-    /// # Errors
-    /// What writing the note answers.
-    pub(super) fn note_writing(&self) -> FsResult<()> {
-        left::note(&self.folder, None)
-    }
-
     /// Whether nobody else has written the archive.
     ///
     /// # Errors
     /// What reading the note answers.
     pub(super) fn is_as_left(&self) -> FsResult<bool> {
-        left::is_ours(&self.folder, self.archive.path())
+        left::is_ours(&self.folder, Stamp::at(self.archive.path())?)
     }
 
     /// The archive is as we left it.
@@ -184,7 +191,7 @@ impl Stage {
     /// # Errors
     /// What writing the note answers.
     pub(super) fn note_left(&self) -> FsResult<()> {
-        left::note(&self.folder, Some(self.archive.path()))
+        left::note(&self.folder, &[self.archive.stamp()?])
     }
 
     /// The note of what was written in a file.
@@ -210,6 +217,12 @@ impl Stage {
         match std::fs::remove_dir_all(&done) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(cannot("remove", &done, e)),
             _ => {}
+        }
+        let unnamed = std::mem::take(&mut self.inodes.lock().unnamed);
+        if !unnamed.is_empty() {
+            self.inodes.lock().hollow.retain(|_, hollow| !unnamed.contains_key(&hollow.ino));
+            // Their contents go now.
+            self.archive.commit(&Edits::default())?;
         }
         left::remove(&self.folder)?;
         for entry in std::fs::read_dir(&self.folder).map_err(|e| cannot("read", &self.folder, e))?.flatten() {
@@ -286,9 +299,35 @@ impl Stage {
     }
 
     /// The file `id` has no content of its own.
-    pub(super) fn set_hollow(&self, id: Id, member: MemberId) {
-        let hollow = HollowFile { member, is_full: RwLock::new(false), filling: Mutex::new(None) };
+    pub(super) fn set_hollow(&self, (id, ino): (Id, Ino), member: MemberId) {
+        let (pin, is_full, filling) = (Mutex::new(None), RwLock::new(false), Mutex::new(None));
+        let hollow = HollowFile { ino, member, pin, is_full, filling };
         self.inodes.lock().hollow.insert(id, Arc::new(hollow));
+    }
+
+    /// Keep the content of the file `id`, whose name goes, if it is in the archive alone and the kernel knows the file: a program
+    /// may have it open.
+    pub(super) fn pin_in_use(&self, id: Id) -> Option<Pin> {
+        let hollow = self.inodes.lock().hollow.get(&id).cloned()?;
+        let node = self.recorder().ok()?.inodes.find(hollow.ino)?;
+        if node.id == id { self.archive.pin(hollow.member).ok() } else { None }
+    }
+
+    /// The kernel may know the file `ino` no more.
+    pub(super) fn forgotten(&self, ino: Ino) {
+        let mut inodes = self.inodes.lock();
+        if let Some(&id) = inodes.unnamed.get(&ino)
+            && self.recorder().is_ok_and(|recorder| recorder.inodes.find(ino).is_none_or(|node| node.id != id))
+        {
+            inodes.unnamed.remove(&ino);
+            inodes.hollow.remove(&id);
+        }
+    }
+
+    /// The file `id` is not a member with some parts replaced any more, as far as is known: before it is written so that nobody
+    /// notes where.
+    pub(super) fn is_rewritten(&self, id: Id) {
+        self.inodes.lock().patched.remove(&id);
     }
 
     /// The top of the tree.

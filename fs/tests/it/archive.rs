@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 use wizefs_fs::BucketPath;
@@ -284,11 +285,24 @@ fn what_is_too_big_for_memory_finds_room_and_can_be_read_anywhere() {
         changed[range.start as usize..range.end as usize].copy_from_slice(&bytes);
     }
     let size = changed.len() as u64;
-    let source = Source::Patched { base: id, file: patch, dirty: dirty.to_vec(), size };
-    for blake3 in [None, Some(blake3::hash(&changed).into())] {
+    let whole = dir.path().join("whole");
+    std::fs::write(&whole, &changed).unwrap();
+    let hash = Some(blake3::hash(&changed).into());
+    let source = |file: &Path, dirty: &[Range<u64>]| Source::Patched {
+        base: id,
+        file: file.to_owned(),
+        dirty: dirty.to_vec(),
+        size,
+    };
+    let edit =
+        |source, blake3| Edit::Put(NewMember { path: path("text"), source, mode: 0o600, mtime_ns: TIME, blake3 });
+    // What is not noted as replaced is found out.
+    let refused = archive.commit(&Edits(vec![edit(source(&whole, &dirty[1..]), hash)])).unwrap_err();
+    assert_eq!(refused.errno(), rustix::io::Errno::STALE);
+    assert_sound(&archive);
+    for (source, blake3) in [(source(&patch, &dirty), None), (source(&whole, &dirty), hash)] {
         let pin = archive.pin(id).unwrap();
-        let edit = NewMember { path: path("text"), source: source.clone(), mode: 0o600, mtime_ns: TIME, blake3 };
-        let committed = archive.commit(&Edits(vec![Edit::Put(edit)])).unwrap();
+        let committed = archive.commit(&Edits(vec![edit(source, blake3)])).unwrap();
         assert!(read(&archive, committed.ids[0].unwrap()) == changed, "{}", blake3.is_some());
         assert_sound(&archive);
         drop(pin);

@@ -41,7 +41,7 @@ pub(crate) type Driver = Driven<false>;
 pub(crate) struct Driven<const LZ: bool> {
     pub(crate) bucket: AnyBucket,
     pub(crate) sink: Arc<MemorySink>,
-    vfs: Arc<dyn Vfs>,
+    pub(crate) vfs: Arc<dyn Vfs>,
     folder: Arc<tempfile::TempDir>,
     state: PathBuf,
     durability: Durability,
@@ -67,6 +67,14 @@ impl<const LZ: bool> Driven<LZ> {
         }
         let state = folder.path().join("state");
         Self::open(folder, state, Arc::default(), durability, "boot")
+    }
+
+    /// On what `make` makes.
+    pub(crate) fn on(make: impl FnOnce(&Path)) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        make(&folder.path().join("backing"));
+        let state = folder.path().join("state");
+        Self::open(folder, state, Arc::default(), Durability::Relaxed, "boot")
     }
 
     fn open(
@@ -156,12 +164,17 @@ impl<const LZ: bool> Driven<LZ> {
         self.folder.path().join(tree).join(path)
     }
 
-    fn lookup(&self, path: &str) -> Result<Attr, Errno> {
+    pub(crate) fn lookup(&self, path: &str) -> Result<Attr, Errno> {
         let mut attr = self.vfs.getattr(Ino::ROOT).map_err(|e| e.errno())?;
         for name in path.split('/').filter(|name| !name.is_empty()) {
             attr = self.vfs.lookup(attr.ino, OsStr::new(name)).map_err(|e| e.errno())?;
         }
         Ok(attr)
+    }
+
+    /// The archive itself.
+    pub(crate) fn archive(&self) -> PathBuf {
+        self.folder.path().join("backing")
     }
 
     fn parent<'a>(&self, path: &'a str) -> Result<(Ino, &'a OsStr), Errno> {

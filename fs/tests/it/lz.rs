@@ -7,6 +7,9 @@ mod driver {
     pub(crate) use super::any::{Done, Lost, tamper};
     pub(crate) type Driver = super::any::Driven<true>;
 }
+mod others;
+mod own;
+
 #[expect(clippy::duplicate_mod, reason = "the same tests of another kind")]
 #[path = "crash.rs"]
 mod crash;

@@ -10,7 +10,7 @@ use super::plan::{self, Plan};
 use super::record::{self, Record};
 use super::table::{self, Fit, Table};
 use super::writer::{self, Writer};
-use super::{Archive, Committed, Edits, Kept, MemberId, Strategy};
+use super::{Archive, Committed, Edits, Kept, MemberId, Stamp, Strategy};
 use crate::error::{FsError, FsResult};
 use crate::stat::Kind;
 use rustix::io::Errno;
@@ -34,6 +34,8 @@ pub(super) struct Job<'a> {
     /// Extents in the file that are kept for pins.
     pub(super) pinned: Vec<(u64, u64)>,
     written: u64,
+    /// Of the file as it was found.
+    stamp: Stamp,
 }
 
 impl Archive {
@@ -47,9 +49,25 @@ impl Archive {
         let (open, named) = (output.file.metadata()?, std::fs::metadata(&self.path));
         let same = named.is_ok_and(|named| (named.dev(), named.ino()) == (open.dev(), open.ino()));
         if !same || open.len() != table.length {
-            return Err(FsError::Archive(format!("{}: changed by another program", self.path.display())));
+            return Err(self.is_another());
         }
-        Ok(Job { archive: self, output, table, pinned, written: self.disk.written() })
+        let (written, stamp) = (self.disk.written(), Stamp::of(&open));
+        Ok(Job { archive: self, output, table, pinned, written, stamp })
+    }
+
+    fn is_another(&self) -> FsError {
+        FsError::Archive(format!("{}: changed by another program", self.path.display()))
+    }
+
+    /// Tell the keeper.
+    pub(super) fn keep(&self, stamps: &[Stamp]) -> FsResult<()> {
+        self.keeper.as_ref().map_or(Ok(()), |keeper| keeper(stamps))
+    }
+
+    /// The file is what it is to be: what tells of the commit goes when that is noted.
+    pub(super) fn at_rest(&self) -> FsResult<()> {
+        self.keep(&[self.stamp()?])?;
+        Record::remove(&self.disk, &record::folder(&self.path))
     }
 
     pub(super) fn commit_edits(&self, edits: &Edits) -> FsResult<Committed> {
@@ -95,11 +113,14 @@ impl Archive {
                 self.disk.zero(&output, kept.extent.0, kept.extent.1 - kept.extent.0)?;
             }
         }
-        if !gone.is_empty() && nothing_kept {
-            self.disk.sync(&output)?;
-            Record::remove(&self.disk, &record::folder(&self.path))?;
+        if gone.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        if nothing_kept {
+            self.disk.sync(&output)?;
+            return self.at_rest();
+        }
+        self.keep(&[self.stamp()?])
     }
 }
 
@@ -241,12 +262,17 @@ impl Job<'_> {
     fn replace(&self, copy: Output, table: Table, plan: &Plan<'_>) -> FsResult<()> {
         let archive = self.archive;
         archive.disk.sync(&copy)?;
+        // What somebody else has put there meanwhile stays.
+        if Stamp::at(&archive.path)? != self.stamp {
+            return Err(archive.is_another());
+        }
+        archive.keep(&[self.stamp, Stamp::of(&copy.file.metadata()?)])?;
         archive.disk.rename(&copy.path, &archive.path)?;
         let parent = archive.path.parent().filter(|parent| !parent.as_os_str().is_empty());
         archive.disk.sync_folder(parent.unwrap_or(std::path::Path::new(".")))?;
         let renamed = Output { path: archive.path.clone(), ..copy };
         self.publish(renamed, table, plan)?;
-        Record::remove(&archive.disk, &record::folder(&archive.path))
+        archive.at_rest()
     }
 
     /// From here on readers see the new archive.

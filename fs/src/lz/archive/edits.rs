@@ -18,7 +18,7 @@ pub enum Source {
     Patched {
         /// The member before.
         base: MemberId,
-        /// Holds the new bytes at their places.
+        /// Holds the new bytes at their places; all of the new content where its hash is given.
         file: PathBuf,
         /// Bytes of the new content that are read from `file`, ascending, not touching. What is beyond the end of the old
         /// content and not in here is zeros.
@@ -39,8 +39,9 @@ pub struct NewMember {
     pub mode: u32,
     /// Last modification, nanoseconds since 1970.
     pub mtime_ns: i64,
-    /// What the content must hash to, when it is known. A commit fails when it does not; of [`Source::Patched`] it is
-    /// taken on trust, so that unchanged parts need not be read. Without it the hash is computed. It is stored either way.
+    /// What the content must hash to, when it is known. A commit fails when it does not; of [`Source::Patched`] it must be
+    /// that of `file`, and what is put together must have the checksum of that, so that unchanged parts need not be
+    /// unpacked. Without it the hash is computed. It is stored either way.
     pub blake3: Option<[u8; 32]>,
 }
 

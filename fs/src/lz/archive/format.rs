@@ -1,9 +1,9 @@
 //! The bytes of headers and of the directory.
 //!
 //! Source: APPNOTE 4.3 and 4.5.3 (zip64), Info-ZIP's `extrafld.txt` for 0x5455 and 0x7875. The field 0x7A57 is ours
-//! (docs/ARCHIVES.md).
+//! (docs/ARCHIVES.md), see `ours`.
 
-use super::MemberId;
+pub(super) use super::ours::Ours;
 pub(super) use crate::zip::member::Steps;
 use rawzip::extra_fields::{ExtraFieldId, ExtraFields};
 
@@ -32,14 +32,8 @@ const NEEDED: u16 = 20;
 const NEEDED_64: u16 = 45;
 const DOS_DIRECTORY: u32 = 0x10;
 
-const OURS: ExtraFieldId = ExtraFieldId::new(0x7A57);
-const OURS_VERSION: u8 = 1;
-const TAG_BLAKE3: u8 = 1;
-const TAG_HEADER: u8 = 2;
-const TAG_STEPS: u8 = 3;
-const TAG_MTIME: u8 = 4;
-const TAG_ID: u8 = 7;
-const TAG_PATH: u8 = 8;
+/// Most bytes of extra fields in a header.
+pub(super) const EXTRA_MAX: usize = u16::MAX as usize;
 
 /// Extra fields that are written anew and never copied.
 fn is_rewritten(id: ExtraFieldId) -> bool {
@@ -47,107 +41,32 @@ fn is_rewritten(id: ExtraFieldId) -> bool {
     matches!(id.as_u16(), 0x0001 | 0x5455 | 0x7A57 | 0xa11e | 0xD935 | 0x7075)
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// What the field 0x7A57 says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Ours {
-    pub(super) id: Option<MemberId>,
-    pub(super) blake3: Option<[u8; 32]>,
-    /// Bytes of the local header.
-    pub(super) header: Option<u32>,
-    pub(super) mtime_ns: Option<i64>,
-    pub(super) steps: Option<Steps>,
-    /// The path, when its bytes cannot be the name of a member.
-    pub(super) path: Option<Vec<u8>>,
-}
-
-impl Ours {
-    /// Read the field among `extra`; nothing of a later version.
-    pub(super) fn read(extra: &[u8]) -> Self {
-        let mut ours = Self::default();
-        let Some((_, data)) = ExtraFields::new(extra).find(|(id, _)| *id == OURS) else { return ours };
-        let Some((&OURS_VERSION, mut rest)) = data.split_first() else { return ours };
-        while let Some((head, more)) = rest.split_at_checked(3) {
-            let Some((value, more)) = more.split_at_checked(usize::from(u16_at(head, 1))) else { break };
-            match head[0] {
-                TAG_BLAKE3 => ours.blake3 = value.try_into().ok(),
-                TAG_HEADER => ours.header = value.try_into().ok().map(u32::from_le_bytes),
-                TAG_STEPS => ours.steps = read_steps(value),
-                TAG_MTIME => ours.mtime_ns = value.try_into().ok().map(i64::from_le_bytes),
-                TAG_ID => ours.id = value.try_into().ok().map(|id| MemberId(u64::from_le_bytes(id))),
-                TAG_PATH => ours.path = Some(value.to_vec()),
-                _ => {}
-            }
-            rest = more;
-        }
-        ours
-    }
-
-    fn write(&self, central: bool, out: &mut Vec<u8>) {
-        let mut data = vec![OURS_VERSION];
-        let mut put = |tag: u8, value: &[u8]| {
-            data.push(tag);
-            data.extend_from_slice(&(value.len() as u16).to_le_bytes());
-            data.extend_from_slice(value);
-        };
-        if let Some(id) = self.id {
-            put(TAG_ID, &id.0.to_le_bytes());
-        }
-        if let Some(hash) = &self.blake3 {
-            put(TAG_BLAKE3, hash);
-        }
-        if let Some(mtime_ns) = self.mtime_ns {
-            put(TAG_MTIME, &mtime_ns.to_le_bytes());
-        }
-        if let Some(path) = &self.path {
-            put(TAG_PATH, path);
-        }
-        if central {
-            if let Some(header) = self.header {
-                put(TAG_HEADER, &header.to_le_bytes());
-            }
-            if let Some(steps) = &self.steps {
-                put(TAG_STEPS, &write_steps(steps));
-            }
-        }
-        field(OURS, &data, out);
-    }
-}
-
-/// Lengths of the pieces, 4 bytes each.
-fn read_steps(value: &[u8]) -> Option<Steps> {
-    let (&log2, lengths) = value.split_first()?;
-    let mut at = 0_u64;
-    let lengths = lengths.chunks_exact(4);
-    let offsets = lengths.map(|length| {
-        at += u64::from(u32_at(length, 0));
-        at
-    });
-    (10..40).contains(&log2).then(|| Steps { log2, offsets: offsets.collect() })
-}
-
-fn write_steps(steps: &Steps) -> Vec<u8> {
-    let mut value = vec![steps.log2];
-    let mut before = 0;
-    for &offset in &steps.offsets {
-        // A piece is at most 16 GiB of content, and those of more than 4 GiB of bytes are none of ours.
-        value.extend_from_slice(&u32::try_from(offset - before).unwrap_or(u32::MAX).to_le_bytes());
-        before = offset;
-    }
-    value
-}
-
-fn field(id: ExtraFieldId, data: &[u8], out: &mut Vec<u8>) {
+pub(super) fn field(id: ExtraFieldId, data: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&id.as_u16().to_le_bytes());
     out.extend_from_slice(&(data.len() as u16).to_le_bytes());
     out.extend_from_slice(data);
+}
+
+/// What of `fields`, of others, fits behind `before` and before `after` into the extra fields of one header.
+fn fitting(before: &[u8], fields: &[u8], after: &[u8]) -> Vec<u8> {
+    let mut room = EXTRA_MAX.saturating_sub(before.len() + after.len());
+    let mut kept = Vec::new();
+    for (id, data) in ExtraFields::new(fields) {
+        let len = 4 + data.len();
+        if len <= room {
+            room -= len;
+            field(id, data, &mut kept);
+        }
+    }
+    kept
 }
 
 /// A record of the central directory.
@@ -375,16 +294,23 @@ impl Head {
         if self.is_wide() { sizes.iter().flat_map(|size| size.to_le_bytes()).collect() } else { Vec::new() }
     }
 
-    /// The local header.
-    pub(super) fn local(&self) -> Vec<u8> {
+    /// All extra fields; of those of others what there is room for.
+    fn extra(&self, central: bool, wide: &[u8], others: &[u8]) -> Vec<u8> {
         let mut extra = Vec::new();
-        let wide = self.wide_sizes();
         if !wide.is_empty() {
-            field(ExtraFieldId::ZIP64, &wide, &mut extra);
+            field(ExtraFieldId::ZIP64, wide, &mut extra);
         }
         self.stamp(&mut extra);
-        extra.extend_from_slice(&self.extra.0);
-        self.ours.write(false, &mut extra);
+        let mut ours = Vec::new();
+        self.ours.write(central, &mut ours);
+        let others = fitting(&extra, others, &ours);
+        [extra, others, ours].concat()
+    }
+
+    /// The local header.
+    pub(super) fn local(&self) -> Vec<u8> {
+        let wide = self.wide_sizes();
+        let extra = self.extra(false, &wide, &self.extra.0);
         let mut out = LOCAL_SIGNATURE.to_vec();
         out.extend_from_slice(&self.needed(!wide.is_empty()).to_le_bytes());
         self.middle(&mut out);
@@ -398,18 +324,12 @@ impl Head {
     /// The record of the directory, of the member whose local header of `header` bytes is at `place`.
     pub(super) fn central(&mut self, place: u64, header: usize) -> Vec<u8> {
         self.ours.header = Some(header as u32);
-        let mut extra = Vec::new();
         let mut wide = self.wide_sizes();
         let far = place >= u64::from(u32::MAX);
         if far {
             wide.extend_from_slice(&place.to_le_bytes());
         }
-        if !wide.is_empty() {
-            field(ExtraFieldId::ZIP64, &wide, &mut extra);
-        }
-        self.stamp(&mut extra);
-        extra.extend_from_slice(&self.extra.1);
-        self.ours.write(true, &mut extra);
+        let extra = self.extra(true, &wide, &self.extra.1);
         let mut out = CENTRAL_SIGNATURE.to_vec();
         out.extend_from_slice(&self.made_by.to_le_bytes());
         out.extend_from_slice(&self.needed(!wide.is_empty()).to_le_bytes());
@@ -473,4 +393,46 @@ pub(super) fn local_extra(file: &std::fs::File, place: u64) -> std::io::Result<(
     let mut bytes = vec![0; extra];
     file.read_exact_at(&mut bytes, place + (LOCAL_BYTES + name) as u64)?;
     Ok((bytes, LOCAL_BYTES + name + extra))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::MemberId;
+    use super::*;
+
+    /// Bytes of the extra fields in the record of a member with a foreign field of `foreign` bytes and so many steps, as the
+    /// record says and as there are, and whether steps are among them.
+    #[track_caller]
+    fn check(foreign: usize, steps: usize, expect: (bool, bool)) {
+        let id = MemberId(7);
+        let mut others = Vec::new();
+        field(ExtraFieldId::new(0x4242), &vec![1; foreign], &mut others);
+        let offsets = (1..=steps as u64).collect();
+        let ours = Ours { id: Some(id), path: Some(vec![0xff; 16_000]), ..Ours::default() };
+        let mut head = Head::new(b"name".to_vec(), libc::S_IFREG, 0, (0, 0), ours);
+        head.ours.steps = (steps > 0).then_some(Steps { log2: 20, offsets });
+        head.extra = (others.clone(), others);
+        let bytes = [head.central(0, 30), b"PK".to_vec()].concat();
+        let record = Central::read(&bytes).unwrap();
+        assert_eq!(
+            CENTRAL_BYTES + record.name.len() + record.extra.len() + 2,
+            bytes.len(),
+            "a length that is not true"
+        );
+        let found = Ours::read(record.extra);
+        assert_eq!((found.id, stamp(record.extra)), (Some(id), Some(0)), "what is ours is there");
+        let has_foreign = ExtraFields::new(record.extra).any(|(id, _)| id.as_u16() == 0x4242);
+        assert_eq!((has_foreign, found.steps.is_some()), expect);
+        let local = head.local();
+        assert_eq!(LOCAL_BYTES + 4 + usize::from(u16_at(&local, 28)), local.len());
+    }
+
+    #[test]
+    fn extra_fields_never_have_more_bytes_than_their_length_says() {
+        check(100, 10, (true, true));
+        check(49_000, 0, (true, false));
+        check(65_494, 0, (false, false));
+        check(40_000, 12_000, (false, true));
+        check(100, 16_000, (true, false));
+    }
 }

@@ -30,8 +30,11 @@ impl Job<'_> {
             // Whatever was written belongs to nothing, and the file has its old end.
             let archive = self.archive;
             let kept: Vec<(u64, u64)> = archive.state.read().kept.values().map(|kept| kept.extent).collect();
-            record::recover(&archive.disk, &self.output, &record::folder(&archive.path), &kept)?;
+            let was_begun = record::recover(&archive.disk, &self.output, &record::folder(&archive.path), &kept)?;
             archive.reload()?;
+            if was_begun {
+                archive.at_rest()?;
+            }
         }
         done
     }
@@ -165,11 +168,11 @@ impl Job<'_> {
         for (from, to) in dead.into_iter().filter(|extent| !kept.contains(extent)) {
             archive.disk.zero(&self.output, from, to - from)?;
         }
-        if !is_any_kept {
-            archive.disk.sync(&self.output)?;
-            Record::remove(&archive.disk, &record::folder(&archive.path))?;
+        if is_any_kept {
+            return archive.keep(&[archive.stamp()?]);
         }
-        Ok(())
+        archive.disk.sync(&self.output)?;
+        archive.at_rest()
     }
 
     /// Move the directory up, so that there are `room` bytes and another directory before it.

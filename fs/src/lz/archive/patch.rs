@@ -69,7 +69,7 @@ impl<'a> Patch<'a> {
         Ok(fits.then(|| Self { archive, base, old, steps, dirty, size }))
     }
 
-    /// Hand the packed bytes of the new content to `take`; its hash is the caller's word.
+    /// Hand the packed bytes of the new content to `take`; that they have this hash is for the caller to check.
     ///
     /// # Errors
     /// What reading, packing and `take` answer.

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Deeper paths are not shown by the reader.
-const DEPTH_MAX: usize = 255;
+pub(in super::super) const DEPTH_MAX: usize = 255;
 /// A member up to this size is written anew when its time changes, so that its local header has the time too.
 const TOUCH_MAX: u64 = 64 * 1024;
 

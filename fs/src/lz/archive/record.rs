@@ -112,14 +112,14 @@ impl Record {
     }
 }
 
-/// Bring an interrupted commit of the archive `output` to an end; bytes in `keep` stay. A record that speaks of another
-/// file is dropped.
+/// Bring an interrupted commit of the archive `output` to an end; bytes in `keep` stay. True when there was one: its record
+/// stays, for the caller to remove. A record that speaks of another file is dropped.
 ///
 /// # Errors
 /// The record is damaged; what reading and writing answer.
-pub(super) fn recover(disk: &Disk, output: &Output, folder: &Path, keep: &[(u64, u64)]) -> FsResult<()> {
+pub(super) fn recover(disk: &Disk, output: &Output, folder: &Path, keep: &[(u64, u64)]) -> FsResult<bool> {
     disk.remove(&folder.join(FRESH))?;
-    let Some(record) = Record::read(&folder.join(NAME))? else { return Ok(()) };
+    let Some(record) = Record::read(&folder.join(NAME))? else { return Ok(false) };
     let length = output.file.metadata()?.len();
     let is_new = match &record.new {
         // A new directory below the old one counts from when the old one is cut off.
@@ -133,7 +133,8 @@ pub(super) fn recover(disk: &Disk, output: &Output, folder: &Path, keep: &[(u64,
     };
     let Some(side) = side else {
         tracing::warn!(archive = %output.path.display(), "the archive was replaced since its last commit was interrupted");
-        return Record::remove(disk, folder);
+        Record::remove(disk, folder)?;
+        return Ok(false);
     };
     if length > side.end.1 {
         disk.truncate(output, side.end.1)?;
@@ -145,5 +146,5 @@ pub(super) fn recover(disk: &Disk, output: &Output, folder: &Path, keep: &[(u64,
     }
     disk.sync(output)?;
     tracing::info!(archive = %output.path.display(), new = is_new, "an interrupted commit was brought to an end");
-    Record::remove(disk, folder)
+    Ok(true)
 }

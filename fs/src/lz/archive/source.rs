@@ -2,11 +2,13 @@
 
 use super::pack::{self, Input, Packed};
 use super::patch::Patch;
-use super::{Archive, MemberId, NewMember, Source};
+use super::{Archive, CHUNK_BYTES, MemberId, NewMember, Source};
 use crate::error::{FsError, FsResult};
 use rustix::io::Errno;
 use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 /// How much `source` holds.
 pub(super) fn size(source: &Source) -> FsResult<u64> {
@@ -48,12 +50,30 @@ pub(super) fn pack(
 ) -> FsResult<Packed> {
     let input = input(archive, &new.source)?;
     // Without a hash all content must be read anyhow.
-    if let (Source::Patched { base, dirty, .. }, Some(blake3)) = (&new.source, new.blake3)
+    if let (Source::Patched { base, file, dirty, .. }, Some(blake3)) = (&new.source, new.blake3)
         && let Some(patch) = Patch::of(archive, *base, dirty, size)?
     {
-        return patch.pack(&input, blake3, take);
+        let packed = patch.pack(&input, blake3, take)?;
+        // The hash is that of the file, which what was put together must be.
+        if packed.crc != checksum(file)? {
+            return Err(FsError::os("a file that is not the member with those parts replaced", Errno::STALE));
+        }
+        return Ok(packed);
     }
     pack::stream(&input, size, take)
+}
+
+/// CRC-32 of a file.
+fn checksum(path: &Path) -> FsResult<u32> {
+    let mut file = File::open(path).map_err(|e| FsError::os(path.display().to_string(), e))?;
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut crc = crc32fast::Hasher::new();
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(crc.finalize()),
+            count => crc.update(&buffer[..count]),
+        }
+    }
 }
 
 /// A part of a member with parts replaced.

@@ -412,11 +412,7 @@ fn entry_of(head: &Head, kind: Kind, place: u64, header: usize, record: &[u8]) -
 }
 
 fn new_head(made: &Made<'_>, size: u64, owner: (u32, u32)) -> FsResult<Head> {
-    let mut random = [0; 8];
-    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
-    // The highest bit is of no place in a file.
-    let id = MemberId(u64::from_le_bytes(random) | 1 << 63);
-    let mut ours = Ours { id: Some(id), ..Ours::default() };
+    let mut ours = Ours { id: Some(MemberId::draw()?), ..Ours::default() };
     let name = stored_name(&made.path, kind_of(made.content), &mut ours);
     let has_hash = matches!(made.content, Fresh::File(_));
     ours.blake3 = has_hash.then_some([0; 32]);

@@ -1,11 +1,15 @@
 //! Archives that other programs made, and odd ones: changed without loss, or refused and left as they are.
 
-use super::{IN_PLACE, WHOLE, assert_sound, in_memory, path, put, tools_accept};
+use super::{IN_PLACE, TIME, WHOLE, assert_sound, in_memory, path, put, tools_accept};
 use crate::zip::data;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use wizefs_fs::FsError;
+use wizefs_fs::lz::archive::Step;
 use wizefs_fs::lz::{Archive, Edit, Edits, Strategy as Way};
 use zip::write::SimpleFileOptions;
 
@@ -95,6 +99,46 @@ fn members_with_sizes_behind_them_are_moved_without() {
     assert_eq!(after.len(), before.len() - 1);
     assert_eq!(after[b"moved".as_slice()], before[b"dir/3".as_slice()]);
     assert!(std::fs::read(&place).unwrap().ends_with(b"a comment that stays"));
+}
+
+#[test]
+fn a_field_that_leaves_no_room_for_ours_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1], 'w'); i = zipfile.ZipInfo('f')
+i.extra = b'\\x42\\x42' + (65490).to_bytes(2, 'little') + bytes(65490); z.writestr(i, 'text'); z.close()";
+    for policy in [IN_PLACE, WHOLE] {
+        let place = dir.path().join("a.zip");
+        assert!(Command::new("python3").args(["-c", script]).arg(&place).status().unwrap().success());
+        let archive = Archive::open_with(&place, policy, None).unwrap();
+        let before = contents(&archive);
+        let edit = Edit::Attributes { path: path("f"), mode: 0o600, mtime_ns: TIME };
+        archive.commit(&Edits(vec![edit, put("g", b"more")])).unwrap();
+        drop(archive);
+        let archive = Archive::open_with(&place, policy, None).unwrap();
+        assert_sound(&archive);
+        tools_accept(&place);
+        assert_eq!(contents(&archive)[b"f".as_slice()], before[b"f".as_slice()]);
+        assert_eq!(archive.find(&path("f")).unwrap().mode, 0o600);
+    }
+}
+
+#[test]
+fn an_archive_that_comes_in_our_place_while_we_write_is_not_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let (place, theirs) = (dir.path().join("a.zip"), dir.path().join("theirs"));
+    Archive::create(&place).unwrap();
+    streamed(&theirs);
+    let before = std::fs::read(&theirs).unwrap();
+    let (from, to) = (theirs.clone(), place.clone());
+    let observer = move |step: &Step<'_>| {
+        if matches!(step, Step::Sync(file) if file.ends_with("rewrite")) {
+            std::fs::rename(&from, &to).unwrap();
+        }
+    };
+    let archive = Archive::open_with(&place, WHOLE, Some(Arc::new(observer))).unwrap();
+    assert!(matches!(archive.compact(), Err(FsError::Archive(_))));
+    assert!(std::fs::read(&place).unwrap() == before);
+    assert!(!dir.path().join("a.zip.lzfs/rewrite").exists());
 }
 
 proptest! {
