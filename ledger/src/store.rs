@@ -173,7 +173,7 @@ pub trait Store: Read + Send + Sync {
 
     /// Empties a derived column without reading it, so that it may be damaged in any way. It is empty on the disk when this
     /// returns, whatever of earlier writes to other columns is not synced yet; after a crash in between it may be missing,
-    /// and is empty again for [`rocks::RocksStore::open_damaged`].
+    /// and is empty again for opening a damaged store.
     ///
     /// # Errors
     /// See [`StoreError`].

@@ -329,7 +329,13 @@ fn what_lies_too_deep_to_be_recorded_is_renamed_and_removed() {
     }
     let deep = |letter: &str| format!("{}/{}", dirs.join("/"), letter.repeat(100));
     let made = driver.told().len();
-    driver.write(&deep("a"), b"1").unwrap();
+    let written = driver.write(&deep("a"), b"1");
+    if !Driver::LINKS {
+        // An archive (which has no hard links) does not take what it could not hold.
+        assert_eq!(written, Err(Errno::NAMETOOLONG));
+        return;
+    }
+    written.unwrap();
     driver.mv(&deep("a"), &deep("b")).unwrap();
     driver.unlink(&deep("b")).unwrap();
     driver.write(&deep("c"), b"2").unwrap();
