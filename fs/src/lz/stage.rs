@@ -27,6 +27,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// The tree in the folder of the stage.
 const TREE: &str = "tree";
@@ -125,7 +126,7 @@ impl Stage {
         let folder = folder_of(path);
         std::fs::create_dir_all(&folder).map_err(|e| cannot("make", &folder, e))?;
         let lock = File::open(&folder).map_err(|e| cannot("open", &folder, e))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        match lock_soon(&lock) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
                 return Err(FsError::Busy(format!("{} is in use by another node", path.display())));
@@ -367,4 +368,17 @@ impl Stage {
         }
         stat
     }
+}
+
+/// Lock a folder. A program that this process starts has our descriptors until it runs, for a moment: that is waited for.
+fn lock_soon(folder: &File) -> Result<(), Errno> {
+    const MOMENT: Duration = Duration::from_millis(5);
+    const MOMENTS: usize = 200;
+    for _ in 1..MOMENTS {
+        match rustix::fs::flock(folder, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(MOMENT),
+            locked => return locked,
+        }
+    }
+    rustix::fs::flock(folder, FlockOperation::NonBlockingLockExclusive)
 }
