@@ -9,7 +9,7 @@ use crate::error::{FsError, FsResult};
 use crate::lease::reopen;
 use crate::stat::{Id, Kind, Stat};
 use crate::vfs::Ino;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
@@ -129,6 +129,16 @@ pub struct Received {
 }
 
 impl Node {
+    /// The write side, with no hash under way: one that is gives way.
+    pub fn lock_unhashed(&self) -> MutexGuard<'_, Writing> {
+        let mut writing = self.writing.lock();
+        while let Some(flag) = &writing.hashing {
+            flag.store(true, Ordering::Release);
+            self.hashed.wait(&mut writing);
+        }
+        writing
+    }
+
     fn new(ino: Ino, stat: &Stat, fd: Option<OwnedFd>, descriptors: &Arc<AtomicUsize>) -> Self {
         descriptors.fetch_add(usize::from(fd.is_some()), Ordering::Relaxed);
         Self::with((ino, stat.kind), (stat.dev, stat.ino), stat.btime_ns, (fd, Vec::new()), descriptors)

@@ -258,11 +258,7 @@ impl Recorder {
         }
         self.stream.admit(false)?;
         self.queue.wait_for_room();
-        let mut writing = node.writing.lock();
-        while let Some(flag) = &writing.hashing {
-            flag.store(true, Ordering::Release);
-            node.hashed.wait(&mut writing);
-        }
+        let mut writing = node.lock_unhashed();
         if let Some(dirty) = &mut writing.dirty {
             dirty.received = None;
         } else {

@@ -2,6 +2,7 @@
 
 use crate::change::{Cause, Change, ChangeSink, Op, Row, SinkError};
 use crate::error::{FsError, FsResult};
+use crate::path::BucketPath;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -107,6 +108,18 @@ impl Stream {
     /// The sink behind the stream. Rows not yet delivered are not visible there.
     pub fn sink(&self) -> &dyn ChangeSink {
         &*self.sink
+    }
+
+    /// Visit the paths touched by changes that are in no sealed block, whether or not the sink has them yet.
+    ///
+    /// # Errors
+    /// What the sink answers.
+    pub fn unsealed(&self, visit: &mut dyn FnMut(&BucketPath)) -> Result<(), SinkError> {
+        // These first: what is delivered meanwhile is met there.
+        let state = self.state.lock();
+        state.queue.iter().flat_map(|item| &item.changes).flat_map(|change| change.op.paths()).for_each(&mut *visit);
+        drop(state);
+        self.sink.unsealed(visit)
     }
 
     /// Wait until there is room, before an operation that will add changes. `frees` is for operations that free space:
