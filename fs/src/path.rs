@@ -1,5 +1,6 @@
 //! A path inside a bucket: bytes, relative, never able to leave the bucket.
 
+use crate::error::FsResult;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -29,6 +30,14 @@ pub enum PathError {
     /// The path contains a NUL byte.
     #[error("a path has no NUL byte")]
     Nul,
+}
+
+/// `None` for a path that is too long.
+pub(crate) fn if_short(path: Result<BucketPath, PathError>) -> FsResult<Option<BucketPath>> {
+    match path {
+        Err(PathError::PathTooLong) => Ok(None),
+        path => Ok(Some(path?)),
+    }
 }
 
 impl BucketPath {

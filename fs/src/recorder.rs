@@ -9,7 +9,7 @@ use crate::content::Outboards;
 use crate::error::{FsError, FsResult};
 use crate::inode::{Dirty, InodeTable, Name, Node, Writing};
 use crate::intent::{At, Intent, Intents};
-use crate::path::{BucketPath, PathError};
+use crate::path::{BucketPath, PathError, if_short};
 use crate::settle::Queue;
 use crate::stat::{Id, Kind, Stat};
 use crate::stream::Stream;
@@ -190,9 +190,9 @@ impl Recorder {
     /// # Errors
     /// As [`Recorder::dir_path`].
     pub fn path_told(&self, dir: &Arc<Node>, name: &OsStr) -> FsResult<Option<BucketPath>> {
-        match self.path(dir, name) {
+        match self.dir_path(dir) {
             Err(FsError::Path(PathError::PathTooLong)) => Ok(None),
-            path => path.map(Some),
+            dir => if_short(dir?.join(name)),
         }
     }
 

@@ -87,7 +87,11 @@ impl<'a> Replay<'a> {
     /// A reported file or directory is not as it was left, or was reported while it was open.
     fn changed(&mut self, node: &Arc<Node>, stat: &Stat, at: &Place) -> FsResult<()> {
         let row = self.recorder.inode_row(node.id)?;
-        let path = self.recorder.path(&at.0, &at.1)?;
+        // A directory above it was moved too deep.
+        let Some(path) = self.recorder.path_told(&at.0, &at.1)? else {
+            self.recovery.foreign += 1;
+            return Ok(());
+        };
         let as_left = row.as_ref().is_some_and(|row| row.matches(stat));
         let settled = row.map_or(0, |row| row.intent);
         let at = (at.0.id.0, at.1.as_bytes().to_vec());

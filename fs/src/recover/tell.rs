@@ -7,7 +7,7 @@ use crate::change::{Cause, Content, Evidence, Op, Row};
 use crate::error::FsResult;
 use crate::inode::Node;
 use crate::intent::{At, Intent};
-use crate::path::BucketPath;
+use crate::path::{BucketPath, if_short};
 use crate::recorder::at_of;
 use crate::stat::{Id, Kind, Stat};
 use crate::table::{self, InodeRow, NameRow, Settled};
@@ -177,14 +177,14 @@ impl Replay<'_> {
         }
     }
 
-    /// The path a reported name has on the ledger now; `None` when it is not reported.
+    /// The path a reported name has on the ledger now; `None` when it is not reported, or has come too deep to be told of.
     pub(super) fn path_by_rows(&self, at: &At) -> FsResult<Option<BucketPath>> {
         let name = OsStr::from_bytes(&at.1);
         if self.recorder.name_row(Id(at.0), name)?.is_none() {
             return Ok(None);
         }
-        let dir = self.dir_by_rows(at.0)?;
-        Ok(dir.map(|dir| dir.join(name)).transpose()?)
+        let Some(dir) = self.dir_by_rows(at.0)? else { return Ok(None) };
+        if_short(dir.join(name))
     }
 
     /// The path a reported directory has on the ledger now.
@@ -198,6 +198,6 @@ impl Replay<'_> {
             dir = parent;
         }
         names.reverse();
-        Ok(Some(BucketPath::new(names.join(&b'/'))?))
+        if_short(BucketPath::new(names.join(&b'/')))
     }
 }

@@ -2,6 +2,7 @@
 
 use super::driver::{Done, Driver, Lost, tamper};
 use rustix::fs::RenameFlags;
+use rustix::io::Errno;
 use std::os::unix::fs::MetadataExt;
 use wizefs_fs::Durability;
 
@@ -19,6 +20,36 @@ fn a_killed_node_loses_nothing() {
     driver.symlink("l", "new").unwrap();
     let driver = driver.crash("boot", Lost::default());
     driver.assert_told_is_there();
+}
+
+#[test]
+fn what_has_come_too_deep_to_be_recorded_keeps_nobody_from_the_rest() {
+    let driver = Driver::new();
+    let (changed, removed) = ("c".repeat(250), "r".repeat(250));
+    driver.mkdir("a").unwrap();
+    driver.write(&format!("a/{changed}"), b"1").unwrap();
+    driver.write(&format!("a/{removed}"), b"1").unwrap();
+    let mut dirs = Vec::new();
+    for _ in 0..64 {
+        dirs.push("d".repeat(254));
+        driver.mkdir(&dirs.join("/")).unwrap();
+    }
+    driver.sync();
+    dirs.push("a".to_owned());
+    let top = dirs.join("/");
+    let moved = driver.mv("a", &top);
+    if !Driver::LINKS {
+        // An archive (which has no hard links) does not take what it could not hold.
+        assert_eq!(moved, Err(Errno::NAMETOOLONG));
+        return;
+    }
+    moved.unwrap();
+    driver.append(&format!("{top}/{changed}"), b"2").unwrap();
+    driver.unlink(&format!("{top}/{removed}")).unwrap();
+    driver.write(&format!("{top}/{}", "n".repeat(250)), b"3").unwrap();
+    driver.write("new", b"4").unwrap();
+    let driver = driver.crash("boot", Lost::default());
+    assert_eq!(driver.told().last().unwrap(), "recovered put new");
 }
 
 #[test]
