@@ -24,7 +24,6 @@ use crate::writers::{Heard, Writers};
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use std::fs::Permissions;
-use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -135,7 +134,7 @@ impl Bucket {
         prepare: &mut dyn FnMut(&Arc<Recorder>) -> FsResult<()>,
     ) -> FsResult<(Arc<Self>, Recovery)> {
         ignore_lease_signal();
-        private(&options.state).map_err(|e| FsError::os(options.state.display().to_string(), e))?;
+        private(&options.state)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&options.backing, flags, Mode::empty())
             .map_err(|e| FsError::os(options.backing.display().to_string(), e))?;
@@ -375,7 +374,11 @@ fn beat(recorder: &Recorder, session: &recover::Session) {
 }
 
 /// Make the folder of a bucket's state, or take it from everybody else: they could tell us to sign what is theirs.
-fn private(state: &Path) -> io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state)?;
-    std::fs::set_permissions(state, Permissions::from_mode(0o700))
+///
+/// # Errors
+/// What the system answers.
+pub(crate) fn private(state: &Path) -> FsResult<()> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state);
+    let private = made.and_then(|()| std::fs::set_permissions(state, Permissions::from_mode(0o700)));
+    private.map_err(|e| FsError::os(state.display().to_string(), e))
 }

@@ -5,7 +5,7 @@ use super::decoder::Decoder;
 use super::index::{Marks, ROOT, RowKind};
 use super::member::Member;
 use super::{ZipFs, ino_of};
-use crate::bucket::{ContentCheck, Found, FoundKind, SyncReport};
+use crate::bucket::{ContentCheck, Found, FoundKind, SyncReport, private};
 use crate::change::{Cause, ChangeSink, Content, Evidence, Hashes, Op, Put, Row as SinkRow};
 use crate::content::Outboards;
 use crate::error::{FsError, FsResult};
@@ -93,6 +93,7 @@ impl ZipBucket {
     pub fn open(options: ZipOptions, sink: Arc<dyn ChangeSink>) -> FsResult<Arc<Self>> {
         let file = File::open(&options.archive).map_err(|e| FsError::os(options.archive.display().to_string(), e))?;
         let has_passphrase = options.passphrase.is_some();
+        private(&options.state)?;
         let fs = Arc::new(ZipFs::open_with(file, options.passphrase, Some(options.state.clone()))?);
         if has_passphrase {
             fs.check_passphrase()?;
