@@ -31,8 +31,7 @@ impl Ledger {
         let Body::File(file) = body else { return refuse("only statements about files are erased".into()) };
         self.revive()?;
         let updates = self.updates_of(index)?;
-        let _writer = self.writer.lock();
-        let _sealer = self.sealer.lock();
+        let locks = (self.writer.lock(), self.sealer.lock());
         self.check_health()?;
         self.refuse_current(&file.bucket, txid)?;
         let version = ErasedVersion::V0;
@@ -47,6 +46,8 @@ impl Ledger {
             }
         });
         self.store.write(batch, Durability::Synced).map_err(|error| self.failed(error))?;
+        // It is erased. To take it from the disk may be long work, beside which others write.
+        drop(locks);
         // Where it was while pending, what it made of the bucket, and what the file system noted with it.
         let said = [
             (Column::Transactions, index.to_be_bytes().to_vec()),
