@@ -151,6 +151,26 @@ impl Registry {
         Ok(conf)
     }
 
+    /// Whether the bucket has its folder, and no `wizefs.conf` in it.
+    pub fn lacks_conf(&self, name: &BucketName) -> bool {
+        let conf = std::fs::symlink_metadata(self.conf_path(name));
+        self.state_dir(name).is_dir() && conf.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+    }
+
+    /// Where the bucket's files are, as `wizedb.conf` has it.
+    pub fn backing(&self, name: &BucketName) -> Option<&Path> {
+        self.db.created.get(name).map(|created| created.originpath.as_path())
+    }
+
+    /// What `wizedb.conf` says of a bucket with this id. It knows neither passphrases nor whether an import is finished.
+    pub fn known(&self, name: &BucketName, id: String) -> Option<BucketConf> {
+        let created = self.db.created.get(name)?;
+        let kind = BucketKind::of_number(created.kind)?;
+        let adopted = !created.originpath.starts_with(self.state_dir(name));
+        let conf = BucketConf::new(name.clone(), kind, created.originpath.clone(), adopted);
+        Some(BucketConf { id, importing: false, ..conf })
+    }
+
     /// Add a bucket, or replace what is written about it.
     ///
     /// # Errors

@@ -75,6 +75,7 @@ pub(super) fn bucket_table(out: &Terminal, buckets: &[BucketStatus]) -> Result<(
         Table::new(&["BUCKET", "KIND", "STATE", "FILES", "SIZE", "MOUNTPOINT"], &[false, false, false, true, true]);
     for bucket in buckets {
         let (state, place) = match (bucket.state, &bucket.mountpoint) {
+            _ if bucket.problem.is_some() => ("damaged", format!("! wizefs check {}", bucket.origin)),
             (MountState::Mounted, Some(place)) => ("mounted", place.display().to_string()),
             (MountState::Stale, _) => ("stale", format!("! its node was killed; run: wizefs mount {}", bucket.origin)),
             _ => ("unmounted", out.dash().to_owned()),

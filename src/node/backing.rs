@@ -154,8 +154,8 @@ fn apart(real: &Path, root: &Root, registry: &Registry) -> Result<()> {
         return refused(format!("{} and the root folder {} overlap", real.display(), root_path.display()));
     }
     for name in registry.names() {
-        let other = registry.bucket(name)?.originpath;
-        if real.starts_with(&other) || other.starts_with(real) {
+        let Some(other) = registry.backing(name) else { continue };
+        if real.starts_with(other) || other.starts_with(real) {
             return refused(format!("{} overlaps with the bucket {name}", real.display()));
         }
     }

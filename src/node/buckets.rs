@@ -1,6 +1,7 @@
 //! Buckets: created, adopted, opened, deleted.
 
 use super::backing::{self, resolve};
+use super::described::bucket_id;
 use super::{Node, OpenBucket, mountpoint, trouble};
 use crate::error::{Error, Kind, Result};
 use crate::name::{BucketKind, BucketName};
@@ -10,9 +11,10 @@ use crate::rest::wire;
 use crate::root::Root;
 use parking_lot::{Mutex, RwLock};
 use std::fs::DirBuilder;
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use wizefs_fs::{AnyBucket, Bucket, BucketOptions, Durability, LzBucket, ZipBucket, ZipOptions};
@@ -36,36 +38,9 @@ impl Promises {
 }
 
 impl Node {
-    /// All buckets with their state.
-    ///
-    /// # Errors
-    /// A `wizefs.conf` or the ledger cannot be read.
-    pub fn buckets(&self) -> Result<Vec<wire::BucketStatus>> {
-        self.bucket_names().iter().map(|name| self.bucket_status(name)).collect()
-    }
-
     /// The names of all buckets, sorted.
     pub fn bucket_names(&self) -> Vec<BucketName> {
         self.registry.lock().names().cloned().collect()
-    }
-
-    /// One bucket with its state.
-    ///
-    /// # Errors
-    /// [`Kind::BucketUnknown`]; as [`Node::buckets`].
-    pub fn bucket_status(&self, name: &BucketName) -> Result<wire::BucketStatus> {
-        let conf = self.registry.lock().bucket(name)?;
-        let (state, mountpoint) = self.mount_state(name);
-        let counts = self.ledger.bucket(&bucket_id(&conf)?).map_err(trouble::ledger)?.map(|b| b.counts);
-        let counts = counts.unwrap_or_default();
-        Ok(wire::BucketStatus {
-            origin: name.clone(),
-            kind: conf.kind()?,
-            state,
-            mountpoint,
-            files: counts.files,
-            bytes: counts.bytes,
-        })
     }
 
     /// Whether a bucket of that name exists, and whether it is mounted.
@@ -110,11 +85,10 @@ impl Node {
 
     /// The bucket whose import an earlier, equal call did not finish.
     fn resumable(&self, request: &wire::Create) -> Result<Option<BucketConf>> {
-        let registry = self.registry.lock();
-        if !registry.contains(&request.origin) {
+        if !self.registry.lock().contains(&request.origin) {
             return Ok(None);
         }
-        let conf = registry.bucket(&request.origin)?;
+        let conf = self.conf(&request.origin)?;
         let same = request.from.as_deref().is_some_and(|from| resolve(from).is_ok_and(|from| from == conf.originpath));
         if conf.importing && same {
             return Ok(Some(conf));
@@ -199,7 +173,7 @@ impl Node {
     /// [`Kind::BucketUnknown`]; [`Kind::AlreadyMounted`] unless `unmount`, then [`Kind::Busy`].
     pub fn delete(&self, name: &BucketName, unmount: bool) -> Result<wire::Deleted> {
         let _one_at_a_time = self.lifecycle.lock();
-        let conf = self.registry.lock().bucket(name)?;
+        let conf = self.conf_or_known(name)?.0;
         let node_ends = match self.mount_state(name) {
             (wire::MountState::Unmounted, _) => false,
             (wire::MountState::Mounted, mountpoint) if !unmount => {
@@ -223,9 +197,12 @@ impl Node {
         self.seal()?;
         let mut registry = self.registry.lock();
         let grave = self.root.buckets().join(format!("{DELETED}{txid}"));
-        std::fs::rename(registry.state_dir(name), &grave)
-            .map_err(|e| Error::io(Kind::Failed, format!("cannot remove the folder of {name}"), &e))?;
-        registry.remove_bucket(name)?;
+        match std::fs::rename(registry.state_dir(name), &grave) {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                return Err(Error::io(Kind::Failed, format!("cannot remove the folder of {name}"), &e));
+            }
+            _ => registry.remove_bucket(name)?,
+        }
         drop(registry);
         bury(&grave);
         tracing::info!(bucket = %name, "deleted");
@@ -239,8 +216,9 @@ impl Node {
     /// [`Kind::BucketUnknown`], and configuration that cannot be read.
     pub fn check(&self, name: &BucketName) -> Result<wire::Checked> {
         let status = self.bucket_status(name)?;
-        let conf = self.registry.lock().bucket(name)?;
-        let mut problems = Vec::new();
+        let (conf, problem) = self.conf_or_known(name)?;
+        let said = |error: Error| format!("{}: {}", error.message, error.hint.unwrap_or_default());
+        let mut problems: Vec<String> = problem.map(said).into_iter().collect();
         if !backing::is_there(&conf)? {
             problems.push(format!("the backing {} is not there", conf.originpath.display()));
         }
@@ -272,7 +250,7 @@ impl Node {
     /// # Errors
     /// [`Kind::Unsupported`] for the other kinds; [`Kind::NoSpace`], [`Kind::Archive`].
     pub fn compact(&self, name: &BucketName) -> Result<wire::Compacted> {
-        let conf = self.registry.lock().bucket(name)?;
+        let conf = self.conf(name)?;
         if conf.kind()? != BucketKind::Lz {
             let text = format!("{name} is of kind {}: only lz buckets can be compacted", conf.kind()?.as_str());
             return Err(Error::new(Kind::Unsupported, text));
@@ -317,7 +295,7 @@ impl Node {
         // Held while opening, so that no bucket is opened twice; not the table's own lock, because the sealer needs that.
         let _one_at_a_time = self.opening.lock();
         // Asked now, when nobody is about to delete it.
-        let conf = self.registry.lock().bucket(name)?;
+        let conf = self.conf(name)?;
         let known = self.open.lock().get(name).cloned();
         if let Some(bucket) = known {
             let promises = *bucket.options.lock();
@@ -387,19 +365,6 @@ impl Node {
         self.open.lock().values().find(|bucket| bucket.id == *id).cloned()
     }
 
-    /// Where the files of the bucket with this id are.
-    pub(super) fn backing_of(&self, id: &BucketId) -> Result<Option<PathBuf>> {
-        let registry = self.registry.lock();
-        let wanted = id.to_string();
-        for name in registry.names() {
-            let conf = registry.bucket(name)?;
-            if conf.id == wanted {
-                return Ok(Some(conf.originpath));
-            }
-        }
-        Ok(None)
-    }
-
     /// Wait for those who use the bucket, record what they did, and close it.
     pub(super) fn close_bucket(&self, name: &BucketName) -> Result<()> {
         let _one_at_a_time = self.opening.lock();
@@ -418,13 +383,6 @@ impl Node {
         }
         closed.map_err(trouble::fs)
     }
-}
-
-fn bucket_id(conf: &BucketConf) -> Result<BucketId> {
-    let bytes = wire::unhex(&conf.id).ok_or_else(|| {
-        Error::new(Kind::ConfigParse, format!("wizefs.conf of {} has no valid bucket id", conf.origin))
-    })?;
-    Ok(wizefs_ledger::Hash(bytes))
 }
 
 /// Finish deletes that a crash interrupted.

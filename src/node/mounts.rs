@@ -41,7 +41,7 @@ impl Node {
         if self.is_stopping() {
             return Err(Error::new(Kind::Stopping, "the node is about to end"));
         }
-        let conf = self.registry.lock().bucket(name)?;
+        let conf = self.conf(name)?;
         if conf.importing {
             let text = format!("{name} is not wholly imported yet");
             let hint = format!("wizefs create {name} --from {}", conf.originpath.display());

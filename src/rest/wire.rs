@@ -164,6 +164,9 @@ pub struct BucketStatus {
     pub files: u64,
     /// Their sizes, summed.
     pub bytes: u64,
+    /// Why its `wizefs.conf` cannot be used, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// `wizefs list`.
