@@ -306,7 +306,7 @@ impl Client {
     }
 }
 
-/// The first INT, TERM or HUP, as a failure.
+/// The first INT, TERM, HUP or QUIT, as a failure.
 async fn interrupted() -> Error {
     use tokio::signal::unix::{Signal, SignalKind, signal};
     async fn wait(signal: std::io::Result<Signal>) {
@@ -321,6 +321,7 @@ async fn interrupted() -> Error {
         () = wait(signal(SignalKind::interrupt())) => libc::SIGINT,
         () = wait(signal(SignalKind::terminate())) => libc::SIGTERM,
         () = wait(signal(SignalKind::hangup())) => libc::SIGHUP,
+        () = wait(signal(SignalKind::quit())) => libc::SIGQUIT,
     };
     let mut error = Error::new(Kind::Signal(number as u8), "interrupted");
     error.hint = None;

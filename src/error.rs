@@ -18,6 +18,8 @@ pub enum Kind {
     NotFound,
     /// The ledger refuses it, or what is read-only does.
     Refused,
+    /// What is there is not what the request expects.
+    Precondition,
     /// Another transfer was faster to spend these coins.
     Spent,
     /// More bytes than are taken.
@@ -117,6 +119,7 @@ const TABLE: &[Row] = &[
     row(Kind::Usage, "usage", 2, 400, 3, "wizefs --help"),
     row(Kind::NotFound, "not-found", 1, 404, 5, ""),
     row(Kind::Refused, "refused", 1, 409, 9, ""),
+    row(Kind::Precondition, "precondition", 1, 412, 9, "read it again, and decide anew"),
     row(Kind::Spent, "spent", 1, 409, 9, "try again: another transfer was faster to spend these coins"),
     row(Kind::TooLarge, "too-large", 1, 413, 8, "send it as a stream: PUT /v1/buckets/ORIGIN/files/PATH"),
     row(Kind::TooSlow, "too-slow", 1, 408, 4, "try again"),

@@ -4,6 +4,8 @@
 mod backing;
 mod buckets;
 mod coins;
+mod conditions;
+mod described;
 mod events;
 mod files;
 mod folders;
@@ -16,6 +18,7 @@ mod sealer;
 mod search;
 pub(crate) mod trouble;
 
+pub use conditions::Conditions;
 pub use events::Cursor;
 pub use files::Recorded;
 pub use history::{LogQuery, integrity_of_folder, rebuild_folder};
@@ -64,6 +67,8 @@ pub struct Node {
     opening: Mutex<()>,
     /// Create, delete, mount and unmount happen one at a time.
     lifecycle: Mutex<()>,
+    /// Conditional changes happen one at a time.
+    conditional: Mutex<()>,
     /// Lazily unmounted, and still served to those who use them.
     detached: Mutex<Vec<(BucketName, wizefs_fs::Mount)>>,
     sealer: sealer::Sealer,
@@ -141,6 +146,7 @@ impl Node {
             open: Mutex::new(BTreeMap::new()),
             opening: Mutex::new(()),
             lifecycle: Mutex::new(()),
+            conditional: Mutex::new(()),
             detached: Mutex::new(Vec::new()),
             prepared: coins::Prepared::default(),
             rest: Mutex::new(None),

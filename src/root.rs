@@ -165,6 +165,17 @@ pub(crate) fn lock_holder(root: &Root) -> Option<u32> {
     text.trim().parse().ok()
 }
 
+/// Wait until another process has taken the lock since this one let go of it.
+pub(crate) fn wait_for_user(root: &Root) {
+    loop {
+        std::thread::sleep(LOCK_INTERVAL);
+        // Whoever takes it notes its process id.
+        if lock_holder(root) != Some(std::process::id()) {
+            return;
+        }
+    }
+}
+
 fn lock_path(root: &Root) -> PathBuf {
     root.path().join("node.lock")
 }

@@ -63,8 +63,14 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
         return tell(context, &stored, "standard output", true);
     }
     let dest = place(args.dest.as_deref(), name);
-    if !args.force && dest.symlink_metadata().is_ok() {
-        return Err(exists(&dest));
+    match dest.symlink_metadata() {
+        // A device or pipe is not replaced by a file.
+        Ok(there) if !there.is_file() && !there.is_symlink() => {
+            let text = format!("{} is not a regular file", dest.display());
+            return Err(Error::new(Kind::NotAFile, text).hint("- as destination writes to standard output"));
+        }
+        Ok(_) if !args.force => return Err(exists(&dest)),
+        _ => {}
     }
     let stored = context.with_node(|client| {
         let mut part = Part::new(&dest)?;

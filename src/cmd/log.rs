@@ -2,9 +2,10 @@
 
 use super::{Context, complete};
 use crate::client::{segment, segments};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::name::Target;
-use crate::rest::wire::LogLine;
+use crate::rest::wire::{LogLine, Status};
+use crate::root::{Root, wait_for_user};
 use crate::terminal::{Table, Terminal, count, short, size};
 use axum::http::Method;
 use clap_complete::engine::ArgValueCompleter;
@@ -42,27 +43,49 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
             format!("/v1/buckets/{}/log{tail}", segment(bucket.as_str().as_bytes()))
         }
     };
-    let n = args.n.map_or(String::new(), |n| format!("&n={n}"));
-    let uri = format!("{scope}?follow={}{n}", args.follow);
     let out = context.out;
     let whole_chain = target.is_none();
     let headings = ["BLOCK", "WHEN", "BY", "OP", if whole_chain { "BUCKET/PATH" } else { "PATH" }, "SIZE", "CONTENT"];
     let mut table = Table::new(&headings, &[true, false, false, false, false, true]);
     let mut found = false;
-    context.with_node(|client| {
-        client.lines(Method::GET, &uri, None::<&()>, |line: LogLine, raw| {
-            found = true;
-            if out.json {
-                return out.raw(&[raw, b"\n"].concat());
+    let mut next = None;
+    loop {
+        let asked = context.with_node(|client| {
+            let uri = format!("{scope}?{}", query(args, next, !client.is_own()));
+            client.lines(Method::GET, &uri, None::<&()>, |line: LogLine, raw| {
+                found = true;
+                if out.json {
+                    return out.raw(&[raw, b"\n"].concat());
+                }
+                table.row(&out, cells(&out, &line, whole_chain))?;
+                if args.follow { table.flush(&out) } else { Ok(()) }
+            })?;
+            if args.follow && client.is_own() {
+                return Ok(Some(client.get::<Status>("/v1/status")?.ledger.transactions));
             }
-            table.row(&out, cells(&out, &line, whole_chain))?;
-            if args.follow { table.flush(&out) } else { Ok(()) }
-        })
-    })?;
+            Ok(None)
+        });
+        match asked {
+            Ok(None) => break,
+            Ok(size) => next = size,
+            Err(error) if error.kind == Kind::RootLocked && next.is_some() => {}
+            Err(error) => return Err(error),
+        }
+        // Without a node to ask, this must not keep the root from those who change something.
+        wait_for_user(&Root::new(&context.config()?.root));
+    }
     if let (Some(Target { bucket, path, .. }), false) = (&target, found) {
         out.hint(&format!("nothing was ever recorded at {bucket}/{path}; wizefs list {bucket} shows what is there"));
     }
     if out.json { Ok(()) } else { table.flush(&out) }
+}
+
+/// What to ask for: with `follow` all from `next` on, and those to come when a node serves.
+fn query(args: &Args, next: Option<u64>, served: bool) -> String {
+    // How many to begin with; those after them are new.
+    let n = args.n.filter(|_| next.is_none()).map_or(String::new(), |n| format!("&n={n}"));
+    let from = if args.follow { format!("&from={}", next.unwrap_or(0)) } else { String::new() };
+    format!("follow={}{from}{n}", args.follow && served)
 }
 
 fn cells(out: &Terminal, line: &LogLine, whole_chain: bool) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! Files of a bucket by path, mounted or not: put, get, remove, list, accept, sync.
 
+use super::conditions::{Conditional, Conditions};
 use super::{Node, OpenBucket, trouble};
 use crate::error::{Error, Kind, Result};
 use crate::name::BucketName;
@@ -22,6 +23,13 @@ pub struct Recorded {
     revision: u64,
 }
 
+impl Recorded {
+    /// Its entity tag.
+    pub fn tag(&self) -> String {
+        format!("\"{}\"", self.stored.blake3)
+    }
+}
+
 /// A file that differs from its entry is looked at so often before it is called damaged.
 const DOUBTS: usize = 3;
 
@@ -31,16 +39,39 @@ impl Node {
     /// # Errors
     /// [`Kind::NotAFile`] when a directory is there, [`Kind::NoSpace`], [`Kind::BucketUnknown`].
     pub fn put(&self, name: &BucketName, path: &BucketPath, mode: u32, content: &mut dyn Read) -> Result<wire::Stored> {
+        self.put_if(&Conditions::default(), name, path, mode, content)
+    }
+
+    /// As [`Node::put`], while the conditions hold.
+    ///
+    /// # Errors
+    /// As there; [`Kind::Precondition`].
+    pub fn put_if(
+        &self,
+        conditions: &Conditions,
+        name: &BucketName,
+        path: &BucketPath,
+        mode: u32,
+        content: &mut dyn Read,
+    ) -> Result<wire::Stored> {
         let bucket = self.bucket(name)?;
         let fs = bucket.fs()?;
+        self.require(conditions, &bucket, &fs, path)?;
         if let Some(found) = fs.inspect(path).map_err(trouble::fs)?
             && found.kind == FoundKind::Directory
         {
             let error = Error::new(Kind::NotAFile, format!("{name}/{path} is a folder"));
             return Err(error.hint(format!("to store a file in it, end the path with a slash: {name}/{path}/")));
         }
-        let stored = fs.put(path, mode, content).map_err(|e| trouble::cannot("store", name, path, e))?;
-        drop(fs);
+        let mut turn = None;
+        let mut wanted = || {
+            turn = (*conditions != Conditions::default()).then(|| self.conditional.lock());
+            self.require(conditions, &bucket, &fs, path)
+        };
+        let mut content = Conditional { content, wanted: &mut wanted, refused: None };
+        let stored = fs.put(path, mode, &mut content);
+        let stored = stored.map_err(|e| content.refused.unwrap_or_else(|| trouble::cannot("store", name, path, e)))?;
+        drop((turn, fs));
         self.seal()?;
         let change = self.change(&bucket, path, stored.number)?;
         Ok(wire::Stored {
@@ -79,7 +110,7 @@ impl Node {
     }
 
     /// What the ledger says of the file at `path`, however little of it is on the disk.
-    fn told(&self, bucket: &OpenBucket, path: &BucketPath) -> Result<Recorded> {
+    pub(super) fn told(&self, bucket: &OpenBucket, path: &BucketPath) -> Result<Recorded> {
         let (name, revision) = (&bucket.name, self.ledger.revision());
         let Some((entry, leaf)) = self.leaf(bucket, path)? else {
             let error =
@@ -188,14 +219,24 @@ impl Node {
     /// # Errors
     /// [`Kind::FileMissing`]; [`Kind::NotAFile`] for a directory.
     pub fn remove(&self, name: &BucketName, path: &BucketPath) -> Result<wire::Changed> {
+        self.remove_if(&Conditions::default(), name, path)
+    }
+
+    /// As [`Node::remove`], while the conditions hold.
+    ///
+    /// # Errors
+    /// As there; [`Kind::Precondition`].
+    pub fn remove_if(&self, conditions: &Conditions, name: &BucketName, path: &BucketPath) -> Result<wire::Changed> {
         let bucket = self.bucket(name)?;
         let fs = bucket.fs()?;
+        let turn = (*conditions != Conditions::default()).then(|| self.conditional.lock());
+        self.require(conditions, &bucket, &fs, path)?;
         let kind = existing(&fs, name, path)?.kind;
         if kind == FoundKind::Directory {
             return Err(Error::new(Kind::NotAFile, format!("{name}/{path} is a folder")));
         }
         let number = fs.remove(path).map_err(|e| trouble::cannot("remove", name, path, e))?;
-        drop(fs);
+        drop((turn, fs));
         if kind == FoundKind::Special {
             let (bucket, path) = (name.clone(), path.into());
             return Ok(wire::Changed { v: wire::V, txid: None, status: TxStatus::Final, block: None, bucket, path });
@@ -337,7 +378,7 @@ impl Node {
 }
 
 /// Let the ledger have what is at `path` now.
-fn establish(fs: &AnyBucket, path: &BucketPath) -> Result<()> {
+pub(super) fn establish(fs: &AnyBucket, path: &BucketPath) -> Result<()> {
     if fs.is_pending(path) {
         fs.sync().map_err(trouble::fs)?;
     } else if fs.is_undelivered(path) {

@@ -25,19 +25,22 @@ pub struct LogQuery {
     pub n: Option<usize>,
     /// Oldest first, and go on with those to come.
     pub follow: bool,
+    /// Oldest first, only final ones, from this position in the log.
+    pub from: Option<u64>,
 }
 
 impl Node {
     /// Write the transactions of the whole chain, a bucket, or a path (through renames) to `lines`: newest first, pending
-    /// ones included; or with `follow` oldest first, as they become final, until the reader goes away.
+    /// ones included; or with `from` the final ones from there, oldest first; or with `follow` those and the ones to come, until the
+    /// reader goes away.
     ///
     /// # Errors
     /// [`crate::error::Kind::BucketUnknown`]; the ledger cannot be read.
     pub fn log(&self, scope: Option<(&BucketName, &BucketPath)>, query: LogQuery, lines: &mut Lines) -> Result<()> {
         let history = self.history_of(scope)?;
         let mut names = Names::default();
-        if query.follow {
-            return self.follow(&history, query.n, &mut names, lines);
+        if query.follow || query.from.is_some() {
+            return self.follow(&history, query, &mut names, lines);
         }
         // Nothing that a power cut could take back is shown.
         self.ledger.sync().map_err(trouble::ledger)?;
@@ -46,14 +49,16 @@ impl Node {
         })
     }
 
-    fn follow(&self, history: &History, n: Option<usize>, names: &mut Names, lines: &mut Lines) -> Result<()> {
-        let mut next = 0;
-        if n.is_some() {
+    fn follow(&self, history: &History, query: LogQuery, names: &mut Names, lines: &mut Lines) -> Result<()> {
+        let from = query.from.unwrap_or(0);
+        let mut next = from;
+        if query.n.is_some() {
             next = self.ledger.size();
-            self.tell(history, Order::NewestFirst, next.checked_sub(1), n, lines, &mut |logged, lines| {
+            self.tell(history, Order::NewestFirst, next.checked_sub(1), query.n, lines, &mut |logged, lines| {
                 next = logged.index.unwrap_or(next);
                 Ok(lines.are_read())
             })?;
+            next = next.max(from);
         }
         let mut blocks = 0;
         loop {
@@ -63,7 +68,7 @@ impl Node {
                 next = index + 1;
                 Ok(lines.line(&names.line(self, &logged)?))
             })?;
-            if lines.flush().is_break() || self.is_stopping() {
+            if lines.flush().is_break() || self.is_stopping() || !query.follow {
                 return Ok(());
             }
             blocks = self.sealer.wait_for_block(blocks, FOLLOW_PATIENCE);

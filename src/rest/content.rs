@@ -69,18 +69,15 @@ pub(super) async fn reply(
     Ok(assemble(&said.head, size, status, sent))
 }
 
-fn tag(recorded: &Recorded) -> String {
-    format!("\"{}\"", recorded.stored.blake3)
-}
-
 fn asked(headers: &HeaderMap, recorded: &Recorded) -> Wanted {
-    wanted(headers, recorded.stored.size, &tag(recorded))
+    wanted(headers, recorded.stored.size, &recorded.tag())
 }
 
 /// What is wanted of a content, begun.
 fn opened(headers: &HeaderMap, recorded: &Recorded, content: Verified) -> Result<Opened> {
     Ok(match asked(headers, recorded) {
         Wanted::Nothing => Opened::Nothing(StatusCode::NOT_MODIFIED),
+        Wanted::Other => return Err(Error::new(Kind::Precondition, "it is not the content that the request means")),
         Wanted::Outside => Opened::Nothing(StatusCode::RANGE_NOT_SATISFIABLE),
         Wanted::Whole => Opened::Whole(Begun::of(content.all())?),
         Wanted::Parts(parts) => match parts.as_slice() {
@@ -169,7 +166,7 @@ fn describe(recorded: &Recorded) -> HeaderMap {
     let head = &mut fields;
     set(head, header::CONTENT_TYPE, &media(recorded));
     set(head, header::CONTENT_DISPOSITION, &disposition(stored.path.text()));
-    set(head, header::ETAG, &tag(recorded));
+    set(head, header::ETAG, &recorded.tag());
     set(head, header::ACCEPT_RANGES, "bytes");
     set(head, header::CACHE_CONTROL, "no-cache");
     set(head, header::X_CONTENT_TYPE_OPTIONS, "nosniff");

@@ -5,6 +5,7 @@ use crate::name::{BucketName, bucket_path};
 use crate::node::Node;
 use crate::rest::body::{Asked, Upload};
 use crate::rest::described::{About, Routes, about};
+use crate::rest::ranges::conditions;
 use crate::rest::{answer, body, bucket_at, content, rest_of, wire};
 use axum::body::Body;
 use axum::extract::State;
@@ -32,9 +33,12 @@ pub(super) fn routes() -> Routes {
         .put(
             "/v1/buckets/{bucket}/files/{*path}",
             store,
-            about("Store a file, replacing what is there").query::<StoreQuery>().upload(BYTES).reply::<wire::Stored>(),
+            conditional("Store a file, replacing what is there")
+                .query::<StoreQuery>()
+                .upload(BYTES)
+                .reply::<wire::Stored>(),
         )
-        .delete("/v1/buckets/{bucket}/files/{*path}", remove, about("Remove a file").reply::<wire::Changed>())
+        .delete("/v1/buckets/{bucket}/files/{*path}", remove, conditional("Remove a file").reply::<wire::Changed>())
         .post(
             "/v1/buckets/{bucket}/accept/{*path}",
             accept,
@@ -44,11 +48,19 @@ pub(super) fn routes() -> Routes {
 
 const BYTES: &str = "application/octet-stream";
 
+/// What is said of a route that changes a file.
+fn conditional(summary: &str) -> About {
+    about(summary)
+        .field("If-Match", "entity tags, or *: only if the file there has one of them; else 412")
+        .field("If-None-Match", "entity tags, or *: only if the file there has none of them; else 412")
+}
+
 /// What is said of a route that gives content.
 pub(super) fn about_content(summary: &str) -> About {
     about(summary)
         .field("Range", "parts of it, in bytes")
         .field("If-None-Match", "entity tags that are at hand: the BLAKE3 in quotes")
+        .field("If-Match", "entity tags: another content is not wanted; 412 then")
         .field("If-Range", "an entity tag: the parts are wanted only of that content")
         .media(BYTES)
 }
@@ -72,7 +84,13 @@ struct StoreQuery {
     mode: Option<u32>,
 }
 
-async fn store(State(node): State<Arc<Node>>, uri: Uri, Asked(query): Asked<StoreQuery>, content: Body) -> Response {
+async fn store(
+    State(node): State<Arc<Node>>,
+    uri: Uri,
+    Asked(query): Asked<StoreQuery>,
+    headers: HeaderMap,
+    content: Body,
+) -> Response {
     let _place = match body::place().await {
         Ok(place) => place,
         Err(error) => return error.into_response(),
@@ -84,7 +102,7 @@ async fn store(State(node): State<Arc<Node>>, uri: Uri, Asked(query): Asked<Stor
     };
     let mode = query.mode.unwrap_or(DEFAULT_MODE) & 0o777;
     answer(move || {
-        let stored = node.put(&name, &path, mode, &mut upload);
+        let stored = node.put_if(&conditions(&headers), &name, &path, mode, &mut upload);
         upload.settle(stored)
     })
     .await
@@ -112,9 +130,9 @@ async fn fetch(
     }
 }
 
-async fn remove(State(node): State<Arc<Node>>, uri: Uri) -> Response {
+async fn remove(State(node): State<Arc<Node>>, uri: Uri, headers: HeaderMap) -> Response {
     match target(&uri) {
-        Ok((name, path)) => answer(move || node.remove(&name, &path)).await,
+        Ok((name, path)) => answer(move || node.remove_if(&conditions(&headers), &name, &path)).await,
         Err(error) => error.into_response(),
     }
 }

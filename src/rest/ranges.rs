@@ -1,5 +1,6 @@
 //! `Range` and the conditions of a request (RFC 9110), as far as files need them.
 
+use crate::node::Conditions;
 use axum::http::{HeaderMap, HeaderName, header};
 
 /// More parts than this are not worth the framing: the whole file is sent.
@@ -10,6 +11,8 @@ const MOST_PARTS: usize = 32;
 pub(super) enum Wanted {
     /// The client has it already.
     Nothing,
+    /// It is not the content that the client means.
+    Other,
     /// All of it.
     Whole,
     /// These bytes, first and last inclusive, each in the file.
@@ -21,7 +24,11 @@ pub(super) enum Wanted {
 /// What is wanted of a file with this size and strong entity tag, which stands in quotes.
 pub(super) fn wanted(headers: &HeaderMap, size: u64, etag: &str) -> Wanted {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    if text(header::IF_NONE_MATCH).is_some_and(|tags| names(tags, etag)) {
+    let Conditions { matches, differs } = conditions(headers);
+    if !(Conditions { matches, differs: None }).hold(Some(etag)) {
+        return Wanted::Other;
+    }
+    if !(Conditions { matches: None, differs }).hold(Some(etag)) {
         return Wanted::Nothing;
     }
     // A date never matches: a file's content is told by its tag alone.
@@ -43,9 +50,14 @@ pub(super) fn wanted(headers: &HeaderMap, size: u64, etag: &str) -> Wanted {
     }
 }
 
-/// Whether a list of entity tags names this one; `If-None-Match` compares weakly.
-fn names(list: &str, etag: &str) -> bool {
-    list.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+/// What must hold of a file for the request to be met.
+pub(super) fn conditions(headers: &HeaderMap) -> Conditions {
+    let tags = |name: HeaderName| {
+        let lines: Vec<_> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+        let tags = lines.iter().flat_map(|line| line.split(',')).map(|tag| tag.trim().to_owned());
+        (!lines.is_empty()).then(|| tags.collect())
+    };
+    Conditions { matches: tags(header::IF_MATCH), differs: tags(header::IF_NONE_MATCH) }
 }
 
 /// A range as it was asked for.
@@ -68,7 +80,10 @@ impl Spec {
 
 /// The ranges; none when they are not in bytes, or not well-formed, or too many: such a field is ignored.
 fn parse(field: &str) -> Option<Vec<Spec>> {
-    let list = field.trim().strip_prefix("bytes=")?;
+    let (unit, list) = field.trim().split_once('=')?;
+    if !unit.eq_ignore_ascii_case("bytes") {
+        return None;
+    }
     let specs = list.split(',').map(str::trim).filter(|spec| !spec.is_empty()).map(|spec| {
         let (first, last) = spec.split_once('-')?;
         match (number(first), number(last)) {
@@ -93,7 +108,10 @@ mod tests {
     use super::*;
 
     fn asked(fields: &[(&'static str, &str)], size: u64) -> Wanted {
-        let headers = fields.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, value.parse().unwrap());
+        }
         wanted(&headers, size, "\"tag\"")
     }
 
@@ -107,6 +125,7 @@ mod tests {
         check("bytes=-3", 10, Wanted::Parts(vec![(7, 9)]));
         check("bytes=-30", 10, Wanted::Parts(vec![(0, 9)]));
         check("bytes=4-99999999999999999999999", 10, Wanted::Parts(vec![(4, 9)]));
+        check("Bytes=0-4", 10, Wanted::Parts(vec![(0, 4)]));
         check("bytes=0-0, 9-9,", 10, Wanted::Parts(vec![(0, 0), (9, 9)]));
         check("bytes=0-1,20-30", 10, Wanted::Parts(vec![(0, 1)]));
         check("bytes=10-", 10, Wanted::Outside);
@@ -126,6 +145,9 @@ mod tests {
         assert_eq!(asked(&[("if-none-match", "\"a\", W/\"tag\"")], 10), Wanted::Nothing);
         assert_eq!(asked(&[("if-none-match", "*")], 10), Wanted::Nothing);
         assert_eq!(asked(&[("if-none-match", "\"other\"")], 10), Wanted::Whole);
+        assert_eq!(asked(&[("if-none-match", "\"other\""), ("if-none-match", "\"tag\"")], 10), Wanted::Nothing);
+        assert_eq!(asked(&[("if-match", "\"tag\"")], 10), Wanted::Whole);
+        assert_eq!(asked(&[("if-match", "\"other\""), ("if-none-match", "\"tag\"")], 10), Wanted::Other);
         assert_eq!(asked(&[("if-range", "\"tag\""), ("range", "bytes=1-2")], 10), Wanted::Parts(vec![(1, 2)]));
         assert_eq!(asked(&[("if-range", "\"other\""), ("range", "bytes=1-2")], 10), Wanted::Whole);
         assert_eq!(asked(&[("if-range", "W/\"tag\""), ("range", "bytes=1-2")], 10), Wanted::Whole);

@@ -274,7 +274,7 @@ fn exit_61_is_what_one_may_not_do() {
 fn exit_128_and_more_is_a_signal() {
     let root = TestRoot::new();
     root.run("node").expect(0);
-    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT] {
         let mut follower = root.start("log --follow --json");
         let mut first = [0];
         follower.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();

@@ -2,6 +2,7 @@
 
 use crate::root::{TestRoot, finish};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 
 #[test]
@@ -10,7 +11,7 @@ fn a_corrupted_configuration_is_named_and_left_alone() {
     root.run("create docs").expect(0);
     for (file, commands) in [
         ("wizedb.conf", &["list", "status", "create more", "mount docs", "put - docs/a", "delete docs"][..]),
-        ("buckets/docs/wizefs.conf", &["status", "mount docs", "put - docs/a", "verify docs"][..]),
+        ("buckets/docs/wizefs.conf", &["mount docs", "put - docs/a", "verify docs", "sync"][..]),
         ("node.conf", &["status", "mount docs"][..]),
     ] {
         let good = fs::read(root.path(file)).ok();
@@ -31,6 +32,46 @@ fn a_corrupted_configuration_is_named_and_left_alone() {
 }
 
 #[test]
+fn a_bucket_whose_configuration_is_damaged_keeps_nobody_from_the_others() {
+    let root = TestRoot::new();
+    let tree = root.outside().join("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("kept"), "1").unwrap();
+    for line in ["create docs", "create more", "create ours --from tree", "put - docs/a"] {
+        root.run(line).expect(0);
+    }
+    let confs = ["buckets/docs/wizefs.conf", "buckets/ours/wizefs.conf"].map(|conf| root.path(conf));
+    let good = confs.clone().map(|conf| fs::read_to_string(conf).unwrap());
+    for conf in &confs {
+        fs::write(conf, "{").unwrap();
+    }
+    for command in ["list", "status"] {
+        let shown = root.run(&format!("{command} --json")).expect(0).json();
+        let buckets = shown["buckets"].as_array().unwrap();
+        let odd: Vec<_> = buckets.iter().filter(|bucket| !bucket["problem"].is_null()).collect();
+        assert_eq!((buckets.len(), odd.len(), &odd[0]["origin"]), (3, 2, &"docs".into()), "{shown}");
+        assert_eq!((&odd[0]["files"], &odd[1]["files"]), (&1.into(), &1.into()), "{shown}");
+    }
+    root.run("put - more/a").expect(0);
+    let problems = root.run("check docs --json").expect(1).json()["problems"].to_string();
+    assert!(problems.contains("wizefs.conf") && problems.contains("move the file away"), "{problems}");
+
+    // They are made anew from what is known elsewhere.
+    for conf in &confs {
+        fs::rename(conf, conf.with_extension("damaged")).unwrap();
+    }
+    root.run("verify").expect(0);
+    assert_eq!(confs.clone().map(|conf| fs::read_to_string(conf).unwrap()), good);
+    // Or it goes, and what was adopted stays.
+    for (bucket, conf) in ["docs", "ours"].iter().zip(&confs) {
+        fs::write(conf, "{").unwrap();
+        root.run(&format!("delete {bucket}")).expect(0);
+    }
+    assert_eq!(fs::read_to_string(tree.join("kept")).unwrap(), "1");
+    assert_eq!(root.run("list --json").expect(0).json()["buckets"].as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn a_locked_root_is_waited_for_and_then_its_holder_is_named() {
     let root = TestRoot::new();
     root.run("create docs").expect(0);
@@ -45,6 +86,29 @@ fn a_locked_root_is_waited_for_and_then_its_holder_is_named() {
     let waiting = root.start("list");
     drop(lock);
     finish(waiting).expect(0);
+}
+
+#[test]
+fn who_follows_the_log_keeps_nobody_from_the_root() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    root.run("put - docs/before").expect(0);
+    let mut follower = root.start("log docs --follow --json -n 1");
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    let mut next = || {
+        serde_json::from_str::<serde_json::Value>(&lines.next()?.unwrap()).unwrap()["path"].as_str().map(str::to_owned)
+    };
+    assert_eq!(next().as_deref(), Some("before"));
+    for path in ["first", "second"] {
+        root.run(&format!("put - docs/{path}")).expect(0);
+        assert_eq!(next().as_deref(), Some(path));
+    }
+    root.run("node --listen off --grpc-listen off").expect(0);
+    root.run("put - docs/served").expect(0);
+    assert_eq!(next().as_deref(), Some("served"));
+    root.run("stop").expect(0);
+    assert_eq!(next(), None);
+    finish(follower).expect(0);
 }
 
 #[test]

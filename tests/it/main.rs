@@ -6,6 +6,7 @@ mod broken_disk;
 mod bucket;
 mod coins;
 mod command_line;
+mod conditions;
 mod contract_page;
 mod corrupt;
 mod curl;
