@@ -109,7 +109,9 @@ impl Terminal {
     /// # Errors
     /// [`Kind::Failed`] when stdout cannot be written; a reader who went away ends the process as SIGPIPE would.
     pub fn raw(&self, bytes: &[u8]) -> Result<()> {
-        let written = anstream::stdout().write_all(bytes).and_then(|()| anstream::stdout().flush());
+        // Not through anstream, which takes what looks like a colour out of anybody's file.
+        let mut stdout = std::io::stdout().lock();
+        let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
         written.map_err(|e| match e.kind() {
             std::io::ErrorKind::BrokenPipe => Error::new(Kind::Signal(13), "the reader of the output went away"),
             _ => Error::io(Kind::Failed, "cannot write the output", &e),

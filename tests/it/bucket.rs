@@ -107,6 +107,20 @@ fn a_file_goes_in_and_comes_out() {
 }
 
 #[test]
+fn what_is_put_from_a_pipe_is_got_into_a_pipe_byte_for_byte() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    // Colours, half a character, all bytes: nothing of it is for a terminal here.
+    let mut bytes = b"\x1b[31mred\x1b[0m \xff\xfe\x80 \xc3".to_vec();
+    bytes.extend((0..1 << 20).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8));
+    let mut put = root.command(&["put", "-", "docs/bytes"]).stdin(Stdio::piped()).spawn().unwrap();
+    put.stdin.take().unwrap().write_all(&bytes).unwrap();
+    finish(put).expect(0);
+    let got = root.command(&["get", "bytes", "docs", "-"]).output().unwrap();
+    assert!(got.stdout == bytes, "{} bytes of {}", got.stdout.len(), bytes.len());
+}
+
+#[test]
 fn standard_input_and_empty_files_are_files() {
     let root = TestRoot::new();
     root.run("create docs").expect(0);
