@@ -276,15 +276,6 @@ impl Node {
         self.bucket_with(name, None)
     }
 
-    /// All buckets, opened; one that is deleted at this moment is none.
-    ///
-    /// # Errors
-    /// What keeps one of them from opening.
-    pub(super) fn all_buckets(&self) -> Result<Vec<Arc<OpenBucket>>> {
-        let found = self.bucket_names().into_iter().map(|name| self.bucket(&name));
-        found.filter(|found| !matches!(found, Err(error) if error.kind == Kind::BucketUnknown)).collect()
-    }
-
     /// The bucket with these promises; opened anew when it is open with others.
     pub(super) fn bucket_with(&self, name: &BucketName, wanted: Option<Promises>) -> Result<Arc<OpenBucket>> {
         if wanted.is_none()

@@ -325,30 +325,45 @@ impl Node {
     }
 
     /// The barrier: everything that programs did in one bucket, or in all, is final when this returns, but for files that
-    /// are still being written.
+    /// are still being written. One bucket that cannot keeps no other from it.
     ///
     /// # Errors
-    /// [`Kind::Busy`] names those files when `strict`; [`Kind::BucketUnknown`].
+    /// [`Kind::Busy`] names those files when `strict`; [`Kind::BucketUnknown`]; what keeps a bucket from it.
     pub fn sync(&self, name: Option<&BucketName>, strict: bool) -> Result<wire::Synced> {
-        let buckets = match name {
-            Some(name) => vec![self.bucket(name)?],
+        let (mut open_writers, mut failed) = (Vec::new(), None);
+        match name {
+            Some(name) => open_writers = self.sync_bucket(name)?,
             // Those not open may hold what a killed node left.
-            None => self.all_buckets()?,
-        };
-        let mut open_writers = Vec::new();
-        for bucket in &buckets {
-            // One that was closed meanwhile was synced then.
-            let Ok(fs) = bucket.fs() else { continue };
-            let report = fs.sync().map_err(trouble::fs)?;
-            open_writers.extend(report.open_writers.iter().map(|path| format!("{}/{path}", bucket.name)));
+            None => {
+                for name in self.bucket_names() {
+                    match self.sync_bucket(&name) {
+                        Ok(writers) => open_writers.extend(writers),
+                        // Deleted at this moment.
+                        Err(error) if error.kind == Kind::BucketUnknown => {}
+                        Err(error) => failed = failed.or(Some(error)),
+                    }
+                }
+            }
         }
         self.seal()?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
         if strict && !open_writers.is_empty() {
             let text = format!("still being written: {}", open_writers.join(", "));
             return Err(Error::new(Kind::Busy, text));
         }
         let (height, transactions) = (self.ledger.tip().header.height, self.ledger.size());
         Ok(wire::Synced { v: wire::V, height, transactions, open_writers })
+    }
+
+    /// What is still being written in a bucket of which the rest is settled now.
+    fn sync_bucket(&self, name: &BucketName) -> Result<Vec<String>> {
+        let bucket = self.bucket(name)?;
+        // One that was closed meanwhile was synced then.
+        let Ok(fs) = bucket.fs() else { return Ok(Vec::new()) };
+        let report = fs.sync().map_err(trouble::fs)?;
+        Ok(report.open_writers.iter().map(|path| format!("{name}/{path}")).collect())
     }
 
     /// What the ledger has at a path, if it is a file or symbolic link.

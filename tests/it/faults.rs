@@ -53,6 +53,7 @@ fn a_bucket_whose_configuration_is_damaged_keeps_nobody_from_the_others() {
         assert_eq!((&odd[0]["files"], &odd[1]["files"]), (&1.into(), &1.into()), "{shown}");
     }
     root.run("put - more/a").expect(0);
+    root.run("sync").expect(21);
     let problems = root.run("check docs --json").expect(1).json()["problems"].to_string();
     assert!(problems.contains("wizefs.conf") && problems.contains("move the file away"), "{problems}");
 
