@@ -134,7 +134,7 @@ impl Node {
         let mut registry = Registry::open(root.path())?;
         buckets::sweep(&root, &mut registry)?;
         phase("opening the ledger");
-        let (ledger, wallet) = keys::open_ledger(&root, config.stamp_bits)?;
+        let (ledger, wallet) = keys::open_ledger(&root, &registry, config.stamp_bits)?;
         let node = Arc::new_cyclic(|node| Node {
             sealer: sealer::Sealer::new(node.clone()),
             events: events::Events::new(),

@@ -1,13 +1,18 @@
 //! Where a passphrase comes from: a file, another program, or the terminal.
 
 use crate::error::{Error, Kind, Result};
-use std::io::IsTerminal;
+use rustix::process::{Signal, getpid, kill_process};
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, tcgetattr, tcsetattr};
+use std::fs::File;
+use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use zeroize::Zeroizing;
 
 /// Longest passphrase read, in bytes.
 const MOST: usize = 1024;
+/// Longest line a terminal gives, in bytes.
+const LINE: usize = 4096;
 
 /// Ways to give a passphrase.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -76,9 +81,33 @@ fn of_terminal(prompt: &str) -> Result<Passphrase> {
         let error = Error::new(Kind::Passphrase, "a passphrase is needed, and there is no terminal to ask on");
         return Err(error.hint("--passfile FILE or --extpass COMMAND gives it"));
     }
-    let typed = rpassword::prompt_password(prompt);
-    let typed = typed.map_err(|e| Error::io(Kind::Passphrase, "cannot ask for the passphrase", &e))?;
-    first_line(Zeroizing::new(typed.into_bytes()), "the terminal")
+    let typed = ask(prompt).map_err(|e| Error::io(Kind::Passphrase, "cannot ask for the passphrase", &e))?;
+    first_line(typed, "the terminal")
+}
+
+/// A line typed on the terminal, which shows nothing of it. Ctrl-C and Ctrl-\ do not end the process while the terminal is
+/// quiet: they end the line, and take effect when it shows again what is typed.
+fn ask(prompt: &str) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let mut terminal = File::options().read(true).write(true).open("/dev/tty")?;
+    let usual = tcgetattr(&terminal)?;
+    let ends = [SpecialCodeIndex::VINTR, SpecialCodeIndex::VQUIT].map(|code| usual.special_codes[code]);
+    let mut quiet = usual.clone();
+    quiet.local_modes.remove(LocalModes::ECHO | LocalModes::ISIG);
+    (quiet.special_codes[SpecialCodeIndex::VEOL], quiet.special_codes[SpecialCodeIndex::VEOL2]) = (ends[0], ends[1]);
+    terminal.write_all(prompt.as_bytes())?;
+    tcsetattr(&terminal, OptionalActions::Flush, &quiet)?;
+    let mut line = Zeroizing::new(vec![0; LINE]);
+    let read = terminal.read(&mut line);
+    tcsetattr(&terminal, OptionalActions::Now, &usual)?;
+    terminal.write_all(b"\n")?;
+    line.truncate(read?);
+    let signal = match line.last() {
+        Some(last) if *last == ends[0] => Signal::INT,
+        Some(last) if *last == ends[1] => Signal::QUIT,
+        _ => return Ok(line),
+    };
+    kill_process(getpid(), signal)?;
+    Err(std::io::ErrorKind::Interrupted.into())
 }
 
 fn first_line(bytes: Zeroizing<Vec<u8>>, from: &str) -> Result<Passphrase> {

@@ -50,7 +50,8 @@ pub struct BucketConf {
     pub version: u32,
     /// The bucket's name.
     pub origin: BucketName,
-    /// The absolute path of the backing.
+    /// The absolute path of the backing. In the file it is only information where nothing is adopted: the root folder may
+    /// have been moved or copied since, and a copy must not touch the files of its original.
     pub originpath: PathBuf,
     /// 1 loopback, 2 zip, 3 lz.
     #[serde(rename = "type")]
@@ -133,6 +134,15 @@ impl Registry {
         self.root.join("buckets").join(name.as_str())
     }
 
+    /// Where the files of a bucket are that adopts nothing.
+    pub fn own_backing(&self, name: &BucketName, kind: BucketKind) -> PathBuf {
+        let suffix = if name.as_str().ends_with(".zip") { "" } else { ".zip" };
+        self.state_dir(name).join(match kind {
+            BucketKind::Loopback => "data".to_owned(),
+            BucketKind::Zip | BucketKind::Lz => format!("{name}{suffix}"),
+        })
+    }
+
     /// What the bucket is.
     ///
     /// # Errors
@@ -143,10 +153,13 @@ impl Registry {
         }
         let path = self.conf_path(name);
         let text = std::fs::read(&path).map_err(|e| cannot_open(&path, &e))?;
-        let conf: BucketConf = serde_json::from_slice(&text).map_err(|e| unreadable(&path, &e))?;
+        let mut conf: BucketConf = serde_json::from_slice(&text).map_err(|e| unreadable(&path, &e))?;
         if conf.version > CONF_VERSION {
             let problem = format!("version {} is newer than this program", conf.version);
             return Err(unreadable(&path, &problem));
+        }
+        if !conf.adopted {
+            conf.originpath = self.own_backing(name, conf.kind()?);
         }
         Ok(conf)
     }
@@ -157,17 +170,21 @@ impl Registry {
         self.state_dir(name).is_dir() && conf.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
     }
 
-    /// Where the bucket's files are, as `wizedb.conf` has it.
-    pub fn backing(&self, name: &BucketName) -> Option<&Path> {
-        self.db.created.get(name).map(|created| created.originpath.as_path())
+    /// Where the bucket's files are, also when its `wizefs.conf` is damaged.
+    pub fn backing(&self, name: &BucketName) -> Option<PathBuf> {
+        let conf = self.bucket(name).ok().or_else(|| self.known(name, String::new()));
+        Some(conf?.originpath)
     }
 
-    /// What `wizedb.conf` says of a bucket with this id. It knows neither passphrases nor whether an import is finished.
+    /// What `wizedb.conf` says of a bucket with this id. It knows neither passphrases nor whether an import is finished, and
+    /// whether the backing is adopted by what is in the bucket's folder.
     pub fn known(&self, name: &BucketName, id: String) -> Option<BucketConf> {
         let created = self.db.created.get(name)?;
         let kind = BucketKind::of_number(created.kind)?;
-        let adopted = !created.originpath.starts_with(self.state_dir(name));
-        let conf = BucketConf::new(name.clone(), kind, created.originpath.clone(), adopted);
+        let own = self.own_backing(name, kind);
+        let adopted = !own.exists() && !created.originpath.starts_with(self.state_dir(name));
+        let backing = if adopted { created.originpath.clone() } else { own };
+        let conf = BucketConf::new(name.clone(), kind, backing, adopted);
         Some(BucketConf { id, importing: false, ..conf })
     }
 
@@ -309,6 +326,38 @@ mod tests {
         assert_eq!(again.mountpoint(&name("a.zip")), None);
         assert_eq!(again.bucket(&name("docs")).unwrap().kind().unwrap(), BucketKind::Loopback);
         assert_eq!(again.bucket(&name("none")).unwrap_err().kind, Kind::BucketUnknown);
+    }
+
+    #[test]
+    fn a_copied_root_has_its_own_files() {
+        fn check(text: &str, kind: BucketKind, own: &str) {
+            let [root, copy] = [(), ()].map(|()| tempfile::tempdir().unwrap());
+            let mut registry = Registry::open(root.path()).unwrap();
+            let (name, theirs) = (name(text), PathBuf::from("/srv/theirs"));
+            let backing = registry.own_backing(&name, kind);
+            std::fs::create_dir_all(&backing).unwrap();
+            registry.put_bucket(&BucketConf::new(name.clone(), kind, backing, false)).unwrap();
+            let adopted = BucketName::new("adopted").unwrap();
+            std::fs::create_dir_all(registry.state_dir(&adopted)).unwrap();
+            registry.put_bucket(&BucketConf::new(adopted.clone(), kind, theirs.clone(), true)).unwrap();
+
+            let folders = [root.path().join("."), copy.path().into()];
+            let copied = std::process::Command::new("cp").arg("-a").args(folders).status();
+            assert!(copied.unwrap().success());
+            let copy = (copy.path(), Registry::open(copy.path()).unwrap());
+            let is_own = |conf: BucketConf| !conf.adopted && conf.originpath == copy.0.join("buckets").join(own);
+            let is_adopted = |conf: BucketConf| conf.adopted && conf.originpath == theirs;
+            for found in [copy.1.bucket(&name).unwrap(), copy.1.known(&name, String::new()).unwrap()] {
+                assert!(is_own(found.clone()), "{found:?}");
+            }
+            for found in [copy.1.bucket(&adopted).unwrap(), copy.1.known(&adopted, String::new()).unwrap()] {
+                assert!(is_adopted(found.clone()), "{found:?}");
+            }
+            assert_eq!(copy.1.backing(&name), Some(copy.0.join("buckets").join(own)));
+        }
+        check("docs", BucketKind::Loopback, "docs/data");
+        check("docs", BucketKind::Lz, "docs/docs.zip");
+        check("docs.zip", BucketKind::Lz, "docs.zip/docs.zip");
     }
 
     #[test]

@@ -40,21 +40,30 @@ pub fn path(root: &Root, name: &str) -> Result<PathBuf> {
 /// # Errors
 /// The folder cannot be read.
 pub fn list(root: &Root) -> Result<Vec<Kept>> {
+    Ok(files(root)?.into_iter().filter_map(Result::ok).collect())
+}
+
+/// What is wrong with files that have the name of a wallet and are none, or not any more.
+///
+/// # Errors
+/// As [`list`].
+pub fn unread(root: &Root) -> Result<Vec<KeyError>> {
+    Ok(files(root)?.into_iter().filter_map(Result::err).collect())
+}
+
+/// The files with the name of a wallet, sorted by it.
+fn files(root: &Root) -> Result<Vec<std::result::Result<Kept, KeyError>>> {
     let folder = root.wallets();
     let cannot = |e: std::io::Error| Error::io(Kind::ConfigOpen, format!("cannot read {}", folder.display()), &e);
-    let mut wallets = Vec::new();
-    for entry in std::fs::read_dir(&folder).map_err(cannot)? {
-        let entry = entry.map_err(cannot)?;
-        let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
-        match path(root, &name).map(|path| WalletFile::read(&path)) {
-            Ok(Ok(file)) => {
-                wallets.push(Kept { name, address: file.public().address(), file, path: entry.path() });
-            }
-            other => tracing::debug!(file = %name, problem = ?other.err(), "not a wallet"),
-        }
-    }
-    wallets.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(wallets)
+    let entries = std::fs::read_dir(&folder).map_err(cannot)?.collect::<std::io::Result<Vec<_>>>().map_err(cannot)?;
+    let names = entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok());
+    let mut files: Vec<_> = names.filter_map(|name| Some((path(root, &name).ok()?, name))).collect();
+    files.sort();
+    let read = |(path, name): (PathBuf, String)| {
+        let file = WalletFile::read(&path)?;
+        Ok(Kept { name, address: file.public().address(), file, path })
+    };
+    Ok(files.into_iter().map(read).collect())
 }
 
 /// The wallet with this name or address.

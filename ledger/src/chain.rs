@@ -38,9 +38,10 @@ mod seal;
 mod submit;
 #[cfg(test)]
 pub(crate) mod tests;
+pub(crate) mod tip;
 
 pub use forget::Forgotten;
-pub(crate) use open::{FIRST_PENDING, GENESIS, LATEST_CHECKPOINT, TIP, check_tip_file, verifier};
+pub(crate) use open::{FIRST_PENDING, GENESIS, LATEST_CHECKPOINT, TIP, verifier};
 pub use prove::Bundle;
 pub use query::Named;
 pub(crate) use seal::{coinbase, write_state};

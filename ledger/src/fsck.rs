@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::block::Genesis;
-use crate::chain::GENESIS;
+use crate::chain::{GENESIS, tip};
 use crate::codec::decode;
 use crate::hash::{Hash, TxId};
 use crate::log::{TILE, read_tile};
@@ -77,7 +77,7 @@ impl Report {
         Some(format!("{place}{}", first.problem))
     }
 
-    fn add(&mut self, block: Option<u64>, index: Option<u64>, problem: impl Into<String>) {
+    pub(crate) fn add(&mut self, block: Option<u64>, index: Option<u64>, problem: impl Into<String>) {
         self.push(Problem { block, index, problem: problem.into(), derived: false });
     }
 
@@ -86,7 +86,7 @@ impl Report {
         self.push(Problem { block, index, problem: problem.into(), derived: true });
     }
 
-    fn push(&mut self, problem: Problem) {
+    pub(crate) fn push(&mut self, problem: Problem) {
         if self.problems.len() < MOST_PROBLEMS {
             self.problems.push(problem);
         }
@@ -145,8 +145,11 @@ pub fn fsck_dir(dir: &Path, progress: &mut dyn FnMut(Progress) -> ControlFlow<()
     match RocksStore::open_read_only(dir) {
         Ok(read) => {
             let mut report = check(&read, Some(dir), progress)?;
-            if let Err(lost) = crate::chain::check_tip_file(dir, report.height) {
-                report.add(None, None, lost);
+            match tip::check_dir(dir) {
+                Ok(problem) => problem.into_iter().for_each(|problem| report.push(problem)),
+                // What keeps it from opening may have been told already.
+                Err(error) if report.problems.is_empty() => report.add(None, None, error.to_string()),
+                Err(_) => {}
             }
             Ok(report)
         }

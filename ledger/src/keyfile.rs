@@ -4,7 +4,6 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +11,7 @@ use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
 use argon2::{Algorithm, Argon2, Params, Version};
 use borsh::{BorshDeserialize, BorshSerialize};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -118,6 +118,11 @@ pub(crate) fn load(path: &Path, kind: KeyKind) -> Result<Contents, KeyError> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(256));
     let read = fs::File::open(path).and_then(|file| file.take(MOST).read_to_end(&mut bytes));
     read.map_err(|error| KeyError::Io(path.to_path_buf(), error))?;
+    parse(&bytes, path, kind)
+}
+
+/// What the bytes of a key file of this kind, which came from `path`, hold.
+pub(crate) fn parse(bytes: &[u8], path: &Path, kind: KeyKind) -> Result<Contents, KeyError> {
     let malformed = || KeyError::Malformed(path.to_path_buf());
     let (body, sum) = bytes.split_at_checked(bytes.len().saturating_sub(32)).ok_or_else(malformed)?;
     let file: KeyFile = borsh::from_slice(body).map_err(|_| malformed())?;
@@ -232,16 +237,39 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    // A name may be as long as names can be: nothing is put behind it.
-    let id = crate::Hash::of(&[name.as_bytes()]).to_string();
-    let temporary = directory.join(format!(".{}.{}.tmp", &id[..16], std::process::id()));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.set_permissions(fs::Permissions::from_mode(0o600))?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    // A hard link refuses to replace an existing key, which rename would not.
-    let linked = written.and_then(|()| fs::hard_link(&temporary, path));
-    fs::remove_file(&temporary)?;
-    linked?;
+    let id: [u8; 8] = random().map_err(io::Error::other)?;
+    let temporary = directory.join(format!(".{:016x}.tmp", u64::from_be_bytes(id)));
+    create_private(&temporary, bytes)?;
+    let named = give_name(&temporary, path, bytes);
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return named.and(Err(error)),
+        _ => named?,
+    }
     fs::File::open(directory)?.sync_all()
+}
+
+/// Writes a file that is not there yet, mode 0600, durably.
+fn create_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    match file.set_permissions(fs::Permissions::from_mode(0o600)) {
+        // The mount of a file system without modes says who may read it.
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+        _ => {}
+    }
+    file.write_all(bytes).and_then(|()| file.sync_all())
+}
+
+/// Gives a whole file its name without replacing an existing key. Not all file systems can rename so, nor have all hard
+/// links; where there is neither, the file is written in its place.
+fn give_name(temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let taken = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
+    let renamed = renameat_with(CWD, temporary, CWD, path, RenameFlags::NOREPLACE).map_err(io::Error::from);
+    match renamed {
+        Err(error) if !taken(&error) => {}
+        done => return done,
+    }
+    match fs::hard_link(temporary, path) {
+        Err(error) if !taken(&error) => create_private(path, bytes),
+        done => done,
+    }
 }

@@ -213,7 +213,19 @@ impl WalletFile {
     /// # Errors
     /// See [`KeyError`].
     pub fn read(path: &Path) -> Result<WalletFile, KeyError> {
-        match keyfile::load(path, KeyKind::Wallet)? {
+        WalletFile::of(keyfile::load(path, KeyKind::Wallet)?, path)
+    }
+
+    /// The bytes of a key file that came from `path`.
+    ///
+    /// # Errors
+    /// [`KeyError::Malformed`].
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<WalletFile, KeyError> {
+        WalletFile::of(keyfile::parse(bytes, path, KeyKind::Wallet)?, path)
+    }
+
+    fn of(contents: Contents, path: &Path) -> Result<WalletFile, KeyError> {
+        match contents {
             Contents::Plain(secret) => Wallet::of_file(path, &secret).map(WalletFile::Plain),
             Contents::Sealed(sealed) => Ok(WalletFile::Sealed(sealed)),
         }

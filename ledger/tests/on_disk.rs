@@ -81,15 +81,21 @@ fn a_store_that_lost_its_end_is_noticed() {
     // As a damaged write-ahead log does: everything from the damage on is gone, without a word.
     let mut logs: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     logs.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
-    for log in &logs {
-        let bytes = fs::read(log).unwrap();
-        fs::write(log, &bytes[..bytes.len() * 2 / 3]).unwrap();
+    let whole: Vec<_> = logs.iter().map(|log| fs::read(log).unwrap()).collect();
+    let cut: [fn(&Path, &[u8]); 2] =
+        [|log, bytes| fs::write(log, &bytes[..bytes.len() * 2 / 3]).unwrap(), |log, _| fs::remove_file(log).unwrap()];
+    for cut in cut {
+        logs.iter().zip(&whole).for_each(|(log, bytes)| cut(log, bytes));
+        let report = fsck(dir.path());
+        assert!(report.problems.iter().any(|problem| problem.problem.contains("block 1 was sealed")), "{report:?}");
+        let error = Ledger::open(dir.path(), options()).err();
+        assert!(
+            matches!(&error, Some(OpenError::Damaged(reason)) if reason.contains("block 1 was sealed")),
+            "{error:?}"
+        );
+        logs.iter().zip(&whole).for_each(|(log, bytes)| fs::write(log, bytes).unwrap());
     }
-    let report = fsck(dir.path());
-    assert!(report.problems.iter().any(|problem| problem.problem.contains("block 1 was sealed")), "{report:?}");
-    let ledger = Ledger::open(dir.path(), options()).unwrap();
-    assert!(ledger.poisoned().unwrap().contains("block 1 was sealed"));
-    assert!(matches!(ledger.seal(u64::MAX), Err(LedgerError::Poisoned(_))));
+    assert_eq!(Ledger::open(dir.path(), options()).unwrap().poisoned(), None);
 }
 
 #[test]

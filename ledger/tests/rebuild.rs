@@ -172,7 +172,7 @@ fn nothing_is_touched_of_a_store_that_lacks_the_file_that_names_the_others() {
             let found = files(dir.path());
             assert!(found == left, "{also}: {:?} of {:?}", found.keys(), left.keys());
         }
-        fs::write(dir.path().join("CURRENT"), &whole["CURRENT"]).unwrap();
+        put_back(dir.path(), &whole);
         assert_eq!(check(dir.path()).problems, vec![], "{also}");
     }
 }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use wizefs_ledger::{
-    BlockHash, BucketId, BucketKind, Cause, Draft, FileOp, Label, Ledger, LedgerError, LogKey, OpenOptions, Statement,
-    TreePath, TxId, Wallet, fsck_dir,
+    BlockHash, BucketId, BucketKind, Cause, Draft, FileOp, Label, Ledger, LedgerError, LogKey, OpenError, OpenOptions,
+    RebuildError, Statement, TreePath, TxId, Wallet, fsck_dir, rebuild_dir,
 };
 
 fn options() -> OpenOptions {
@@ -27,13 +27,23 @@ fn mkdir(ledger: &Ledger, bucket: BucketId, change: u64) -> TxId {
     submit(ledger, Statement::File { bucket, change, cause: Cause::Mount, op })
 }
 
-/// A ledger as it was left: its files, what was submitted in order, and how long its write-ahead log was after each seal.
+/// A ledger as it was left: its files, what was submitted in order, and how it stood after each seal.
 struct Left {
     dir: tempfile::TempDir,
     wal: PathBuf,
     submitted: Vec<TxId>,
-    /// Length of the write-ahead log when the block was durable, its hash, and how many submits were in or before it.
-    sealed: Vec<(u64, BlockHash, usize)>,
+    sealed: Vec<Stood>,
+}
+
+/// When a block was durable.
+struct Stood {
+    /// Length of the write-ahead log.
+    end: u64,
+    hash: BlockHash,
+    /// How many submits were in it or before it.
+    submits: usize,
+    /// The tip file.
+    tip: Vec<u8>,
 }
 
 fn wal_of(dir: &Path) -> PathBuf {
@@ -45,16 +55,21 @@ fn leave() -> Left {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(dir.path(), options().create()).unwrap();
     let wal = wal_of(dir.path());
-    let length = || fs::metadata(&wal).unwrap().len();
-    let mut sealed = vec![(length(), ledger.tip().hash(), 0)];
+    let stood = |submits| Stood {
+        end: fs::metadata(&wal).unwrap().len(),
+        hash: ledger.tip().hash(),
+        submits,
+        tip: fs::read(dir.path().join("tip")).unwrap(),
+    };
+    let mut sealed = vec![stood(0)];
     let name = Label::new("docs").unwrap();
     let bucket = submit(&ledger, Statement::CreateBucket { name, kind: BucketKind::Loopback });
     let mut submitted = vec![bucket];
     for change in 1..=8 {
         submitted.push(mkdir(&ledger, bucket, change));
         if change % 3 == 0 {
-            let block = ledger.seal(u64::MAX).unwrap().unwrap();
-            sealed.push((length(), block.hash(), submitted.len()));
+            ledger.seal(u64::MAX).unwrap().unwrap();
+            sealed.push(stood(submitted.len()));
         }
     }
     ledger.sync().unwrap();
@@ -71,7 +86,7 @@ fn copy(left: &Left, wal: &[u8], block: usize) -> tempfile::TempDir {
         fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
     }
     fs::write(copy.path().join(left.wal.file_name().unwrap()), wal).unwrap();
-    fs::write(copy.path().join("tip"), format!("{block} {}\n", left.sealed[block].1)).unwrap();
+    fs::write(copy.path().join("tip"), &left.sealed[block].tip).unwrap();
     copy
 }
 
@@ -81,12 +96,12 @@ fn goes_on(left: &Left, dir: &Path, blocks: usize, what: &str) {
     assert_eq!(ledger.poisoned(), None, "{what}");
     let height = ledger.tip().header.height as usize;
     assert!(height >= blocks, "{what}: block {blocks} was durable, and {height} is the last");
-    for (number, (_, hash, _)) in left.sealed.iter().enumerate().take(height + 1) {
+    for (number, Stood { hash, .. }) in left.sealed.iter().enumerate().take(height + 1) {
         assert_eq!(ledger.block(number as u64).unwrap().unwrap().hash(), *hash, "{what}: block {number}");
     }
     let there = |txid: &TxId| ledger.transaction(txid).unwrap().is_some();
     let kept = left.submitted.iter().take_while(|txid| there(txid)).count();
-    assert!(kept >= left.sealed[height].2, "{what}: what is sealed is there");
+    assert!(kept >= left.sealed[height].submits, "{what}: what is sealed is there");
     assert!(!left.submitted[kept..].iter().any(there), "{what}: what is there is a beginning");
     if kept > 0 {
         mkdir(&ledger, left.submitted[0], kept as u64);
@@ -96,11 +111,28 @@ fn goes_on(left: &Left, dir: &Path, blocks: usize, what: &str) {
     assert_eq!(report.problems, vec![], "{what}");
 }
 
+/// Files that hold rows, or say which do.
+fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let kept = |path: &PathBuf| !path.file_name().unwrap().to_str().unwrap().starts_with("LO");
+    let mut files: Vec<_> = paths.filter(kept).map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+    files.sort();
+    files
+}
+
+/// A ledger that lost its end does not open, and nothing of it is touched.
+fn refuses(dir: &Path, why: &str, what: &str) {
+    let left = files(dir);
+    let error = Ledger::open(dir, options()).err();
+    assert!(matches!(&error, Some(OpenError::Damaged(reason)) if reason.contains(why)), "{what}: {error:?}");
+    assert!(files(dir) == left, "{what}: nothing is touched");
+}
+
 #[test]
 fn a_torn_tail_of_the_write_ahead_log_loses_only_what_was_not_synced() {
     let left = leave();
     let whole = fs::read(&left.wal).unwrap();
-    let ends: Vec<u64> = left.sealed.iter().map(|(end, ..)| *end).collect();
+    let ends: Vec<u64> = left.sealed.iter().map(|stood| stood.end).collect();
     // Around the end of each block's write, and spread over the rest.
     let near = ends.iter().flat_map(|end| [end - 1, *end, end + 7]);
     let spread = (0..whole.len() as u64).step_by(whole.len() / 8);
@@ -114,9 +146,7 @@ fn a_torn_tail_of_the_write_ahead_log_loses_only_what_was_not_synced() {
             let beyond = copy(&left, wal, ends.len() - 1);
             let report = fsck_dir(beyond.path(), &mut |_| ControlFlow::Continue(())).unwrap();
             assert!(!report.problems.is_empty(), "{what}");
-            let ledger = Ledger::open(beyond.path(), options()).unwrap();
-            assert!(ledger.poisoned().unwrap().contains("was sealed"), "{what}");
-            assert!(matches!(ledger.seal_always(u64::MAX), Err(LedgerError::Poisoned(_))), "{what}");
+            refuses(beyond.path(), "was sealed", &what);
         }
     }
 }
@@ -142,9 +172,61 @@ fn rot_in_the_write_ahead_log_is_a_torn_tail_or_is_noticed() {
                 assert!(!sound, "{what}");
                 assert!(matches!(ledger.seal_always(u64::MAX), Err(LedgerError::Poisoned(_))), "{what}");
             }
-            Err(error) => assert!(!error.to_string().is_empty() && !sound, "{what}: {error}"),
+            Err(error) => {
+                assert!(!sound, "{what}: {error}");
+                refuses(copy.path(), "", &what);
+                // The bit turned back: everything is there.
+                fs::write(copy.path().join(left.wal.file_name().unwrap()), &whole).unwrap();
+                goes_on(&left, copy.path(), last, &what);
+            }
         }
     }
+}
+
+#[test]
+fn a_damaged_tip_file_is_told_and_made_anew_from_a_whole_ledger_only() {
+    let left = leave();
+    let (whole, last) = (fs::read(&left.wal).unwrap(), left.sealed.len() - 1);
+    let tip = &left.sealed[last].tip;
+    let mut flipped = tip.clone();
+    flipped[19] ^= 8;
+    for damage in [None, Some(&[][..]), Some(&tip[..30]), Some(&flipped)] {
+        let what = format!("{:?}", damage.map(String::from_utf8_lossy));
+        let spoil = |dir: &Path| match damage {
+            None => fs::remove_file(dir.join("tip")).unwrap(),
+            Some(damage) => fs::write(dir.join("tip"), damage).unwrap(),
+        };
+        let mut rotten = whole.clone();
+        rotten[left.sealed[last - 1].end as usize + 20] ^= 1;
+        let both = copy(&left, &rotten, last);
+        spoil(both.path());
+        refuses(both.path(), "the tip file", &what);
+        let rebuilt = rebuild_dir(both.path(), &mut |_| ControlFlow::Continue(()));
+        assert!(matches!(rebuilt, Err(RebuildError::Chain(_))), "{what}: {rebuilt:?}");
+        refuses(both.path(), "the tip file", &what);
+
+        let copy = copy(&left, &whole, last);
+        spoil(copy.path());
+        refuses(copy.path(), "the tip file", &what);
+        let report = fsck_dir(copy.path(), &mut |_| ControlFlow::Continue(())).unwrap();
+        assert!(report.problems.len() == 1 && report.problems[0].derived, "{what}: {report:?}");
+        let report = rebuild_dir(copy.path(), &mut |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(report.problems, vec![], "{what}");
+        assert_eq!(&fs::read(copy.path().join("tip")).unwrap(), tip, "{what}");
+        goes_on(&left, copy.path(), last, &what);
+    }
+}
+
+#[test]
+fn a_check_beside_a_node_tells_a_lost_end() {
+    let left = leave();
+    let copy = copy(&left, &fs::read(&left.wal).unwrap()[..left.sealed[1].end as usize], 1);
+    let ledger = Ledger::open(copy.path(), options()).unwrap();
+    assert_eq!(ledger.fsck(&mut |_| ControlFlow::Continue(())).unwrap().problems, vec![]);
+    fs::write(copy.path().join("tip"), &left.sealed[2].tip).unwrap();
+    let report = ledger.fsck(&mut |_| ControlFlow::Continue(())).unwrap();
+    assert!(report.problems[0].problem.contains("was sealed"), "{report:?}");
+    assert!(matches!(ledger.seal_always(u64::MAX), Err(LedgerError::Poisoned(_))));
 }
 
 /// A small disk of its own that can be made read-only; none where this process may not mount one.

@@ -93,9 +93,10 @@ fn show(context: &Context, report: &Integrity) -> Result<()> {
         true => out.line(&format!("{} the chain is whole: {what}", out.mark(true))),
         false => {
             out.line(&format!("the chain is damaged: {what}, {}", count(report.problems.len() as u64, "problem")))?;
-            if report.problems.iter().all(|problem| problem.derived) {
-                out.hint("wizefs stop; wizefs integrity --rebuild makes that anew from the chain, which is whole");
-            }
+            out.hint(match report.problems.iter().all(|problem| problem.derived) {
+                true => "wizefs stop; wizefs integrity --rebuild makes that anew from the chain, which is whole",
+                false => "stop the node and restore the folder ledger from a copy",
+            });
             Ok(())
         }
     }

@@ -180,6 +180,7 @@ fn show_verified(out: &Terminal, file: &Path, verified: &Verified) -> Result<()>
     match verified.signer {
         "trusted" => {}
         "too-few-witnesses" => out.warn("too few witnesses have signed the checkpoint"),
+        _ if verified.keys.is_empty() => out.warn("signer not checked: no signature is the log's own"),
         _ => out.warn(&format!("signer not checked: {}", verified.keys.join(", "))),
     }
     Ok(())

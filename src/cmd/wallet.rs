@@ -3,15 +3,20 @@
 use super::{Context, complete};
 use crate::client::segment;
 use crate::error::{Error, Kind, Result};
-use crate::passphrase::PassArgs;
+use crate::passphrase::{PassArgs, Passphrase};
 use crate::rest::wire::{self, Wallet as Line, Wallets};
 use crate::root::Root;
 use crate::terminal::Table;
 use crate::wallets;
 use clap_complete::engine::ArgValueCompleter;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use wizefs_ledger::{Wallet, WalletFile};
 use zeroize::Zeroizing;
+
+/// Bytes read of a key at most.
+const MOST: usize = 4096;
 
 /// Keys, addresses and coins.
 #[derive(Debug, clap::Args)]
@@ -48,7 +53,7 @@ enum What {
               add = ArgValueCompleter::new(complete::wallets))]
         wallet: String,
     },
-    /// Take in a key: a key file, or 64 hex digits in a file or on standard input (-)
+    /// Take in a key: a key file, or 64 hex digits, in a file or on standard input (-)
     Import {
         /// Name it gets
         #[arg(value_name = "NAME")]
@@ -56,7 +61,7 @@ enum What {
         /// Where the key is
         #[arg(value_name = "FILE", default_value = "-")]
         file: PathBuf,
-        /// Protect the key with a passphrase, asked for on the terminal
+        /// Protect the key with a new passphrase, asked for on the terminal; a protected one keeps its own without
         #[arg(long)]
         passphrase: bool,
         #[command(flatten)]
@@ -87,7 +92,7 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     match &args.what {
         What::New { name, passphrase, pass } => {
             let wallet = Wallet::generate().map_err(wallets::failed)?;
-            keep(context, name, &wallet, *passphrase, pass)
+            keep(context, name, &wallet, new_passphrase(name, *passphrase, pass)?)
         }
         What::List {} => list(context),
         What::Show { wallet } => {
@@ -95,8 +100,13 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
             show(context, &context.with_node(|client| client.get(&uri))?)
         }
         What::Import { name, file, passphrase, pass } => {
-            let wallet = import(file, pass)?;
-            keep(context, name, &wallet, *passphrase, pass)
+            let (wallet, opened) = import(file, pass)?;
+            // What was sealed is not kept plain.
+            let passphrase = match opened {
+                Some(opened) if !passphrase => Some(opened),
+                _ => new_passphrase(name, *passphrase, pass)?,
+            };
+            keep(context, name, &wallet, passphrase)
         }
         What::Export { wallet, output, reveal, pass } => export(context, wallet, output.as_ref(), *reveal, pass),
     }
@@ -108,15 +118,18 @@ fn root(context: &Context) -> Result<Root> {
     Ok(root)
 }
 
-fn keep(context: &Context, name: &str, wallet: &Wallet, ask: bool, pass: &PassArgs) -> Result<()> {
+/// The passphrase of a new wallet, when it is to have one.
+fn new_passphrase(name: &str, ask: bool, pass: &PassArgs) -> Result<Option<Passphrase>> {
+    let wanted = ask || pass.is_given();
+    wanted.then(|| pass.read_new(&format!("the new wallet {name}"))).transpose()
+}
+
+fn keep(context: &Context, name: &str, wallet: &Wallet, passphrase: Option<Passphrase>) -> Result<()> {
     if name == wallets::DEFAULT {
         let error = Error::new(Kind::FileExists, format!("the wallet {name} is made with the chain"));
         return Err(error.hint("choose another name"));
     }
-    let root = root(context)?;
-    let wanted = ask || pass.is_given();
-    let passphrase = wanted.then(|| pass.read_new(&format!("the new wallet {name}"))).transpose()?;
-    let path = wallets::keep(&root, name, wallet, passphrase.as_ref().map(|p| p.as_slice()))?;
+    let path = wallets::keep(&root(context)?, name, wallet, passphrase.as_ref().map(|p| p.as_slice()))?;
     let address = wallet.address().to_string();
     if context.out.json {
         return context.out.document(&serde_json::json!({
@@ -130,6 +143,9 @@ fn keep(context: &Context, name: &str, wallet: &Wallet, ask: bool, pass: &PassAr
 
 fn list(context: &Context) -> Result<()> {
     let wallets: Wallets = context.with_node(|client| client.get("/v1/wallets"))?;
+    for problem in wallets::unread(&root(context)?)? {
+        context.out.warn(&format!("not listed: {problem}"));
+    }
     if context.out.json {
         return context.out.document(&wallets);
     }
@@ -152,24 +168,28 @@ fn show(context: &Context, wallet: &Line) -> Result<()> {
     context.out.line(&format!("passphrase  {}", if wallet.sealed { "yes" } else { "no" }))
 }
 
-/// The key in a key file, or in hex.
-fn import(file: &std::path::Path, pass: &PassArgs) -> Result<Wallet> {
+/// The key in a key file, or in hex; of a sealed file the passphrase that opened it too.
+fn import(file: &Path, pass: &PassArgs) -> Result<(Wallet, Option<Passphrase>)> {
     let cannot = |e: std::io::Error| Error::io(Kind::FileMissing, format!("cannot read {}", file.display()), &e);
-    let mut bytes = Zeroizing::new(Vec::new());
-    if file.as_os_str() == "-" {
-        std::io::Read::read_to_end(&mut std::io::Read::take(std::io::stdin(), 4096), &mut bytes).map_err(cannot)?;
-    } else {
-        *bytes = std::fs::read(file).map_err(|e| cannot(e).without_hint())?;
-        if let Ok(key) = WalletFile::read(file) {
-            return match &key {
-                WalletFile::Plain(wallet) => Ok(wallet.clone()),
-                WalletFile::Sealed(_) => key.open(&pass.read(&file.display().to_string())?).map_err(wallets::failed),
-            };
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MOST));
+    // Once only: it may be a pipe.
+    let mut from: Box<dyn Read> = match file.as_os_str() == "-" {
+        true => Box::new(std::io::stdin()),
+        false => Box::new(File::open(file).map_err(|e| cannot(e).without_hint())?),
+    };
+    from.by_ref().take(MOST as u64).read_to_end(&mut bytes).map_err(cannot)?;
+    match WalletFile::parse(&bytes, file) {
+        Ok(WalletFile::Plain(wallet)) => return Ok((wallet, None)),
+        Ok(key) => {
+            let passphrase = pass.read(&file.display().to_string())?;
+            return Ok((key.open(&passphrase).map_err(wallets::failed)?, Some(passphrase)));
         }
+        Err(_) => {}
     }
     let secret = std::str::from_utf8(&bytes).ok().and_then(|text| wire::unhex(text.trim()));
     let wallet = secret.and_then(|secret| Wallet::from_secret(&secret));
-    wallet.ok_or_else(|| Error::new(Kind::Usage, format!("{} holds no private key: 64 hex digits", file.display())))
+    let none = || Error::new(Kind::Usage, format!("{} holds no private key: 64 hex digits", file.display()));
+    Ok((wallet.ok_or_else(none)?, None))
 }
 
 fn export(context: &Context, name: &str, output: Option<&PathBuf>, reveal: bool, pass: &PassArgs) -> Result<()> {

@@ -42,7 +42,9 @@ fn witness(context: &Context, args: &Args, client: &Client) -> Result<()> {
         None => None,
     };
     let old = kept.as_deref().map(Checkpoint::unchecked).transpose();
-    let old = old.map_err(|e| Error::new(Kind::FileExists, format!("the file to keep it in: {e}")))?;
+    let old = old.map_err(|e| {
+        Error::new(Kind::FileExists, format!("the file to keep it in: {e}")).hint("choose another name")
+    })?;
     let note = match &old {
         None => String::from_utf8_lossy(&client.text("/log/checkpoint")?).into_owned(),
         Some(old) => extended(client, old)?,

@@ -2,7 +2,7 @@
 
 use super::{mountpoint, trouble};
 use crate::error::{Error, Kind, Result};
-use crate::name::{BucketKind, BucketName};
+use crate::name::BucketKind;
 use crate::registry::{BucketConf, Registry};
 use crate::rest::wire;
 use crate::root::Root;
@@ -21,38 +21,25 @@ const PASSPHRASE_MAX: usize = 64 * 1024;
 /// [`Kind::Usage`] for an archive that is not named, [`Kind::Unsupported`] for one that cannot be written,
 /// [`Kind::FileMissing`], [`Kind::NotAFile`] and [`Kind::ConfigChange`] for what cannot be adopted, [`Kind::Archive`] and
 /// [`Kind::Passphrase`] for an archive that cannot be read.
-pub(super) fn of_new(
-    request: &wire::Create,
-    kind: BucketKind,
-    state: &Path,
-    root: &Root,
-    registry: &Registry,
-) -> Result<PathBuf> {
+pub(super) fn of_new(request: &wire::Create, kind: BucketKind, root: &Root, registry: &Registry) -> Result<PathBuf> {
     let name = &request.origin;
     match (kind, &request.from) {
         (BucketKind::Lz, _) if request.passfile.is_some() => {
             let text = "archives with encrypted members can only be read";
             Err(Error::new(Kind::Unsupported, text).hint(format!("wizefs create {name} --kind zip --from ARCHIVE.zip")))
         }
-        (BucketKind::Lz, None) => Ok(state.join(archive_name(name))),
+        (BucketKind::Loopback, _) if request.passfile.is_some() => {
+            Err(Error::new(Kind::Usage, "--passfile is for archives with encrypted members"))
+        }
+        (BucketKind::Lz | BucketKind::Loopback, None) => Ok(registry.own_backing(name, kind)),
         (BucketKind::Lz, Some(from)) => archive(from, None, root, registry),
         (BucketKind::Zip, None) => {
             let text = format!("{name} would be of kind zip, which is made from an archive");
             Err(Error::new(Kind::Usage, text).hint(format!("wizefs create {name} --kind zip --from ARCHIVE.zip")))
         }
         (BucketKind::Zip, Some(from)) => archive(from, request.passfile.as_deref(), root, registry),
-        (BucketKind::Loopback, _) if request.passfile.is_some() => {
-            Err(Error::new(Kind::Usage, "--passfile is for archives with encrypted members"))
-        }
-        (BucketKind::Loopback, None) => Ok(state.join("data")),
         (BucketKind::Loopback, Some(from)) => folder(from, root, registry),
     }
-}
-
-/// The file of an archive of its own.
-fn archive_name(name: &BucketName) -> String {
-    let suffix = if name.as_str().ends_with(".zip") { "" } else { ".zip" };
-    format!("{name}{suffix}")
 }
 
 /// Make what stands behind a new bucket that adopts nothing.
@@ -155,7 +142,7 @@ fn apart(real: &Path, root: &Root, registry: &Registry) -> Result<()> {
     }
     for name in registry.names() {
         let Some(other) = registry.backing(name) else { continue };
-        if real.starts_with(other) || other.starts_with(real) {
+        if real.starts_with(&other) || other.starts_with(real) {
             return refused(format!("{} overlaps with the bucket {name}", real.display()));
         }
     }

@@ -101,7 +101,7 @@ impl Node {
         let name = &request.origin;
         let kind = request.kind.unwrap_or_else(|| BucketKind::of_name(name));
         let state = self.registry.lock().state_dir(name);
-        let backing = backing::of_new(request, kind, &state, &self.root, &self.registry.lock())?;
+        let backing = backing::of_new(request, kind, &self.root, &self.registry.lock())?;
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&state);
         made.map_err(|e| Error::io(Kind::Root, format!("cannot make the folder of {name}"), &e))?;
         if request.from.is_none() {

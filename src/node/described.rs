@@ -86,7 +86,7 @@ impl Node {
     pub(super) fn backing_of(&self, id: &BucketId) -> Result<Option<PathBuf>> {
         let Some(bucket) = self.ledger.bucket(id).map_err(trouble::ledger)? else { return Ok(None) };
         let name = BucketName::new(bucket.record.name.as_str())?;
-        Ok(self.registry.lock().backing(&name).map(PathBuf::from))
+        Ok(self.registry.lock().backing(&name))
     }
 }
 

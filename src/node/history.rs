@@ -202,7 +202,7 @@ pub fn integrity_of_folder(folder: &Path, each: &mut dyn FnMut(wire::Replayed)) 
 /// Make anew what follows from the chain in `folder`, which nobody has open, and check it. `each` hears how far it is.
 ///
 /// # Errors
-/// [`Kind::LedgerDamaged`] when the chain itself is damaged; the folder cannot be written.
+/// [`Kind::LedgerDamaged`] when what is damaged does not follow from the chain; the folder cannot be written.
 pub fn rebuild_folder(folder: &Path, each: &mut dyn FnMut(wire::Replayed)) -> Result<wire::Integrity> {
     let report = wizefs_ledger::rebuild_dir(folder, &mut |progress| {
         each(replayed(progress));
@@ -210,7 +210,8 @@ pub fn rebuild_folder(folder: &Path, each: &mut dyn FnMut(wire::Replayed)) -> Re
     });
     report.map(integrity_of).map_err(|error| match error {
         wizefs_ledger::RebuildError::Store(error) => trouble::store(folder, error),
-        chain => Error::new(Kind::LedgerDamaged, format!("nothing is rebuilt: {chain}")),
+        damaged => Error::new(Kind::LedgerDamaged, format!("nothing is rebuilt: {damaged}"))
+            .hint("restore the folder ledger from a copy"),
     })
 }
 

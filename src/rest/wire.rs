@@ -133,7 +133,8 @@ pub fn unhex(text: &str) -> Option<[u8; 32]> {
 
 /// Microseconds since 1970 as RFC 3339 UTC.
 pub fn time(micros: i64) -> String {
-    jiff::Timestamp::from_microsecond(micros).unwrap_or_default().to_string()
+    let nearest = if micros < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+    jiff::Timestamp::from_microsecond(micros).unwrap_or(nearest).to_string()
 }
 
 /// Whether a bucket is mounted.
@@ -423,6 +424,7 @@ mod tests {
     fn times_are_rfc_3339() {
         assert_eq!(time(0), "1970-01-01T00:00:00Z");
         assert_eq!(time(1_700_000_000_123_456), "2023-11-14T22:13:20.123456Z");
+        assert!(time(i64::MAX).starts_with("9999-12-30T"), "{}", time(i64::MAX));
     }
 
     #[test]

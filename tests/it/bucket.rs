@@ -39,6 +39,31 @@ fn a_bucket_that_is_deleted_while_it_is_read_does_not_come_back() {
     }
 }
 
+/// A root that was copied has files of its own, and one that was moved still has them.
+#[test]
+fn a_copied_root_leaves_its_original_alone() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    root.run("create docs.zip").expect(0);
+    for content in ["first", "second"] {
+        fs::write(root.outside().join(content), content).unwrap();
+    }
+    root.run("put first docs/f").expect(0);
+    root.run("put first docs.zip/f").expect(0);
+    let copied = std::process::Command::new("cp").arg("-a").args([root.path(""), root.outside().join("copy")]).status();
+    assert!(copied.unwrap().success());
+    root.run("put second docs/f --root copy").expect(0);
+    root.run("put second docs.zip/f --root copy").expect(0);
+    root.run("delete docs --yes --root copy").expect(0);
+    root.run("verify").expect(0);
+    for bucket in ["docs", "docs.zip"] {
+        assert_eq!(root.run(&format!("get f {bucket} -")).expect(0).stdout, "first");
+    }
+    fs::rename(root.path(""), root.outside().join("moved")).unwrap();
+    root.run("verify --root moved").expect(0);
+    assert_eq!(root.run("get f docs - --root moved").expect(0).stdout, "first");
+}
+
 #[test]
 fn a_pipe_is_removed_and_nothing_is_said_of_it() {
     let root = TestRoot::new();

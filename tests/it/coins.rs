@@ -93,6 +93,19 @@ fn keys_are_protected_and_can_be_moved() {
         assert_eq!(other.run(&line).expect(0).stdout.trim(), address);
     }
     other.run(&format!("wallet import c {}", outside("pass"))).expect(2);
+    // Read once, so that it may come through a pipe.
+    let pipe = ["sh".to_owned(), "-c".to_owned(), format!("\"$@\" < {}", outside("copy")), "sh".to_owned()];
+    let import = other.command(&["wallet", "import", "piped", "-", "--passfile", &outside("pass")]);
+    let mut piped = Command::new(&pipe[0]);
+    piped.args(&pipe[1..]).arg(import.get_program()).args(import.get_args()).current_dir(other.outside());
+    piped.envs(import.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    assert_eq!(Ran::from(piped.output().unwrap()).expect(0).stdout.trim(), address);
+    fs::remove_file(other.path("wallets/piped")).unwrap();
+    // One that is damaged is not passed over in silence.
+    fs::write(other.path("wallets/rotten"), &fs::read(other.path("wallets/b")).unwrap()[1..]).unwrap();
+    let list = other.run("wallet list").expect(0);
+    assert!(list.stderr.contains("rotten") && !list.stdout.contains("rotten"), "{list:?}");
+    assert_eq!(list.stderr.lines().count(), 1, "{list:?}");
     let listed = other.run("wallet list --json").expect(0).json();
     let names: Vec<_> = listed["wallets"].as_array().unwrap().iter().map(|wallet| wallet["name"].clone()).collect();
     assert_eq!(names, ["a", "b", "default"]);
@@ -120,10 +133,33 @@ fn a_passphrase_is_asked_for_on_the_terminal_and_not_shown() {
     assert!(differ.stdout.contains("not the same"), "{differ:#?}");
     let right = typed(&root, &["correct horse"], "wallet export safe --reveal").expect(0);
     let wrong = typed(&root, &["battery"], "wallet export safe --reveal").expect(12);
-    for ran in [new, differ, right, wrong] {
+    for (key, signal) in [("\u{3}", 2), ("\u{1c}", 3)] {
+        let broken_off = typed(&root, &[key], "wallet export safe --reveal").expect(128 + signal);
+        assert!(broken_off.stderr.contains("shows what is typed"), "{broken_off:?}");
+    }
+    // What was sealed stays so.
+    typed(&root, &["correct horse"], "wallet export safe -o copy").expect(0);
+    let imported = typed(&root, &["correct horse"], "wallet import again copy --json").expect(0);
+    assert!(imported.stdout.contains("\"sealed\":true"), "{imported:#?}");
+    root.run("wallet export again --reveal").expect(12);
+    for ran in [new, differ, right, wrong, imported] {
         assert!(!ran.stdout.contains("horse") && !ran.stdout.contains("battery"), "{ran:#?}");
     }
     assert!(!root.path("wallets/other").exists());
+}
+
+#[test]
+fn a_key_is_exported_to_where_there_are_no_hard_links() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs.zip").expect(0);
+    root.run("mount docs.zip").expect(0);
+    let export = format!("wallet export default -o {}", root.mnt("docs.zip", "key").display());
+    root.run(&export).expect(0);
+    root.run(&export).expect(11);
+    let kept = [root.mnt("docs.zip", "key"), root.path("wallets/default")].map(|path| fs::read(path).unwrap());
+    assert_eq!(kept[0], kept[1]);
+    assert_eq!(fs::read_dir(root.mnt("docs.zip", "")).unwrap().count(), 1);
+    root.run("unmount docs.zip").expect(0);
 }
 
 #[test]

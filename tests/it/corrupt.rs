@@ -102,3 +102,32 @@ fn every_file_of_the_ledger_may_be_damaged_and_it_is_noticed_or_does_not_matter(
     let restored = root.run("integrity --json");
     assert!(matches!(restored.code, 0 | 26), "{restored:#?}");
 }
+
+#[test]
+fn a_flipped_bit_of_the_write_ahead_log_takes_no_block_with_it() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    root.run("node").expect(0);
+    fs::write(root.outside().join("FILE"), "x").unwrap();
+    for i in 0..6 {
+        root.run(&format!("put FILE docs/{i}")).expect(0);
+    }
+    let recorded = txids(&root);
+    root.kill_node();
+    let mut logs = files(&root.path("ledger"));
+    logs.retain(|path| path.extension().is_some_and(|ending| ending == "log"));
+    let log = logs.last().unwrap();
+    let whole = fs::read(log).unwrap();
+    let mut rotten = whole.clone();
+    rotten[whole.len() / 3] ^= 1;
+    fs::write(log, &rotten).unwrap();
+    let checked = root.run("integrity").expect(26);
+    assert!(checked.stdout.contains("was sealed") && checked.stderr.contains("from a copy"), "{checked:?}");
+    for line in ["log", "status", "put FILE docs/7", "node"] {
+        root.run(line).expect(26);
+    }
+    assert!(fs::read(log).unwrap() == rotten, "nothing is touched");
+    fs::write(log, &whole).unwrap();
+    assert_eq!(txids(&root), recorded);
+    root.run("integrity").expect(0);
+}

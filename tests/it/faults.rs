@@ -189,3 +189,42 @@ fn a_root_with_a_long_path_works() {
     assert_eq!(root.run_args(&["status", "--json", &flag]).expect(0).json()["node"]["running"], true);
     root.run_args(&["stop", &flag]).expect(0);
 }
+
+#[test]
+fn a_ledger_that_vanished_is_not_made_anew() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    let (ledger, away) = (root.path("ledger"), root.outside().join("away"));
+    fs::rename(&ledger, &away).unwrap();
+    for _ in ["the folder is gone", "the folder is empty"] {
+        for line in ["status", "list", "put - docs/a", "log"] {
+            let refused = root.run(&format!("{line} --json")).expect(26);
+            assert_eq!(refused.error().1, "ledger-damaged");
+            assert!(refused.stderr.contains("restore it"), "{refused:?}");
+        }
+        root.run("integrity").expect(26);
+        assert_eq!(fs::read_dir(&ledger).unwrap().count(), 0);
+    }
+    fs::remove_dir(&ledger).unwrap();
+    fs::rename(&away, &ledger).unwrap();
+    root.run("put - docs/a").expect(0);
+}
+
+/// What it leaves: the folders; the wallet too; also the key of a log that is not begun, with a store or without.
+#[test]
+fn a_first_start_that_was_broken_off_is_gone_on_with() {
+    let root = TestRoot::new();
+    root.run("status").expect(0);
+    let (key, begun, ledger) = (root.path("wallets/log.key"), root.path("wallets/.log.key"), root.path("ledger"));
+    let vkey = |root: &TestRoot| root.run("status --json").expect(0).json()["ledger"]["vkey"].to_string();
+    fs::rename(&key, &begun).unwrap();
+    let first = vkey(&root);
+    assert!(key.exists() && !begun.exists());
+    fs::rename(&key, &begun).unwrap();
+    fs::remove_dir_all(&ledger).unwrap();
+    assert_ne!(vkey(&root), first, "another chain");
+    fs::remove_file(&key).unwrap();
+    fs::remove_dir_all(&ledger).unwrap();
+    root.run("create docs").expect(0);
+    assert_eq!(root.run("integrity --json").expect(0).json()["height"], 1);
+}

@@ -40,6 +40,10 @@ fn a_file_is_proven_to_a_stranger() {
     let unknown = elsewhere(&root, "verify a.bin --proof a.p").expect(27);
     assert!(unknown.stderr.contains("signer not checked: wizefs.invalid/"), "{unknown:#?}");
     assert!(!root.outside().join("no").exists(), "verifying needs no root");
+    let renamed = made["proof"].as_str().unwrap().replace("\u{2014} wizefs.invalid/", "\u{2014} else.invalid/");
+    fs::write(root.outside().join("renamed.p"), renamed).unwrap();
+    let unsigned = elsewhere(&root, "verify a.bin --proof renamed.p --policy keys").expect(27);
+    assert!(unsigned.stderr.contains("signer not checked: no signature is the log's own"), "{unsigned:#?}");
 
     for bad in ["verify b.txt --proof a.p --policy keys", "verify a.bin --proof b.txt --policy keys"] {
         assert_eq!(elsewhere(&root, &format!("{bad} --json")).expect(26).error(), (26, "damaged".into()));
@@ -207,7 +211,8 @@ fn a_rewritten_history_is_refused() {
         assert_eq!(refused.expect(26).error(), (26, "ledger-damaged".into()), "{line}");
     }
     root.run("witness -o kept").expect(0);
-    root.run("witness -o b.txt").expect(11);
+    let taken = root.run("witness -o b.txt").expect(11);
+    assert!(taken.stderr.contains("choose another name") && !taken.stderr.contains("--force"), "{taken:?}");
 }
 
 /// The checker's interpreter; none, loudly, where python3 lacks the Ed25519 library and nobody requires it.

@@ -29,5 +29,8 @@ while True:
             time.sleep(0.001)
         os.write(terminal, answers.pop(0).encode() + b"\n")
 _, status = os.waitpid(pid, 0)
+shows = termios.tcgetattr(terminal)[3] & termios.ECHO
+sys.stderr.write("the terminal shows what is typed\n" if shows else "the terminal is left quiet\n")
 sys.stdout.write(shown.decode())
-sys.exit(os.waitstatus_to_exitcode(status))
+ended = os.waitstatus_to_exitcode(status)
+sys.exit(ended if ended >= 0 else 128 - ended)

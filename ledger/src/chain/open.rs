@@ -1,18 +1,13 @@
 //! Opening a ledger: making genesis, or reading back what is there and judging whether it may be built on.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-
 use super::*;
+use crate::fsck::Problem;
 
 /// Rows of [`Column::Meta`].
 pub(crate) const GENESIS: &[u8] = b"genesis";
 pub(crate) const TIP: &[u8] = b"tip";
 pub(crate) const LATEST_CHECKPOINT: &[u8] = b"checkpoint";
 pub(crate) const FIRST_PENDING: &[u8] = b"pending";
-
-/// Beside the store: height and hash of the last block sealed, so that a store which lost its end is noticed.
-const TIP_FILE: &str = "tip";
 
 impl OpenOptions {
     /// Options with the usual stamp and mempool, that make no new chain.
@@ -49,22 +44,21 @@ pub(crate) fn verifier(genesis: &Genesis) -> Vkey {
 }
 
 impl Ledger {
-    /// Opens the ledger in `dir`, or makes one there. A damaged one opens for reading when it can be read at all; see
-    /// [`Ledger::poisoned`].
+    /// Opens the ledger in `dir`, or makes one there. A damaged one opens for reading when it can be read at all and has its
+    /// end; see [`Ledger::poisoned`].
     ///
     /// # Errors
     /// See [`OpenError`].
     pub fn open(dir: &Path, options: OpenOptions) -> std::result::Result<Ledger, OpenError> {
         // A ledger that has sealed or holds anything is not made anew, whatever is missing of it.
-        let is_made = dir.join(TIP_FILE).exists() || RocksStore::holds_rows(dir);
+        let is_made = tip::is_there(dir) || RocksStore::holds_rows(dir);
         if !is_made && !RocksStore::exists(dir) {
             if !options.create {
                 return Err(OpenError::Absent);
             }
             std::fs::create_dir_all(dir).map_err(|error| StoreError::Io(format!("{}: {error}", dir.display())))?;
         }
-        let opened = if is_made { RocksStore::open_existing(dir) } else { RocksStore::open(dir) };
-        let store = opened.map_err(|error| match error {
+        let store = open_dir(dir, is_made).map_err(|error| match error {
             StoreError::Corrupt(reason) => OpenError::Damaged(reason),
             other => OpenError::Store(other),
         })?;
@@ -73,9 +67,12 @@ impl Ledger {
         ledger.dir = Some(dir.to_path_buf());
         crate::fsck::sweep(dir);
         ledger.space();
-        let height = ledger.tip().header.height;
-        if let Err(lost) = check_tip_file(dir, height) {
-            ledger.poison(lost);
+        if let Err(error) = tip::make(dir, &ledger.tip()) {
+            // An older one does no harm, and a full disk must not keep anybody from removing files.
+            if !tip::is_there(dir) {
+                return Err(OpenError::Store(StoreError::Io(format!("cannot make the tip file: {error}"))));
+            }
+            tracing::warn!(%error, "cannot bring the tip file up to date");
         }
         if let Some(found) = crate::fsck::noted_damage(dir) {
             ledger.judge(Some(found));
@@ -130,28 +127,16 @@ impl Ledger {
             began: Instant::now(),
         })
     }
-
-    /// Remembers the tip outside the store. Not synced: after a power cut an older one does no harm.
-    pub(super) fn write_tip_file(&self, block: &Block) {
-        let Some(dir) = &self.dir else { return };
-        let line = format!("{} {}\n", block.header.height, block.hash());
-        let mut options = std::fs::OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(dir.join(TIP_FILE));
-        if let Err(error) = file.and_then(|mut file| file.write_all(line.as_bytes())) {
-            tracing::warn!(%error, "cannot remember the tip beside the ledger");
-        }
-    }
 }
 
-/// Whether a store that ends at `stored` still holds the block that the tip file names. A torn or missing file says nothing.
-pub(crate) fn check_tip_file(dir: &Path, stored: u64) -> std::result::Result<(), String> {
-    let Ok(text) = std::fs::read_to_string(dir.join(TIP_FILE)) else { return Ok(()) };
-    let Some((height, _)) = text.strip_suffix('\n').and_then(|line| line.split_once(' ')) else { return Ok(()) };
-    match height.parse::<u64>() {
-        Ok(height) if height > stored => {
-            Err(format!("block {height} was sealed, but the store ends with block {stored}"))
-        }
-        _ => Ok(()),
+/// Opens the store in `dir`, or makes one unless `is_made`.
+fn open_dir(dir: &Path, is_made: bool) -> std::result::Result<RocksStore, StoreError> {
+    if !is_made {
+        return RocksStore::open(dir);
+    }
+    match tip::check_dir(dir)? {
+        Some(Problem { problem, .. }) => Err(StoreError::Corrupt(problem)),
+        None => RocksStore::open_existing(dir),
     }
 }
 

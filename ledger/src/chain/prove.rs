@@ -1,9 +1,13 @@
 //! Making proofs: of transactions, of what is at a path, of one log being the beginning of another; and the log's tiles.
 
+use std::collections::HashMap;
+
 use super::*;
 use crate::log::{Stored, TILE, read_tile};
 use crate::proof::{ConsistencyFile, ConsistencyProof, InclusionProof, ProofFile, RowProof, StateProof};
 use crate::state::{Entry, EntryNode, row, stored};
+use crate::store::{Batch, Read};
+use crate::transaction::{Envelope, OutputRef};
 
 impl Ledger {
     /// That entry `index` is in the log as it was at `size` entries.
@@ -49,7 +53,8 @@ impl Ledger {
     }
 
     /// What is, or is not, at a path after the last block; and the newest transaction there, by the same checkpoint. Only the
-    /// next block's coinbase vouches for a block's state, so this seals a block, with nothing in it but its coinbase.
+    /// next block's coinbase vouches for a block's state: this seals a block with nothing in it but its coinbase, unless the
+    /// last one is such a block, which vouches for all that was before it.
     ///
     /// # Errors
     /// The path is the root; or see [`LedgerError`].
@@ -59,13 +64,16 @@ impl Ledger {
         }
         self.revive()?;
         let sealer = self.sealer.lock();
-        let block = self.tip().header.height;
-        let mut rows = vec![self.prove_row(block, row::bucket(bucket))?];
+        let tip = self.tip();
+        let before = self.before_coinbase(&tip)?;
+        let map: &dyn Read = before.as_ref().map_or(&*self.store, |before| before);
+        let version = tip.header.height + u64::from(before.is_some());
+        let mut rows = vec![self.prove_row(map, version, row::bucket(bucket))?];
         let mut directory = *bucket;
         let closed = rows[0].value.as_deref().map(stored::<crate::state::BucketRecord>).transpose();
         let closed = self.read(closed)?.is_none_or(|record| record.closed);
         for name in path.components().take(if closed { 0 } else { usize::MAX }) {
-            let proof = self.prove_row(block, row::entry(bucket, &directory, name))?;
+            let proof = self.prove_row(map, version, row::entry(bucket, &directory, name))?;
             let entry = self.read(proof.value.as_deref().map(stored::<Entry>).transpose())?;
             rows.push(proof);
             match entry.map(|entry| entry.node) {
@@ -73,12 +81,13 @@ impl Ledger {
                 _ => break,
             }
         }
-        let next = self.seal_locked(&sealer, 0)?;
+        let next = if before.is_some() { tip } else { self.seal_locked(&sealer, 0)? };
+        let block = next.header.height - 1;
         let (checkpoint, size) = self.newest_checkpoint();
         drop(sealer);
         let coinbase = self.transaction_at(next.header.first_index)?;
         let coinbase = coinbase.map(|coinbase| self.prove_at(&coinbase.txid, checkpoint, size)).transpose()?.flatten();
-        let missing = || LedgerError::Store(StoreError::Corrupt("the coinbase just sealed is missing".into()));
+        let missing = || LedgerError::Store(StoreError::Corrupt("the coinbase of the last block is missing".into()));
         Ok(StateProof { block, bucket: *bucket, path: path.clone(), rows, coinbase: coinbase.ok_or_else(missing)? })
     }
 
@@ -92,12 +101,35 @@ impl Ledger {
         self.prove_at(txid, note.clone(), size)
     }
 
-    /// A row after the last block, which is `height`; the caller keeps others from sealing.
-    fn prove_row(&self, height: u64, row: Vec<u8>) -> Result<RowProof> {
+    /// A row after the last block, by this version of the map; the caller keeps others from sealing.
+    fn prove_row(&self, map: &dyn Read, version: u64, row: Vec<u8>) -> Result<RowProof> {
         let value = self.read(self.store.get(Column::State, &row))?;
         let key = row::map_key(&row).ok_or_else(|| LedgerError::Refused("not a row of the map".into()))?;
-        let proof = self.read(map::prove(&*self.store, height, &key))?;
+        let proof = self.read(map::prove(map, version, &key))?;
         Ok(RowProof { row, value, proof })
+    }
+
+    /// The state's map before the last block, as the version after it, when that block is nothing but its coinbase: what that
+    /// adds, an output, is taken out again.
+    fn before_coinbase(&self, tip: &Block) -> Result<Option<Before<'_>>> {
+        let header = &tip.header;
+        if header.count != 1 || header.height == 0 {
+            return Ok(None);
+        }
+        let Some(logged) = self.transaction_at(header.first_index)? else { return Ok(None) };
+        let Some(Transaction { envelope: Envelope::Coinbase(coinbase), .. }) = logged.transaction else {
+            return Ok(None);
+        };
+        let output = row::map_key(&row::output(&OutputRef { txid: logged.txid, index: 0 }));
+        let updates = output.filter(|_| coinbase.reward > 0).map(|key| (key, None)).into_iter().collect();
+        let mut batch = Batch::default();
+        let undone = map::update(&*self.store, header.height + 1, Some(header.state_root), updates, &mut batch);
+        if self.read(undone)? != coinbase.previous_state {
+            let what = format!("block {}: its coinbase is not all it adds to the state", header.height);
+            return self.read(Err(StoreError::Corrupt(what)));
+        }
+        let nodes = batch.rows.into_iter().map(|(_, key, value)| (key, value)).collect();
+        Ok(Some(Before { store: &*self.store, nodes }))
     }
 
     /// That the newest checkpoint's log begins with the one of `old` entries.
@@ -166,6 +198,32 @@ impl Ledger {
             bundle.extend(bytes);
         }
         Ok(Bundle::Entries(bundle))
+    }
+}
+
+/// A store with other nodes of the state's map.
+struct Before<'a> {
+    store: &'a dyn Store,
+    /// By their rows' keys; none for those that are gone.
+    nodes: HashMap<Vec<u8>, Option<Vec<u8>>>,
+}
+
+impl Read for Before<'_> {
+    fn get(&self, column: Column, key: &[u8]) -> std::result::Result<Option<Vec<u8>>, StoreError> {
+        match self.nodes.get(key).filter(|_| column == Column::Nodes) {
+            Some(node) => Ok(node.clone()),
+            None => self.store.get(column, key),
+        }
+    }
+
+    fn scan(
+        &self,
+        column: Column,
+        from: &[u8],
+        direction: Direction,
+        visit: &mut Visitor<'_>,
+    ) -> std::result::Result<(), StoreError> {
+        self.store.scan(column, from, direction, visit)
     }
 }
 

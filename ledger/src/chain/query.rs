@@ -304,7 +304,11 @@ impl Ledger {
         let (mut report, dir) = (Ok(crate::fsck::Report::default()), self.dir.as_deref());
         let done = self.store.snapshot(&mut |read| report = crate::fsck::check(read, dir, progress));
         self.read(done)?;
-        let report = report.map_err(unmade)?;
+        let mut report = report.map_err(unmade)?;
+        if let Some(dir) = &self.dir {
+            let _nobody_seals = self.sealer.lock();
+            self.read(tip::check(dir, &*self.store))?.into_iter().for_each(|problem| report.push(problem));
+        }
         if let Some(dir) = &self.dir
             && let Err(error) = crate::fsck::note_verdict(dir, &report)
         {
@@ -314,6 +318,12 @@ impl Ledger {
         let verdict = report.verdict();
         if verdict.is_some() || !report.cancelled {
             self.judge(verdict);
+        }
+        // Met in service, it may be over when the ledger is opened again: it is told and not noted.
+        if report.problems.is_empty()
+            && let Some(reason) = self.poisoned()
+        {
+            report.add(None, None, reason);
         }
         Ok(report)
     }

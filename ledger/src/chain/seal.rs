@@ -73,7 +73,11 @@ impl Ledger {
         }
         made.batch.put(Column::Meta, FIRST_PENDING, first_pending.to_be_bytes());
         self.store.write(made.batch, Durability::Synced).map_err(|error| self.failed(error))?;
-        self.write_tip_file(&made.block);
+        if let Some(dir) = &self.dir
+            && let Err(error) = tip::note(dir, &made.block)
+        {
+            tracing::warn!(%error, "cannot note the last block in the tip file");
+        }
         let mut live = self.live.lock();
         live.tip = made.block.clone();
         live.checkpoint = made.checkpoint;

@@ -373,3 +373,12 @@ fn a_full_disk_refuses_and_later_writes_work_again() {
     assert_clean(&ledger);
     assert_eq!(ledger.bucket(&bucket).unwrap().unwrap().counts.files, 2);
 }
+
+#[test]
+fn a_check_tells_what_was_met_in_service() {
+    let fixture = Fixture::new();
+    assert_clean(&fixture.ledger);
+    fixture.ledger.poison("a write failed".into());
+    let report = fixture.ledger.fsck(&mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(report.problems.iter().map(|problem| &problem.problem[..]).collect::<Vec<_>>(), ["a write failed"]);
+}

@@ -8,7 +8,7 @@ use super::repeats::Repeats;
 use super::{Progress, Report, erased_leaf, every, fsck_dir, kept_leaf, note_verdict};
 use crate::block::Block;
 use crate::chain::index::{block_rows, index_rows, txid_key};
-use crate::chain::write_state;
+use crate::chain::{tip, write_state};
 use crate::codec::encode;
 use crate::hash::{Hash, TxId};
 use crate::log::{Edge, put_tile};
@@ -22,8 +22,8 @@ use crate::transaction::Transaction;
 /// Why nothing, or not all, was rebuilt.
 #[derive(Debug, thiserror::Error)]
 pub enum RebuildError {
-    /// The chain itself is damaged: nothing was touched. What follows from it would only repeat that.
-    #[error("the chain itself is damaged: {0}")]
+    /// Something is damaged that does not follow from the chain, or the chain itself: nothing was touched.
+    #[error("the store is damaged where it cannot be made anew: {0}")]
     Chain(String),
     /// Reading or writing failed; when it had begun, it is to be repeated.
     #[error(transparent)]
@@ -50,6 +50,8 @@ pub fn rebuild_dir(dir: &Path, progress: &mut dyn FnMut(Progress) -> ControlFlow
         // A ledger whose rebuild was killed is not to be built upon.
         note(&report)?;
         rebuild(&store, &report, progress)?;
+        // Checked whole: what its store ends with is the last block.
+        tip::make(dir, &block_at(&store, report.height)?).map_err(|error| StoreError::Io(error.to_string()))?;
         drop(store);
         report = fsck_dir(dir, progress)?;
     }
@@ -84,6 +86,11 @@ pub(super) fn rebuild(
     store.sync()
 }
 
+fn block_at(read: &dyn Read, height: u64) -> Result<Block, StoreError> {
+    let bytes = read.get(Column::Blocks, &height.to_be_bytes())?.unwrap_or_default();
+    Block::from_bytes(&bytes).map_err(|error| StoreError::Corrupt(format!("block {height}: {error}")))
+}
+
 /// Leaf hashes of the erased ones among the first `size` transactions.
 fn erased_leaves(read: &dyn Read, size: u64) -> Result<HashMap<u64, TxId>, StoreError> {
     let mut erased = Vec::new();
@@ -112,8 +119,7 @@ impl Rebuild<'_> {
     ) -> Result<(), StoreError> {
         let mut edge = Edge::default();
         for height in 0..=tip {
-            let bytes = self.store.get(Column::Blocks, &height.to_be_bytes())?.unwrap_or_default();
-            let block = Block::from_bytes(&bytes).map_err(|e| StoreError::Corrupt(format!("block {height}: {e}")))?;
+            let block = block_at(self.store, height)?;
             let mut batch = Batch::default();
             let root = self.block(&block, &mut edge, &mut batch)?;
             if edge.root() != block.header.log_root || root.is_some_and(|root| root != block.header.state_root) {

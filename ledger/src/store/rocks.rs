@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor,
-    CompactOptions, DB, DBCompressionType, DBPinnableSlice, DBRawIterator, ErrorKind, FlushOptions, LogLevel, Options,
-    ReadOptions, Snapshot, WriteBatch, WriteOptions,
+    CompactOptions, DB, DBCompressionType, DBPinnableSlice, DBRawIterator, DBRecoveryMode, ErrorKind, FlushOptions,
+    LogLevel, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
 };
 
 use super::{Batch, Column, Direction, Durability, Read, Store, StoreError, Visitor};
@@ -104,12 +104,23 @@ impl RocksStore {
     /// # Errors
     /// See [`StoreError`].
     pub fn open_read_only(dir: &Path) -> Result<impl Read + use<>, StoreError> {
-        let (options, tables) = (options(Opening::Damaged, LEDGER), Tables::new(LEDGER));
-        let missing = missing_columns(dir, &options)?;
-        // Reading one that is missing fails, and so says which it is.
-        let columns = tables.columns().filter(|column| missing.iter().all(|missing| missing.name() != column.name()));
-        let db = DB::open_cf_descriptors_read_only(&options, dir, columns, false).map_err(classify)?;
-        Ok(ReadOnly(db))
+        read_only(dir, &options(Opening::Damaged, LEDGER))
+    }
+
+    /// Opens the store in `dir` for reading: it shows what [`RocksStore::open_existing`] would, and changes nothing.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub(crate) fn open_existing_read_only(dir: &Path) -> Result<impl Read + use<>, StoreError> {
+        read_only(dir, &options(Opening::Existing, LEDGER))
+    }
+
+    /// Whether every byte of the write-ahead log in `dir` can be read. Where one cannot, opening takes it and what follows for
+    /// the torn tail that a power cut leaves.
+    pub(crate) fn is_log_whole(dir: &Path) -> bool {
+        let mut options = options(Opening::Existing, LEDGER);
+        options.set_wal_recovery_mode(DBRecoveryMode::AbsoluteConsistency);
+        read_only(dir, &options).is_ok()
     }
 
     /// Rewrites all tables as small as they get; how many bytes those of each column take then.
@@ -167,6 +178,14 @@ fn closed() -> StoreError {
 fn missing_columns(dir: &Path, options: &Options) -> Result<Vec<Column>, StoreError> {
     let known = DB::list_cf(options, dir).map_err(classify)?;
     Ok(Column::ALL.into_iter().filter(|column| !known.iter().any(|name| name == column.name())).collect())
+}
+
+fn read_only(dir: &Path, options: &Options) -> Result<ReadOnly, StoreError> {
+    let missing = missing_columns(dir, options)?;
+    // Reading one that is missing fails, and so says which it is.
+    let tables = Tables::new(LEDGER);
+    let columns = tables.columns().filter(|column| missing.iter().all(|missing| missing.name() != column.name()));
+    DB::open_cf_descriptors_read_only(options, dir, columns, false).map(ReadOnly).map_err(classify)
 }
 
 fn open_db(dir: &Path, opening: Opening, tables: &Tables) -> Result<DB, StoreError> {

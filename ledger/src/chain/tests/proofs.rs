@@ -90,8 +90,8 @@ fn the_state_at_a_path_is_proven() {
     for (text, is_there) in there.iter().map(|p| (p, true)).chain(gone.iter().map(|p| (p, false))) {
         let expected = fixture.ledger.entry(&fixture.bucket, &path(text)).unwrap().map(|entry| entry.content_txid());
         assert_eq!(expected.is_some(), is_there, "{text}");
-        let height = fixture.ledger.tip().header.height;
         let proof = fixture.ledger.prove_state(&fixture.bucket, &path(text)).unwrap();
+        let height = fixture.ledger.tip().header.height - 1;
         let file = proof.to_text();
         assert_eq!(StateProof::parse(&file), Ok(proof.clone()), "{file}");
         assert_eq!(state_holds(&ours, &file), Some((height, (*text).to_owned(), expected)));
@@ -127,6 +127,29 @@ fn no_altered_state_proof_is_believed() {
     assert!(elsewhere.check().is_err());
     let earlier = StateProof { block: proof.block - 1, ..proof };
     assert!(earlier.check().is_err());
+}
+
+#[test]
+fn the_state_is_proven_anew_without_another_block_until_something_happens() {
+    let mut fixture = history();
+    let (ours, places) = (policy(&fixture), ["moved/sub/9.txt", "moved/sub/3.txt", "a.txt", "none/x"]);
+    for round in 0..3 {
+        let mut height = fixture.ledger.tip().header.height;
+        let mut first = None;
+        for place in places.iter().chain(&places) {
+            let proof = fixture.ledger.prove_state(&fixture.bucket, &path(place)).unwrap();
+            if first.replace(proof.block).is_none() {
+                height += 1;
+            }
+            assert_eq!((fixture.ledger.tip().header.height, proof.block), (height, height - 1), "{round} {place}");
+            let entry = fixture.ledger.entry(&fixture.bucket, &path(place)).unwrap();
+            let expected = (height - 1, (*place).to_owned(), entry.map(|entry| entry.content_txid()));
+            assert_eq!(state_holds(&ours, &proof.to_text()), Some(expected), "{round} {place}");
+        }
+        fixture.submit(vec![put("a.txt", round), put(&format!("more/{round}"), 1)]);
+        fixture.seal().unwrap();
+    }
+    assert_clean(&fixture.ledger);
 }
 
 #[test]
