@@ -90,6 +90,9 @@ async fn answer(dav: Dav, mut request: Request) -> Result<Response> {
         // A body that broke off is the client's mistake, not that of a server behind this one, as the crate has it.
         *reply.status_mut() = StatusCode::BAD_REQUEST;
     }
+    if reply.status() == StatusCode::LOOP_DETECTED {
+        *reply.status_mut() = StatusCode::LOCKED;
+    }
     Ok(reply)
 }
 
@@ -142,7 +145,9 @@ fn told(error: &Error) -> FsError {
         Kind::FileMissing | Kind::BucketUnknown | Kind::BucketName | Kind::BadPath => FsError::NotFound,
         Kind::FileExists => FsError::Exists,
         Kind::NoSpace => FsError::InsufficientStorage,
-        Kind::Unsupported | Kind::NotAFile | Kind::Busy | Kind::Refused | Kind::Unauthorised => FsError::Forbidden,
+        Kind::Unsupported | Kind::NotAFile | Kind::Refused | Kind::Unauthorised => FsError::Forbidden,
+        // The crate has no word for it; the reply gets the right status.
+        Kind::Busy => FsError::LoopDetected,
         _ => {
             tracing::warn!("for a WebDAV client: {error}");
             FsError::GeneralFailure
