@@ -1,8 +1,11 @@
 //! How commands reach a node: over the socket of the running one, or straight into the router of an own, short-lived one.
 //! Either way the same routes and the same wire types.
 
+mod content;
+
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::interrupt::{self, interrupted};
 use crate::node::{Node, Role};
 use crate::rest::{self, wire::ErrorBody};
 use crate::root::{Root, RootLock};
@@ -17,10 +20,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::future::Future;
 use std::os::unix::net::UnixStream;
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
+use tokio_util::sync::CancellationToken;
 
 /// How long the own node may take to stop after an interrupt.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(30);
@@ -160,19 +165,24 @@ impl Client {
         })
     }
 
-    /// Send `content` as the body and decode the JSON reply.
+    /// Send `content` as the body and decode the JSON reply. `count` hears how many bytes were read. Interrupted, it waits neither
+    /// for more content nor does the node take what came for the whole.
     ///
     /// # Errors
     /// As [`Client::call`].
     pub fn upload<T: DeserializeOwned>(
         &self,
         uri: &str,
-        content: impl tokio::io::AsyncRead + Send + 'static,
+        content: impl Read + Send + 'static,
+        count: impl Fn(u64) + Send + 'static,
     ) -> Result<T> {
         self.block_on(async {
-            let stream = tokio_util::io::ReaderStream::with_capacity(content, 256 * 1024);
-            let reply = self.send(request(Method::PUT, uri, Body::from_stream(stream))?).await?;
+            let body = Body::from_stream(content::pieces_until(pieces, cancelled));
+            let reply = self.send(request(Method::PUT, uri, body)?).await?;
             let bytes = reply.into_body().collect().await.map_err(broken)?.to_bytes();
+        let cancelled = CancellationToken::new();
+        let _at_the_end = cancelled.clone().drop_guard();
+        let pieces = content::read_aside(content, count).map_err(|e| Error::io(Kind::Internal, "cannot start", &e))?;
             decode(&bytes)
         })
     }
@@ -306,33 +316,8 @@ impl Client {
     }
 }
 
-/// The first INT, TERM, HUP or QUIT, as a failure.
-async fn interrupted() -> Error {
-    use tokio::signal::unix::{Signal, SignalKind, signal};
-    async fn wait(signal: std::io::Result<Signal>) {
-        match signal {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
-    }
-    let number = tokio::select! {
-        () = wait(signal(SignalKind::interrupt())) => libc::SIGINT,
-        () = wait(signal(SignalKind::terminate())) => libc::SIGTERM,
-        () = wait(signal(SignalKind::hangup())) => libc::SIGHUP,
-        () = wait(signal(SignalKind::quit())) => libc::SIGQUIT,
-    };
-    let mut error = Error::new(Kind::Signal(number as u8), "interrupted");
-    error.hint = None;
-    error
-}
-
 fn runtime() -> Result<Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Error::io(Kind::Internal, "cannot start", &e))
+    interrupt::runtime().map_err(|e| Error::io(Kind::Internal, "cannot start", &e))
 }
 
 fn asynchronous(stream: UnixStream) -> std::io::Result<tokio::net::UnixStream> {

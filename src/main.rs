@@ -12,9 +12,11 @@ use wizefs::cmd::completions::VARIABLE;
 use wizefs::cmd::{self, Context};
 use wizefs::error::{Error, Kind};
 use wizefs::fstab;
+use wizefs::interrupt;
 use wizefs::terminal::Terminal;
 
 fn main() -> ExitCode {
+    interrupt::survive_questions();
     CompleteEnv::with_factory(Cli::command).var(VARIABLE).complete();
     let program = std::env::args_os().next();
     if fstab::is_helper(program.as_deref()) {
