@@ -8,6 +8,7 @@ mod request;
 use crate::error::{Error, Kind, Result};
 use crate::name::{BucketName, bucket_path};
 use crate::node::Node;
+use crate::rest::body::{self, Upload};
 use crate::rest::{blocking, content, failure};
 use axum::body::Body;
 use axum::extract::Request;
@@ -72,7 +73,10 @@ async fn answer(dav: Dav, mut request: Request) -> Result<Response> {
                 return Ok(if method == Method::HEAD { reply.map(|_| Body::empty()) } else { reply });
             }
         }
-        "PUT" => request = request::measured(request),
+        "PUT" => match body::unfit(request.headers()) {
+            Some(why) => return Ok(Upload::of_body(request.into_body()).refuse_as(why).await),
+            None => request = request::measured(request),
+        },
         "COPY" | "MOVE" => {
             let transfer = Transfer::of(&mut request, &place)?;
             if transfer.leaves_its_bucket() {

@@ -20,10 +20,8 @@ fn put(address: &str, path: &str, body: &[u8]) -> Option<u16> {
 
 fn put_at(address: &str, uri: &str, body: &[u8]) -> Option<u16> {
     let mut stream = TcpStream::connect(address).ok()?;
-    let head = format!(
-        "PUT {uri} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
+    let head =
+        format!("PUT {uri} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
     stream.write_all(head.as_bytes()).ok()?;
     stream.write_all(body).ok()?;
     let mut reply = String::new();
@@ -138,6 +136,19 @@ fn check_one_path(create: &str, url: &str) {
 fn forty_puts_of_one_path_at_once_are_all_on_the_ledger() {
     check_one_path("create docs", "/v1/buckets/docs/files");
     check_one_path("create docs --kind lz", "/v1/buckets/docs/files");
+}
+
+#[test]
+fn a_part_of_a_file_does_not_replace_it() {
+    let rest = Service::start(TestRoot::new());
+    rest.root.run("create docs").expect(0);
+    for url in ["/v1/buckets/docs/files/f", "/dav/docs/f"] {
+        rest.ask("PUT", url, "", "all of it");
+        for (field, status) in [("Content-Range: bytes 4-8/9", 400), ("Content-Encoding: gzip", 415)] {
+            assert_eq!(rest.ask("PUT", url, &format!("{field}\r\n"), "part").0, status, "{url} {field}");
+        }
+        assert_eq!(rest.bytes("/v1/buckets/docs/files/f").2, b"all of it");
+    }
 }
 
 /// Names of all files below a folder.
