@@ -218,7 +218,7 @@ impl Signals {
     }
 
     /// The next signal that ends the node. A hangup does when there is no file of tracing to be opened anew.
-    async fn next(&mut self) -> u8 {
+    async fn next(&mut self, node: &Arc<Node>) -> u8 {
         let [(a, int), (b, term), (c, quit)] = &mut self.ends;
         loop {
             tokio::select! {
@@ -288,6 +288,9 @@ struct Protection {
 impl Protection {
     fn of(config: &Config, node: &Node) -> Result<Protection> {
         let token = config.token_file.as_deref().map(tls::token).transpose()?;
+        if token.is_some() {
+            node.set_token();
+        }
         let tls = match config.tls {
             false => None,
             true => {

@@ -95,6 +95,7 @@ pub(super) fn mount(
     let config = context.serving_config(listen)?;
     if let Some(client) = Client::running(&config)? {
         let asked = ask(context, &client, bucket, &request, notify);
+        listen.agree(&client)?;
         return if background {
             asked
         } else {
@@ -116,7 +117,10 @@ pub(super) fn mount(
         }
         // Another command was quicker to start a node; that one mounts as well.
         Err(e) if e.kind == Kind::RootLocked => match Client::running(&config)? {
-            Some(client) => ask(context, &client, bucket, &request, notify),
+            Some(client) => {
+                listen.agree(&client)?;
+                ask(context, &client, bucket, &request, notify).map(|()| 0)
+            }
             None => Err(e),
         },
         Err(e) => Err(e),

@@ -41,6 +41,7 @@ impl Args {
 pub fn run(context: &Context, args: &Args) -> Result<()> {
     let config = context.serving_config(&args.listen)?;
     if let Some(client) = Client::running(&config)? {
+        args.listen.agree(&client)?;
         return match &args.trace {
             Some(filter) => set_trace(context, &client, filter),
             None => Err(server::already_running(&config)),
