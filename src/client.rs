@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::interrupt::{self, interrupted};
 use crate::node::{Node, Role};
 use crate::rest::{self, wire::ErrorBody};
-use crate::root::{Root, RootLock};
+use crate::root::{Root, RootLock, lock_holder};
 use crate::socket;
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -16,16 +16,17 @@ use axum::http::{Method, Request, Response, header};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use rustix::process::Pid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::future::Future;
-use std::os::unix::net::UnixStream;
 use std::io::Read;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
-use tower::ServiceExt;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
 /// How long the own node may take to stop after an interrupt.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(30);
@@ -35,6 +36,8 @@ pub struct Client {
     runtime: Runtime,
     transport: Transport,
     root: Root,
+    /// The process that was reached.
+    node: Option<Pid>,
 }
 
 enum Transport {
@@ -67,7 +70,7 @@ impl Client {
                 let runtime = runtime()?;
                 let node = Node::open(config, lock, Role::Command, &|_| ())?;
                 let router = rest::router(Arc::clone(&node));
-                Ok(Client { runtime, transport: Transport::Own { node, router }, root })
+                Ok(Client { runtime, transport: Transport::Own { node, router }, root, node: None })
             }
         }
     }
@@ -79,8 +82,9 @@ impl Client {
     pub fn running(config: &Config) -> Result<Option<Client>> {
         let root = Root::new(&config.root);
         let Some(stream) = socket::connect(&root)? else { return Ok(None) };
+        let node = rustix::net::sockopt::socket_peercred(&stream).ok().map(|peer| peer.pid);
         let transport = Transport::Socket(Mutex::new(Some(stream)));
-        Ok(Some(Client { runtime: runtime()?, transport, root }))
+        Ok(Some(Client { runtime: runtime()?, transport, root, node }))
     }
 
     /// Whether this process had to be the node itself.
@@ -176,13 +180,13 @@ impl Client {
         content: impl Read + Send + 'static,
         count: impl Fn(u64) + Send + 'static,
     ) -> Result<T> {
+        let cancelled = CancellationToken::new();
+        let _at_the_end = cancelled.clone().drop_guard();
+        let pieces = content::read_aside(content, count).map_err(|e| Error::io(Kind::Internal, "cannot start", &e))?;
         self.block_on(async {
             let body = Body::from_stream(content::pieces_until(pieces, cancelled));
             let reply = self.send(request(Method::PUT, uri, body)?).await?;
             let bytes = reply.into_body().collect().await.map_err(broken)?.to_bytes();
-        let cancelled = CancellationToken::new();
-        let _at_the_end = cancelled.clone().drop_guard();
-        let pieces = content::read_aside(content, count).map_err(|e| Error::io(Kind::Internal, "cannot start", &e))?;
             decode(&bytes)
         })
     }
@@ -235,12 +239,14 @@ impl Client {
         })
     }
 
-    /// Wait until no process serves the root any more.
+    /// Wait until the node that was asked serves the root no more; another one may by then.
     ///
     /// # Errors
     /// [`Kind::Busy`] when the node is still there after 10 s.
     pub fn wait_for_end(&self) -> Result<()> {
-        if self.is_own() || RootLock::wait_until_free(&self.root)? {
+        let holder = || lock_holder(&self.root).and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
+        let is_next = || self.node.is_some() && holder().is_some() && holder() != self.node;
+        if self.is_own() || RootLock::wait_until_free(&self.root, is_next)? {
             return Ok(());
         }
         let text = format!("the node of {} has not ended after 10 s", self.root.path().display());

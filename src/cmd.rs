@@ -37,6 +37,7 @@ use crate::client::Client;
 use crate::config::{Config, ListenArgs};
 use crate::error::{Error, Kind, Result};
 use crate::root::{Root, RootLock};
+use crate::socket;
 use crate::terminal::Terminal;
 use std::os::unix::process::CommandExt;
 
@@ -88,7 +89,10 @@ pub fn run(context: &Context, command: &Command) -> Result<u8> {
         // The node that was asked is about to end: wait for that, and start over as a process without threads, which may
         // become the node itself.
         Err(e) if e.kind == Kind::Stopping && !command.reads_once() => {
-            if RootLock::wait_until_free(&Root::new(&context.config()?.root))? {
+            let root = Root::new(&context.config()?.root);
+            // Another command may be quicker, and be the next node.
+            let is_next = || matches!(socket::connect(&root), Ok(Some(_)));
+            if RootLock::wait_until_free(&root, is_next)? {
                 let mut again = std::process::Command::new("/proc/self/exe");
                 let mut given = std::env::args_os();
                 // The name decides, too: `mount.wizefs` takes other arguments.

@@ -136,14 +136,20 @@ impl RootLock {
         }
     }
 
-    /// Wait until no process holds the lock, at most [`LOCK_PATIENCE`]; true when it is free.
+    /// Wait until no process holds the lock, or until `is_next`: one holds it that nobody has to wait for. At most
+    /// [`LOCK_PATIENCE`]; true when it is so.
     ///
     /// # Errors
     /// As [`RootLock::take`].
-    pub fn wait_until_free(root: &Root) -> Result<bool> {
-        match RootLock::wait(root, || true) {
+    pub fn wait_until_free(root: &Root, mut is_next: impl FnMut() -> bool) -> Result<bool> {
+        let mut next = false;
+        let waited = RootLock::wait(root, || {
+            next = is_next();
+            !next
+        });
+        match waited {
             Ok(_free) => Ok(true),
-            Err(e) if e.kind == Kind::RootLocked => Ok(false),
+            Err(e) if e.kind == Kind::RootLocked => Ok(next),
             Err(e) => Err(e),
         }
     }
@@ -209,3 +215,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o700);
     }
 }
+        let start = Instant::now();
+        assert!(RootLock::wait_until_free(&root, || true).unwrap(), "one that is not waited for");
+        assert!(start.elapsed() < LOCK_PATIENCE);
+        assert!(RootLock::wait_until_free(&root, || false).unwrap());

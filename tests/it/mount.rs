@@ -173,6 +173,28 @@ fn a_mount_in_the_foreground_stays_also_when_another_process_is_the_node() {
 }
 
 #[test]
+#[test]
+fn the_last_unmount_and_the_next_mount_do_not_wait_for_each_other() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    for bucket in ["a", "b", "c"] {
+        root.run(&format!("create {bucket}")).expect(0);
+    }
+    std::thread::scope(|scope| {
+        for bucket in ["a", "b", "c"] {
+            let root = &root;
+            scope.spawn(move || {
+                for _ in 0..8 {
+                    root.run(&format!("mount {bucket}")).expect(0);
+                    let start = std::time::Instant::now();
+                    root.run(&format!("unmount {bucket}")).expect(0);
+                    assert!(start.elapsed() < wizefs::root::LOCK_PATIENCE, "{:?}", start.elapsed());
+                }
+            });
+        }
+    });
+    root.expect_no_node();
+}
+
 fn one_node_serves_several_mounts_and_a_service_stays_without_any() {
     let Some(root) = TestRoot::with_fuse() else { return };
     root.run("create a").expect(0);
