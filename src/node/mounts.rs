@@ -62,7 +62,7 @@ impl Node {
             remove_folder(&place.path, place.ours);
         })?;
         tracing::info!(bucket = %name, mountpoint = %place.path.display(), "mounted");
-        self.events.mounted(name, &place.path, bucket.fs()?.is_read_only() || request.read_only);
+        self.events.mounted(self.height(), name, &place.path, bucket.fs()?.is_read_only() || request.read_only);
         Ok(wire::Mounted {
             v: wire::V,
             bucket: name.clone(),
@@ -181,7 +181,7 @@ impl Node {
         remove_folder(&path, ours);
         self.registry.lock().set_mountpoint(name, None)?;
         tracing::info!(bucket = %name, detached, "unmounted");
-        self.events.unmounted(name, &path, detached);
+        self.events.unmounted(self.height(), name, &path, detached);
         Ok(detached)
     }
 
