@@ -151,7 +151,10 @@ fn the_level_is_asked_and_set_by_a_route() {
     assert!(rest.ask("GET", "/v1/trace", "", "").1.contains("debug"));
     rest.root.run("node --trace info").expect(0);
     assert!(rest.ask("GET", "/v1/trace", "", "").1.contains("info"));
-    rest.root.run("node --trace loud=wrong").expect(2);
+    for odd in ["loud=wrong", "debgu"] {
+        rest.root.run(&format!("node --trace {odd}")).expect(2);
+    }
+    rest.root.run_args(&["node", "--trace", ""]).expect(2);
     rest.root.run("stop").expect(0);
 }
 
