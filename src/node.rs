@@ -22,7 +22,7 @@ pub use conditions::Conditions;
 pub use events::Cursor;
 pub use files::Recorded;
 pub use history::{LogQuery, integrity_of_folder, rebuild_folder};
-pub use mountpoint::our_mounts;
+pub use mountpoint::{ALLOW_OTHERS, may_allow_other, our_mounts};
 pub use search::SearchQuery;
 
 use crate::config::Config;

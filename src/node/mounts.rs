@@ -53,6 +53,11 @@ impl Node {
             let text = format!("{name} is already mounted at {}", place.display());
             return Err(Error::new(Kind::AlreadyMounted, text).hint(format!("wizefs unmount {name}")));
         }
+        if request.allow_other && !mountpoint::may_allow_other() {
+            let error =
+                Error::new(Kind::Fuse, format!("{name} cannot be mounted for others: /etc/fuse.conf forbids it"));
+            return Err(error.hint(mountpoint::ALLOW_OTHERS));
+        }
         let conf = self.with_passfile(conf, request.passfile.as_deref())?;
         let promises =
             Promises { durability: request.durability, read_only: request.read_only, exclusive: request.exclusive };
