@@ -66,12 +66,27 @@ impl Context {
         Config::load(self.global.root.as_deref(), listen)
     }
 
+    /// Say it when this process is about to leave files in a root folder that its owner cannot change.
+    fn warn_of_owner(&self, config: &Config) {
+        let root = Root::new(&config.root);
+        if let Some(owner) = root.other_owner() {
+            let text =
+                format!("{} belongs to user {owner}, who cannot change what root makes there", config.root.display());
+            self.out.warn(&text);
+            self.out.hint("run this as that user, or choose another root with --root DIR");
+        }
+    }
+
     /// Work with the running node, or with an own one that settles and seals before this returns.
     ///
     /// # Errors
     /// What `work` returns, else what kept the own node from sealing.
     pub fn with_node<T>(&self, work: impl FnOnce(&Client) -> Result<T>) -> Result<T> {
-        let client = Client::open(&self.config()?)?;
+        let config = self.config()?;
+        let client = Client::open(&config)?;
+        if client.is_own() {
+            self.warn_of_owner(&config);
+        }
         let result = work(&client);
         let closed = client.close();
         let value = result?;

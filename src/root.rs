@@ -4,7 +4,7 @@ use crate::error::{Error, Kind, Result};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,12 @@ impl Root {
     pub fn ledger(&self) -> PathBuf {
         self.0.join("ledger")
     }
+    /// Its owner, when root is at work in somebody else's.
+    pub fn other_owner(&self) -> Option<u32> {
+        let owner = std::fs::metadata(&self.0).ok()?.uid();
+        (rustix::process::geteuid().is_root() && owner != 0).then_some(owner)
+    }
+
 
     /// Key files, 0600 in a folder of 0700.
     pub fn wallets(&self) -> PathBuf {

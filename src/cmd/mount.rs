@@ -106,6 +106,7 @@ pub(super) fn mount(
     if !background {
         return stay(context, &config, first, notify);
     }
+    context.warn_of_owner(&config);
     let slow = |text: &str| context.out.note(text);
     match background::start(&Root::new(&config.root), &slow, |reporter| {
         exit_code(server::run(&config, Some(first), &reporter))

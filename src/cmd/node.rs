@@ -50,6 +50,7 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     if let Some(filter) = &args.trace {
         trace::set_filter(filter)?;
     }
+    context.warn_of_owner(&config);
     if !args.fg {
         let (root, slow) = (Root::new(&config.root), |text: &str| context.out.note(text));
         let ready = background::start(&root, &slow, |reporter| exit_code(server::run(&config, None, &reporter)))?;
