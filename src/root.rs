@@ -14,6 +14,10 @@ pub const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a waiting command looks again.
 pub(crate) const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 
+/// What can be done with a root on a disk that takes no writes.
+const READ_ONLY: &str =
+    "copy the root (cp -a) to where it can be written and use that with --root; integrity works on it as it is";
+
 /// The paths below one root folder.
 #[derive(Debug, Clone)]
 pub struct Root(PathBuf);
@@ -35,16 +39,16 @@ impl Root {
         disk.is_ok_and(|disk| disk.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
     }
 
-    /// The chain, the log and the pending transactions.
-    pub fn ledger(&self) -> PathBuf {
-        self.0.join("ledger")
-    }
     /// Its owner, when root is at work in somebody else's.
     pub fn other_owner(&self) -> Option<u32> {
         let owner = std::fs::metadata(&self.0).ok()?.uid();
         (rustix::process::geteuid().is_root() && owner != 0).then_some(owner)
     }
 
+    /// The chain, the log and the pending transactions.
+    pub fn ledger(&self) -> PathBuf {
+        self.0.join("ledger")
+    }
 
     /// Key files, 0600 in a folder of 0700.
     pub fn wallets(&self) -> PathBuf {
@@ -106,7 +110,13 @@ impl RootLock {
     /// [`Kind::Root`] when the lock file cannot be opened or written.
     pub fn take(root: &Root) -> Result<Option<RootLock>> {
         let path = lock_path(root);
-        let failed = |e: std::io::Error| Error::io(Kind::Root, format!("cannot lock {}", path.display()), &e);
+        let failed = |e: std::io::Error| {
+            let error = Error::io(Kind::Root, format!("cannot lock {}", path.display()), &e);
+            match e.kind() {
+                std::io::ErrorKind::ReadOnlyFilesystem => error.hint(READ_ONLY),
+                _ => error,
+            }
+        };
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(&path).map_err(failed)?;
@@ -161,13 +171,18 @@ impl RootLock {
     }
 }
 
-/// The failure of a second node, naming the first.
+/// The failure of a second node, naming the first. One that cannot be reached, because it is a command or has lost its socket, is
+/// ended by a signal alone.
 pub(crate) fn locked(root: &Root) -> Error {
-    let holder = match lock_holder(root) {
-        Some(pid) => format!("process {pid}"),
-        None => "another process".to_owned(),
-    };
-    Error::new(Kind::RootLocked, format!("{} is in use by {holder}", root.path().display()))
+    let holder = lock_holder(root);
+    let name = holder.map_or("another process".to_owned(), |pid| format!("process {pid}"));
+    let error = Error::new(Kind::RootLocked, format!("{} is in use by {name}", root.path().display()));
+    match (holder, crate::socket::connect(root)) {
+        (Some(pid), Ok(None)) => {
+            error.hint(format!("it does not listen on node.sock; kill {pid} ends it in good order"))
+        }
+        _ => error,
+    }
 }
 
 /// The process that took the lock last.
@@ -206,7 +221,11 @@ mod tests {
         let error = RootLock::wait(&root, || false).unwrap_err();
         assert_eq!(error.kind, Kind::RootLocked);
         assert!(error.message.contains(&std::process::id().to_string()), "{error}");
+        let start = Instant::now();
+        assert!(RootLock::wait_until_free(&root, || true).unwrap(), "one that is not waited for");
+        assert!(start.elapsed() < LOCK_PATIENCE);
         drop(lock);
+        assert!(RootLock::wait_until_free(&root, || false).unwrap());
         assert!(RootLock::take(&root).unwrap().is_some());
     }
 
@@ -221,7 +240,3 @@ mod tests {
         assert_eq!(mode & 0o777, 0o700);
     }
 }
-        let start = Instant::now();
-        assert!(RootLock::wait_until_free(&root, || true).unwrap(), "one that is not waited for");
-        assert!(start.elapsed() < LOCK_PATIENCE);
-        assert!(RootLock::wait_until_free(&root, || false).unwrap());
