@@ -95,6 +95,13 @@ impl Context {
     }
 }
 
+/// How a node in the foreground ended. A signal is its usual end, and no failure; the exit code tells of it.
+fn ended(context: &Context, signal: Option<u8>) -> Result<u8> {
+    let Some(signal) = signal else { return Ok(0) };
+    context.out.done(&format!("ended by signal {signal}"));
+    Ok(Kind::Signal(signal).exit())
+}
+
 /// Run a command; the exit code is 0 or 26 (damage was found and shown).
 ///
 /// # Errors
@@ -124,7 +131,7 @@ fn run_once(context: &Context, command: &Command) -> Result<u8> {
     match command {
         Command::Create(args) => create::run(context, args).map(|()| 0),
         Command::Delete(args) => delete::run(context, args).map(|()| 0),
-        Command::Mount(args) => mount::run(context, args).map(|()| 0),
+        Command::Mount(args) => mount::run(context, args),
         Command::Unmount(args) => unmount::run(context, args).map(|()| 0),
         Command::Put(args) => put::run(context, args).map(|()| 0),
         Command::Get(args) => get::run(context, args).map(|()| 0),
@@ -148,7 +155,7 @@ fn run_once(context: &Context, command: &Command) -> Result<u8> {
         Command::Witness(args) => witness::run(context, args).map(|()| 0),
         Command::Integrity(args) => integrity::run(context, args),
         Command::Status(args) => status::run(context, args).map(|()| 0),
-        Command::Node(args) => node::run(context, args).map(|()| 0),
+        Command::Node(args) => node::run(context, args),
         Command::Stop(args) => stop::run(context, args).map(|()| 0),
         Command::Doctor(args) => doctor::run(context, args),
         Command::Completions(args) => completions::run(context, args).map(|()| 0),

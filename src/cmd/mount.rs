@@ -67,7 +67,7 @@ impl Args {
 ///
 /// # Errors
 /// As `Node::mount` and `server::run`; [`Kind::Background`] when the node dies silently.
-pub fn run(context: &Context, args: &Args) -> Result<()> {
+pub fn run(context: &Context, args: &Args) -> Result<u8> {
     let bucket = BucketName::new(&args.origin)?;
     let request = MountRequest {
         mountpoint: args.mountpoint.as_deref().map(super::absolute).transpose()?,
@@ -91,15 +91,18 @@ pub(super) fn mount(
     request: MountRequest,
     background: bool,
     notify: Option<i32>,
-) -> Result<()> {
+) -> Result<u8> {
     let config = context.serving_config(listen)?;
     if let Some(client) = Client::running(&config)? {
         let asked = ask(context, &client, bucket, &request, notify);
         listen.agree(&client)?;
-        return if background {
-            asked
-        } else {
-            unmount_on_signal(&client, bucket, asked.and_then(|()| stay_with(&client, bucket)))
+        let asked = ask(context, &client, bucket, &request, notify);
+        if background {
+            return asked.map(|()| 0);
+        }
+        return match unmount_on_signal(&client, bucket, asked.and_then(|()| stay_with(&client, bucket))) {
+            Err(Error { kind: Kind::Signal(signal), .. }) => super::ended(context, Some(signal)),
+            stayed => stayed.map(|()| 0),
         };
     }
     let first = FirstMount { bucket: bucket.clone(), request: request.clone() };
@@ -114,7 +117,7 @@ pub(super) fn mount(
         Ok(ready) => {
             let mounted = serde_json::from_value(ready)
                 .map_err(|e| Error::new(Kind::Internal, format!("the node's answer cannot be understood: {e}")))?;
-            tell(context, &mounted, notify)
+            tell(context, &mounted, notify).map(|()| 0)
         }
         // Another command was quicker to start a node; that one mounts as well.
         Err(e) if e.kind == Kind::RootLocked => match Client::running(&config)? {
@@ -162,7 +165,7 @@ fn unmount_on_signal(client: &Client, bucket: &BucketName, stayed: Result<()>) -
     stayed
 }
 
-fn stay(context: &Context, config: &Config, first: FirstMount, notify: Option<i32>) -> Result<()> {
+fn stay(context: &Context, config: &Config, first: FirstMount, notify: Option<i32>) -> Result<u8> {
     let out = context.out;
     let told = Context { global: context.global.clone(), out };
     let reporter = Reporter::foreground(move |ready| match serde_json::from_value(ready) {
@@ -173,10 +176,7 @@ fn stay(context: &Context, config: &Config, first: FirstMount, notify: Option<i3
         }
         Err(e) => tracing::error!("cannot tell that the folder is usable: {e}"),
     });
-    match server::run(config, Some(first), &reporter)? {
-        None => Ok(()),
-        Some(signal) => Err(Error::new(Kind::Signal(signal), format!("ended by signal {signal}"))),
-    }
+    super::ended(context, server::run(config, Some(first), &reporter)?)
 }
 
 fn tell(context: &Context, mounted: &Mounted, notify: Option<i32>) -> Result<()> {

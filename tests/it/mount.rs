@@ -96,7 +96,8 @@ fn signals_end_the_node_also_with_a_shell_in_the_mount() {
         let mut shell = Command::new("cat").current_dir(root.mnt("docs", "")).stdin(Stdio::piped()).spawn().unwrap();
         fs::write(root.mnt("docs", "a"), format!("{signal:?}")).unwrap();
         rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
-        finish(child).expect(128 + signal.as_raw());
+        let ran = finish(child).expect(128 + signal.as_raw());
+        assert!(!ran.stderr.contains("error") && ran.stderr.contains("ended by signal"), "{ran:?}");
         assert!(root.mounts().is_empty(), "no dead mount is left");
         drop(shell.stdin.take());
         shell.wait().unwrap();
@@ -173,7 +174,6 @@ fn a_mount_in_the_foreground_stays_also_when_another_process_is_the_node() {
 }
 
 #[test]
-#[test]
 fn the_last_unmount_and_the_next_mount_do_not_wait_for_each_other() {
     let Some(root) = TestRoot::with_fuse() else { return };
     for bucket in ["a", "b", "c"] {
@@ -195,6 +195,7 @@ fn the_last_unmount_and_the_next_mount_do_not_wait_for_each_other() {
     root.expect_no_node();
 }
 
+#[test]
 fn one_node_serves_several_mounts_and_a_service_stays_without_any() {
     let Some(root) = TestRoot::with_fuse() else { return };
     root.run("create a").expect(0);
