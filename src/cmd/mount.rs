@@ -6,6 +6,7 @@ use crate::client::{Client, segment};
 use crate::config::{Config, ListenArgs};
 use crate::error::{Error, Kind, Result};
 use crate::name::BucketName;
+use crate::node::our_mounts;
 use crate::rest::wire::{BucketStatus, Buckets, Durability, MountRequest, MountState, Mounted};
 use crate::root::Root;
 use crate::server::{self, FirstMount};
@@ -94,7 +95,6 @@ pub(super) fn mount(
 ) -> Result<u8> {
     let config = context.serving_config(listen)?;
     if let Some(client) = Client::running(&config)? {
-        let asked = ask(context, &client, bucket, &request, notify);
         listen.agree(&client)?;
         let asked = ask(context, &client, bucket, &request, notify);
         if background {
@@ -106,10 +106,10 @@ pub(super) fn mount(
         };
     }
     let first = FirstMount { bucket: bucket.clone(), request: request.clone() };
+    context.warn_of_owner(&config);
     if !background {
         return stay(context, &config, first, notify);
     }
-    context.warn_of_owner(&config);
     let slow = |text: &str| context.out.note(text);
     match background::start(&Root::new(&config.root), &slow, |reporter| {
         exit_code(server::run(&config, Some(first), &reporter))
@@ -141,6 +141,21 @@ fn ask(
     let uri = format!("/v1/buckets/{}/mount", segment(bucket.as_str().as_bytes()));
     let mounted = client.call(Method::POST, &uri, Some(request))?;
     tell(context, &mounted, notify)
+}
+
+/// Whether it is there already: mount(8) mounts again what another line of fstab, or the same one, has mounted. The node hears of
+/// umount(8) a moment later than the kernel, so both are asked.
+pub fn is_there(context: &Context, args: &Args) -> bool {
+    let Some(wanted) = args.mountpoint.as_deref().and_then(|place| super::absolute(place).ok()) else { return false };
+    if !our_mounts().is_ok_and(|mounts| mounts.contains(&wanted)) {
+        return false;
+    }
+    let Ok(Some(client)) = context.config().and_then(|config| Client::running(&config)) else { return false };
+    let is_it = |one: &BucketStatus| {
+        let is_mounted = one.state == MountState::Mounted && one.mountpoint.as_ref() == Some(&wanted);
+        one.origin.as_str() == args.origin && is_mounted
+    };
+    client.get::<Buckets>("/v1/buckets").is_ok_and(|found| found.buckets.iter().any(is_it))
 }
 
 /// Stay while the running node keeps the bucket mounted.
