@@ -1,11 +1,14 @@
 //! How commands reach a node: over the socket of the running one, or straight into the router of an own, short-lived one.
 //! Either way the same routes and the same wire types.
 
+mod content;
+
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::interrupt::{self, interrupted};
 use crate::node::{Node, Role};
 use crate::rest::{self, wire::ErrorBody};
-use crate::root::{Root, RootLock};
+use crate::root::{Root, RootLock, lock_holder};
 use crate::socket;
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -13,13 +16,16 @@ use axum::http::{Method, Request, Response, header};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use rustix::process::Pid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::future::Future;
+use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 /// How long the own node may take to stop after an interrupt.
@@ -30,6 +36,8 @@ pub struct Client {
     runtime: Runtime,
     transport: Transport,
     root: Root,
+    /// The process that was reached.
+    node: Option<Pid>,
 }
 
 enum Transport {
@@ -62,7 +70,7 @@ impl Client {
                 let runtime = runtime()?;
                 let node = Node::open(config, lock, Role::Command, &|_| ())?;
                 let router = rest::router(Arc::clone(&node));
-                Ok(Client { runtime, transport: Transport::Own { node, router }, root })
+                Ok(Client { runtime, transport: Transport::Own { node, router }, root, node: None })
             }
         }
     }
@@ -74,8 +82,9 @@ impl Client {
     pub fn running(config: &Config) -> Result<Option<Client>> {
         let root = Root::new(&config.root);
         let Some(stream) = socket::connect(&root)? else { return Ok(None) };
+        let node = rustix::net::sockopt::socket_peercred(&stream).ok().map(|peer| peer.pid);
         let transport = Transport::Socket(Mutex::new(Some(stream)));
-        Ok(Some(Client { runtime: runtime()?, transport, root }))
+        Ok(Some(Client { runtime: runtime()?, transport, root, node }))
     }
 
     /// Whether this process had to be the node itself.
@@ -160,18 +169,23 @@ impl Client {
         })
     }
 
-    /// Send `content` as the body and decode the JSON reply.
+    /// Send `content` as the body and decode the JSON reply. `count` hears how many bytes were read. Interrupted, it waits neither
+    /// for more content nor does the node take what came for the whole.
     ///
     /// # Errors
     /// As [`Client::call`].
     pub fn upload<T: DeserializeOwned>(
         &self,
         uri: &str,
-        content: impl tokio::io::AsyncRead + Send + 'static,
+        content: impl Read + Send + 'static,
+        count: impl Fn(u64) + Send + 'static,
     ) -> Result<T> {
+        let cancelled = CancellationToken::new();
+        let _at_the_end = cancelled.clone().drop_guard();
+        let pieces = content::read_aside(content, count).map_err(|e| Error::io(Kind::Internal, "cannot start", &e))?;
         self.block_on(async {
-            let stream = tokio_util::io::ReaderStream::with_capacity(content, 256 * 1024);
-            let reply = self.send(request(Method::PUT, uri, Body::from_stream(stream))?).await?;
+            let body = Body::from_stream(content::pieces_until(pieces, cancelled));
+            let reply = self.send(request(Method::PUT, uri, body)?).await?;
             let bytes = reply.into_body().collect().await.map_err(broken)?.to_bytes();
             decode(&bytes)
         })
@@ -225,12 +239,14 @@ impl Client {
         })
     }
 
-    /// Wait until no process serves the root any more.
+    /// Wait until the node that was asked serves the root no more; another one may by then.
     ///
     /// # Errors
     /// [`Kind::Busy`] when the node is still there after 10 s.
     pub fn wait_for_end(&self) -> Result<()> {
-        if self.is_own() || RootLock::wait_until_free(&self.root)? {
+        let holder = || lock_holder(&self.root).and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
+        let is_next = || self.node.is_some() && holder().is_some() && holder() != self.node;
+        if self.is_own() || RootLock::wait_until_free(&self.root, is_next)? {
             return Ok(());
         }
         let text = format!("the node of {} has not ended after 10 s", self.root.path().display());
@@ -306,33 +322,8 @@ impl Client {
     }
 }
 
-/// The first INT, TERM, HUP or QUIT, as a failure.
-async fn interrupted() -> Error {
-    use tokio::signal::unix::{Signal, SignalKind, signal};
-    async fn wait(signal: std::io::Result<Signal>) {
-        match signal {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
-    }
-    let number = tokio::select! {
-        () = wait(signal(SignalKind::interrupt())) => libc::SIGINT,
-        () = wait(signal(SignalKind::terminate())) => libc::SIGTERM,
-        () = wait(signal(SignalKind::hangup())) => libc::SIGHUP,
-        () = wait(signal(SignalKind::quit())) => libc::SIGQUIT,
-    };
-    let mut error = Error::new(Kind::Signal(number as u8), "interrupted");
-    error.hint = None;
-    error
-}
-
 fn runtime() -> Result<Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Error::io(Kind::Internal, "cannot start", &e))
+    interrupt::runtime().map_err(|e| Error::io(Kind::Internal, "cannot start", &e))
 }
 
 fn asynchronous(stream: UnixStream) -> std::io::Result<tokio::net::UnixStream> {

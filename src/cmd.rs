@@ -37,6 +37,7 @@ use crate::client::Client;
 use crate::config::{Config, ListenArgs};
 use crate::error::{Error, Kind, Result};
 use crate::root::{Root, RootLock};
+use crate::socket;
 use crate::terminal::Terminal;
 use std::os::unix::process::CommandExt;
 
@@ -65,18 +66,40 @@ impl Context {
         Config::load(self.global.root.as_deref(), listen)
     }
 
+    /// Say it when this process is about to leave files in a root folder that its owner cannot change.
+    fn warn_of_owner(&self, config: &Config) {
+        let root = Root::new(&config.root);
+        if let Some(owner) = root.other_owner() {
+            let text =
+                format!("{} belongs to user {owner}, who cannot change what root makes there", config.root.display());
+            self.out.warn(&text);
+            self.out.hint("run this as that user, or choose another root with --root DIR");
+        }
+    }
+
     /// Work with the running node, or with an own one that settles and seals before this returns.
     ///
     /// # Errors
     /// What `work` returns, else what kept the own node from sealing.
     pub fn with_node<T>(&self, work: impl FnOnce(&Client) -> Result<T>) -> Result<T> {
-        let client = Client::open(&self.config()?)?;
+        let config = self.config()?;
+        let client = Client::open(&config)?;
+        if client.is_own() {
+            self.warn_of_owner(&config);
+        }
         let result = work(&client);
         let closed = client.close();
         let value = result?;
         closed?;
         Ok(value)
     }
+}
+
+/// How a node in the foreground ended. A signal is its usual end, and no failure; the exit code tells of it.
+fn ended(context: &Context, signal: Option<u8>) -> Result<u8> {
+    let Some(signal) = signal else { return Ok(0) };
+    context.out.done(&format!("ended by signal {signal}"));
+    Ok(Kind::Signal(signal).exit())
 }
 
 /// Run a command; the exit code is 0 or 26 (damage was found and shown).
@@ -88,7 +111,10 @@ pub fn run(context: &Context, command: &Command) -> Result<u8> {
         // The node that was asked is about to end: wait for that, and start over as a process without threads, which may
         // become the node itself.
         Err(e) if e.kind == Kind::Stopping && !command.reads_once() => {
-            if RootLock::wait_until_free(&Root::new(&context.config()?.root))? {
+            let root = Root::new(&context.config()?.root);
+            // Another command may be quicker, and be the next node.
+            let is_next = || matches!(socket::connect(&root), Ok(Some(_)));
+            if RootLock::wait_until_free(&root, is_next)? {
                 let mut again = std::process::Command::new("/proc/self/exe");
                 let mut given = std::env::args_os();
                 // The name decides, too: `mount.wizefs` takes other arguments.
@@ -105,7 +131,7 @@ fn run_once(context: &Context, command: &Command) -> Result<u8> {
     match command {
         Command::Create(args) => create::run(context, args).map(|()| 0),
         Command::Delete(args) => delete::run(context, args).map(|()| 0),
-        Command::Mount(args) => mount::run(context, args).map(|()| 0),
+        Command::Mount(args) => mount::run(context, args),
         Command::Unmount(args) => unmount::run(context, args).map(|()| 0),
         Command::Put(args) => put::run(context, args).map(|()| 0),
         Command::Get(args) => get::run(context, args).map(|()| 0),
@@ -129,7 +155,7 @@ fn run_once(context: &Context, command: &Command) -> Result<u8> {
         Command::Witness(args) => witness::run(context, args).map(|()| 0),
         Command::Integrity(args) => integrity::run(context, args),
         Command::Status(args) => status::run(context, args).map(|()| 0),
-        Command::Node(args) => node::run(context, args).map(|()| 0),
+        Command::Node(args) => node::run(context, args),
         Command::Stop(args) => stop::run(context, args).map(|()| 0),
         Command::Doctor(args) => doctor::run(context, args),
         Command::Completions(args) => completions::run(context, args).map(|()| 0),

@@ -4,7 +4,10 @@
 //! `{"listen": "127.0.0.1:13000", "grpc-listen": "127.0.0.1:10000", "chain-listen": "off", "stamp-bits": 16,
 //! "token-file": "/path", "tls": true, "names": ["node.example"], "insecure": false}`; the stamp is for a chain that is yet to be made.
 
+use crate::client::Client;
 use crate::error::{Error, Kind, Result};
+use crate::rest::wire::{NodeStatus, Status};
+use clap::Parser;
 use serde::Deserialize;
 use std::ffi::OsString;
 use std::fmt;
@@ -84,6 +87,32 @@ pub struct ListenArgs {
 }
 
 impl ListenArgs {
+    /// Refuse what was asked for on the command line and a node that runs already does not do. Variables and `node.conf` speak of
+    /// the next node.
+    ///
+    /// # Errors
+    /// [`Kind::RootLocked`].
+    pub fn agree(&self, client: &Client) -> Result<()> {
+        let variables = Variables::try_parse_from(["wizefs"]).map(|found| found.listen).unwrap_or_default();
+        let typed = |flag: Option<Listen>, variable| flag.filter(|flag| Some(*flag) != variable);
+        let wanted = Wanted {
+            listen: [
+                ("--listen", typed(self.listen, variables.listen)),
+                ("--grpc-listen", typed(self.grpc_listen, variables.grpc_listen)),
+                ("--chain-listen", typed(self.chain_listen, variables.chain_listen)),
+            ],
+            token: self.token_file.is_some() && self.token_file != variables.token_file,
+            tls: self.tls && !variables.tls,
+        };
+        if !wanted.token && !wanted.tls && wanted.listen.iter().all(|(_, flag)| flag.is_none()) {
+            return Ok(());
+        }
+        match wanted.missing(&client.get::<Status>("/v1/status")?.node) {
+            None => Ok(()),
+            Some(flag) => Err(Error::new(Kind::RootLocked, format!("a node runs already, without this {flag}"))),
+        }
+    }
+
     /// The flags that say the same.
     pub fn to_args(&self) -> Vec<OsString> {
         let flags = [("listen", self.listen), ("grpc-listen", self.grpc_listen), ("chain-listen", self.chain_listen)];
@@ -97,6 +126,47 @@ impl ListenArgs {
             [("--tls", self.tls), ("--insecure", self.insecure)].iter().filter(|(_, on)| *on).map(|(f, _)| f.into()),
         );
         args
+    }
+}
+
+/// What the variables alone say.
+#[derive(clap::Parser)]
+struct Variables {
+    #[command(flatten)]
+    listen: ListenArgs,
+}
+
+/// What a command line asks of a node.
+struct Wanted {
+    listen: [(&'static str, Option<Listen>); 3],
+    token: bool,
+    tls: bool,
+}
+
+impl Wanted {
+    /// The first flag that `node` does not follow.
+    fn missing(&self, node: &NodeStatus) -> Option<&'static str> {
+        let has = [&node.rest, &node.grpc, &node.chain];
+        let mut addresses = self.listen.iter().zip(has);
+        let other = addresses.find(|((_, flag), has)| flag.is_some_and(|flag| !flag.is_met_by(has.as_deref())));
+        other
+            .map(|((name, _), _)| *name)
+            .or((self.token && !node.token).then_some("--token-file"))
+            .or((self.tls && node.tls.is_none()).then_some("--tls"))
+    }
+}
+
+impl Listen {
+    /// Whether a node that listens at `address` does what is asked for; any port will do for 0.
+    fn is_met_by(self, address: Option<&str>) -> bool {
+        let address = address.and_then(|address| address.parse::<SocketAddr>().ok());
+        match (self, address) {
+            (Listen::Off, address) => address.is_none(),
+            (Listen::On(_), None) => false,
+            (Listen::On(wanted), Some(address)) => {
+                wanted.ip() == address.ip() && [0, address.port()].contains(&wanted.port())
+            }
+        }
     }
 }
 
@@ -241,6 +311,21 @@ mod tests {
         check("0.0.0.0:13000", Some("0.0.0.0:13000"));
         check("example.org:80", None);
         check("", None);
+    }
+
+    #[test]
+    fn a_running_node_is_asked_whether_it_does_what_is_wanted() {
+        fn check(wanted: &str, address: Option<&str>, expect: bool) {
+            let wanted: Listen = wanted.parse().unwrap();
+            assert_eq!(wanted.is_met_by(address), expect, "{wanted} {address:?}");
+        }
+        check("127.0.0.1:13000", Some("127.0.0.1:13000"), true);
+        check("127.0.0.1:0", Some("127.0.0.1:13000"), true);
+        check("127.0.0.1:14999", Some("127.0.0.1:13000"), false);
+        check("127.0.0.2:0", Some("127.0.0.1:13000"), false);
+        check("127.0.0.1:0", None, false);
+        check("off", None, true);
+        check("off", Some("127.0.0.1:13000"), false);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod generated;
 mod service;
 
+use crate::connections::reached;
 use crate::error::{Error, Kind};
 use crate::node::Node;
 use crate::rest::Guard;
@@ -48,7 +49,7 @@ pub fn router(node: &Arc<Node>, guard: Arc<Guard>) -> Result<Router, Error> {
     };
     let service = WizeFsServiceServer::new(Service::new(Arc::clone(node)));
     let (reporter, health) = tonic_health::server::health_reporter();
-    tokio::spawn(report_health(reporter, Arc::downgrade(node)));
+    tokio::spawn(report_health(reporter, Arc::downgrade(node), node.stopping()));
     let routes = Routes::new(service.max_decoding_message_size(MESSAGE))
         .add_service(health)
         .add_service(reflection().build_v1().map_err(described)?)
@@ -62,15 +63,29 @@ pub fn router(node: &Arc<Node>, guard: Arc<Guard>) -> Result<Router, Error> {
         .layer(axum::middleware::from_fn_with_state(Arc::clone(node), count)))
 }
 
-/// Tell the clients of the health service whether the node takes writes, for as long as there is a node.
-async fn report_health(reporter: HealthReporter, node: std::sync::Weak<Node>) {
+/// Tell the clients of the health service whether the node takes writes, for as long as there is a node. At its end nobody
+/// watches on, whom the node would wait for.
+async fn report_health(
+    mut reporter: HealthReporter,
+    node: std::sync::Weak<Node>,
+    mut stopping: tokio::sync::watch::Receiver<bool>,
+) {
     let mut look = tokio::time::interval(LOOK);
     loop {
-        look.tick().await;
+        tokio::select! {
+            _ = look.tick() => {}
+            () = reached(&mut stopping) => {
+                for service in [SERVICE_NAME, ""] {
+                    reporter.set_service_status(service, ServingStatus::NotServing).await;
+                    reporter.clear_service_status(service).await;
+                }
+                return;
+            }
+        }
         let Some(node) = node.upgrade() else { return };
         let status = match node.problem() {
-            None if !node.is_stopping() => ServingStatus::Serving,
-            _ => ServingStatus::NotServing,
+            None => ServingStatus::Serving,
+            Some(_) => ServingStatus::NotServing,
         };
         reporter.set_service_status(SERVICE_NAME, status).await;
     }
@@ -124,7 +139,10 @@ fn unbroken(body: Body) -> Body {
 }
 
 fn too_large() -> Status {
-    Status::out_of_range("a message holds at most 4 MiB of content; PutStream and GetStream carry files of any size")
+    let text = "a message holds at most 4 MiB of content; PutStream and GetStream carry files of any size";
+    let told = status(&Error::new(Kind::TooLarge, text).hint("use PutStream or GetStream"));
+    // What tonic itself says of it.
+    Status::with_metadata(Code::OutOfRange, told.message(), told.metadata().clone())
 }
 
 /// A failure as gRPC tells it: code and sentence, and what scripts and people want besides.

@@ -16,6 +16,7 @@ mod connections;
 pub mod error;
 pub mod fstab;
 pub mod grpc;
+pub mod interrupt;
 pub mod metrics;
 pub mod name;
 pub mod node;

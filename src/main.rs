@@ -9,12 +9,14 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use wizefs::cli::{Cli, Command};
 use wizefs::cmd::completions::VARIABLE;
-use wizefs::cmd::{self, Context};
+use wizefs::cmd::{self, Context, mount};
 use wizefs::error::{Error, Kind};
 use wizefs::fstab;
+use wizefs::interrupt;
 use wizefs::terminal::Terminal;
 
 fn main() -> ExitCode {
+    interrupt::survive_questions();
     CompleteEnv::with_factory(Cli::command).var(VARIABLE).complete();
     let program = std::env::args_os().next();
     if fstab::is_helper(program.as_deref()) {
@@ -33,6 +35,11 @@ fn mount_helper() -> ExitCode {
         Cli::try_parse_from(std::iter::once(program).chain(arguments)).map_err(|e| e.to_string())
     });
     match parsed {
+        Ok(Cli { global, command: Command::Mount(args) })
+            if mount::is_there(&Context { global: global.clone(), out: Terminal::new(false, true) }, &args) =>
+        {
+            ExitCode::SUCCESS
+        }
         Ok(cli) => ExitCode::from(if run(cli) == 0 { 0 } else { fstab::EXIT_FAILED }),
         Err(text) => {
             eprintln!("mount.wizefs: {}", text.trim_end());

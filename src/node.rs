@@ -22,7 +22,7 @@ pub use conditions::Conditions;
 pub use events::Cursor;
 pub use files::Recorded;
 pub use history::{LogQuery, integrity_of_folder, rebuild_folder};
-pub use mountpoint::our_mounts;
+pub use mountpoint::{ALLOW_OTHERS, may_allow_other, our_mounts};
 pub use search::SearchQuery;
 
 use crate::config::Config;
@@ -79,6 +79,7 @@ pub struct Node {
     grpc: Mutex<Option<SocketAddr>>,
     chain: Mutex<Option<SocketAddr>>,
     fingerprint: Mutex<Option<String>>,
+    token: AtomicBool,
     /// What metrics tell besides the state.
     pub counters: Counters,
     since: SystemTime,
@@ -153,6 +154,7 @@ impl Node {
             grpc: Mutex::new(None),
             chain: Mutex::new(None),
             fingerprint: Mutex::new(None),
+            token: AtomicBool::new(false),
             counters: Counters::default(),
             since: SystemTime::now(),
             stop: watch::Sender::new(false),
@@ -196,6 +198,11 @@ impl Node {
     /// Tell the fingerprint of the certificate that clients on TCP find.
     pub fn set_fingerprint(&self, fingerprint: String) {
         *self.fingerprint.lock() = Some(fingerprint);
+    }
+
+    /// Tell that clients on TCP are asked for a token.
+    pub fn set_token(&self) {
+        self.token.store(true, Ordering::Release);
     }
 
     /// Bytes free where the root is, and how long the node has been there.
@@ -258,6 +265,7 @@ impl Node {
                 grpc: self.grpc.lock().map(|address| address.to_string()),
                 chain: self.chain.lock().map(|address| address.to_string()),
                 tls: self.fingerprint.lock().clone(),
+                token: self.token.load(Ordering::Acquire),
                 since: running.then(|| jiff::Timestamp::try_from(self.since).unwrap_or_default().to_string()),
                 problem: self.problem(),
             },

@@ -4,7 +4,7 @@ use crate::error::{Error, Kind, Result};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,10 @@ pub const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often a waiting command looks again.
 pub(crate) const LOCK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What can be done with a root on a disk that takes no writes.
+const READ_ONLY: &str =
+    "copy the root (cp -a) to where it can be written and use that with --root; integrity works on it as it is";
 
 /// The paths below one root folder.
 #[derive(Debug, Clone)]
@@ -33,6 +37,12 @@ impl Root {
     pub fn is_read_only(&self) -> bool {
         let disk = rustix::fs::statvfs(&self.0);
         disk.is_ok_and(|disk| disk.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+    }
+
+    /// Its owner, when root is at work in somebody else's.
+    pub fn other_owner(&self) -> Option<u32> {
+        let owner = std::fs::metadata(&self.0).ok()?.uid();
+        (rustix::process::geteuid().is_root() && owner != 0).then_some(owner)
     }
 
     /// The chain, the log and the pending transactions.
@@ -100,7 +110,13 @@ impl RootLock {
     /// [`Kind::Root`] when the lock file cannot be opened or written.
     pub fn take(root: &Root) -> Result<Option<RootLock>> {
         let path = lock_path(root);
-        let failed = |e: std::io::Error| Error::io(Kind::Root, format!("cannot lock {}", path.display()), &e);
+        let failed = |e: std::io::Error| {
+            let error = Error::io(Kind::Root, format!("cannot lock {}", path.display()), &e);
+            match e.kind() {
+                std::io::ErrorKind::ReadOnlyFilesystem => error.hint(READ_ONLY),
+                _ => error,
+            }
+        };
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(&path).map_err(failed)?;
@@ -136,26 +152,37 @@ impl RootLock {
         }
     }
 
-    /// Wait until no process holds the lock, at most [`LOCK_PATIENCE`]; true when it is free.
+    /// Wait until no process holds the lock, or until `is_next`: one holds it that nobody has to wait for. At most
+    /// [`LOCK_PATIENCE`]; true when it is so.
     ///
     /// # Errors
     /// As [`RootLock::take`].
-    pub fn wait_until_free(root: &Root) -> Result<bool> {
-        match RootLock::wait(root, || true) {
+    pub fn wait_until_free(root: &Root, mut is_next: impl FnMut() -> bool) -> Result<bool> {
+        let mut next = false;
+        let waited = RootLock::wait(root, || {
+            next = is_next();
+            !next
+        });
+        match waited {
             Ok(_free) => Ok(true),
-            Err(e) if e.kind == Kind::RootLocked => Ok(false),
+            Err(e) if e.kind == Kind::RootLocked => Ok(next),
             Err(e) => Err(e),
         }
     }
 }
 
-/// The failure of a second node, naming the first.
+/// The failure of a second node, naming the first. One that cannot be reached, because it is a command or has lost its socket, is
+/// ended by a signal alone.
 pub(crate) fn locked(root: &Root) -> Error {
-    let holder = match lock_holder(root) {
-        Some(pid) => format!("process {pid}"),
-        None => "another process".to_owned(),
-    };
-    Error::new(Kind::RootLocked, format!("{} is in use by {holder}", root.path().display()))
+    let holder = lock_holder(root);
+    let name = holder.map_or("another process".to_owned(), |pid| format!("process {pid}"));
+    let error = Error::new(Kind::RootLocked, format!("{} is in use by {name}", root.path().display()));
+    match (holder, crate::socket::connect(root)) {
+        (Some(pid), Ok(None)) => {
+            error.hint(format!("it does not listen on node.sock; kill {pid} ends it in good order"))
+        }
+        _ => error,
+    }
 }
 
 /// The process that took the lock last.
@@ -194,7 +221,11 @@ mod tests {
         let error = RootLock::wait(&root, || false).unwrap_err();
         assert_eq!(error.kind, Kind::RootLocked);
         assert!(error.message.contains(&std::process::id().to_string()), "{error}");
+        let start = Instant::now();
+        assert!(RootLock::wait_until_free(&root, || true).unwrap(), "one that is not waited for");
+        assert!(start.elapsed() < LOCK_PATIENCE);
         drop(lock);
+        assert!(RootLock::wait_until_free(&root, || false).unwrap());
         assert!(RootLock::take(&root).unwrap().is_some());
     }
 

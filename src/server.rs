@@ -193,10 +193,11 @@ fn taken(address: SocketAddr, error: &std::io::Error) -> Error {
     Error::io(Kind::PortTaken, format!("cannot listen on {address}"), error)
 }
 
-/// The signals a node obeys: those that end it, then SIGHUP and SIGUSR2.
+/// The signals a node obeys: those that end it, then SIGHUP, SIGUSR1 and SIGUSR2.
 struct Signals {
     ends: [(u8, Signal); 3],
     hangup: Signal,
+    asked: Signal,
     louder: Signal,
 }
 
@@ -211,12 +212,13 @@ impl Signals {
                 (libc::SIGQUIT as u8, install(SignalKind::quit())?),
             ],
             hangup: install(SignalKind::hangup())?,
+            asked: install(SignalKind::user_defined1())?,
             louder: install(SignalKind::user_defined2())?,
         })
     }
 
     /// The next signal that ends the node. A hangup does when there is no file of tracing to be opened anew.
-    async fn next(&mut self) -> u8 {
+    async fn next(&mut self, node: &Arc<Node>) -> u8 {
         let [(a, int), (b, term), (c, quit)] = &mut self.ends;
         loop {
             tokio::select! {
@@ -228,9 +230,33 @@ impl Signals {
                         return libc::SIGHUP as u8;
                     }
                 }
+                _ = self.asked.recv() => {
+                    let node = Arc::clone(node);
+                    // Nobody waits for it.
+                    drop(tokio::task::spawn_blocking(move || tell(&node)));
+                }
                 _ = self.louder.recv() => tracing::info!("tracing: {}", trace::step()),
             }
         }
+    }
+}
+
+/// One line about the node. It was asked for, so it is told at a level that a node in the foreground shows, too.
+fn tell(node: &Node) {
+    match node.status() {
+        Ok(wire::Status { ledger, buckets, .. }) => {
+            let mounted = buckets.iter().filter(|bucket| bucket.state == wire::MountState::Mounted).count();
+            tracing::warn!(
+                height = ledger.height,
+                transactions = ledger.transactions,
+                pending = ledger.pending,
+                unsettled = ledger.unsettled,
+                buckets = buckets.len(),
+                mounted,
+                "the node runs"
+            );
+        }
+        Err(e) => tracing::warn!("the node cannot tell how it is: {e}"),
     }
 }
 
@@ -238,7 +264,7 @@ async fn wait_for_end(node: &Arc<Node>, signals: &mut Signals, mut stopping: wat
     let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
-            number = signals.next() => return Some(number),
+            number = signals.next(node) => return Some(number),
             () = reached(&mut stopping) => return None,
             _ = look.tick() => {
                 let node = Arc::clone(node);
@@ -262,6 +288,9 @@ struct Protection {
 impl Protection {
     fn of(config: &Config, node: &Node) -> Result<Protection> {
         let token = config.token_file.as_deref().map(tls::token).transpose()?;
+        if token.is_some() {
+            node.set_token();
+        }
         let tls = match config.tls {
             false => None,
             true => {

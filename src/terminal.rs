@@ -10,6 +10,7 @@ pub use progress::{Measure, Progress};
 pub use table::Table;
 
 use crate::error::{Error, Kind, Result};
+use crate::interrupt::unless_interrupted;
 use crate::name::escape;
 use crate::rest::wire::ErrorBody;
 use serde::Serialize;
@@ -79,12 +80,17 @@ impl Terminal {
     /// Ask a person before something that cannot be taken back; anything but yes is no.
     ///
     /// # Errors
-    /// The terminal cannot be read.
+    /// The terminal cannot be read; [`Kind::Signal`].
     pub fn confirm(&self, question: &str) -> Result<bool> {
         anstream::eprint!("{} [y/N] ", escape(question));
-        let mut answer = String::new();
-        let read = anstream::stderr().flush().and_then(|()| std::io::stdin().read_line(&mut answer));
-        read.map_err(|e| Error::io(Kind::Failed, "cannot read the answer", &e))?;
+        let read = unless_interrupted(|| {
+            let mut answer = String::new();
+            let read = anstream::stderr().flush().and_then(|()| std::io::stdin().read_line(&mut answer));
+            read.map(|_| answer)
+        });
+        // What is said next begins a line of its own.
+        let answer = read.inspect_err(|_| anstream::eprintln!())?;
+        let answer = answer.map_err(|e| Error::io(Kind::Failed, "cannot read the answer", &e))?;
         Ok(YES.contains(&answer.trim()))
     }
 

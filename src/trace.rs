@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
@@ -108,11 +109,25 @@ pub fn filter() -> String {
 /// [`Kind::Usage`] when it is none.
 pub fn set_filter(text: &str) -> Result<()> {
     let refused = |e: &dyn std::fmt::Display| Error::new(Kind::Usage, format!("{text:?} is no filter: {e}"));
-    let filter = EnvFilter::try_new(text).map_err(|e| refused(&e).hint("info, debug, or info,wizefs_fs=trace"))?;
+    if let Some(odd) = text.split(',').find(|part| !is_directive(part)) {
+        return Err(refused(&format!("{odd:?} is no level")).hint(HINT));
+    }
+    let filter = EnvFilter::try_new(text).map_err(|e| refused(&e).hint(HINT))?;
     match SETTING.get() {
         Some(setting) => setting.handle.reload(filter).map_err(|e| refused(&e)),
         None => Ok(()),
     }
+}
+
+const HINT: &str = "info, debug, or info,wizefs_fs=trace";
+
+/// Whether a part of a filter means something: a level, or a place in a program with or without one. The crate takes every word for
+/// such a place, so that a slip of the pen would silence all others.
+fn is_directive(part: &str) -> bool {
+    let part = part.trim();
+    part.parse::<LevelFilter>().is_ok_and(|_| !part.is_empty())
+        || part.contains(['=', '['])
+        || part.starts_with("wizefs") && part.chars().all(|c| c.is_ascii_alphanumeric() || "_:".contains(c))
 }
 
 /// Tell more, and after the most what was asked for at the start again. Returns the filter.
@@ -182,6 +197,25 @@ impl LogFile {
             *self = new;
         } else {
             self.bytes = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_means_something() {
+        fn check(text: &str, expect: bool) {
+            assert_eq!(set_filter(text).is_ok(), expect, "{text:?}");
+        }
+        for good in ["info", "DEBUG", "off", "info,wizefs_fs=trace", "wizefs::rest", "debug,hyper=info", "warn, wizefs"]
+        {
+            check(good, true);
+        }
+        for odd in ["", " ", "debgu", "foo bar!!", "info,", "info,debgu", "wizefs=debgu", "wizefs!"] {
+            check(odd, false);
         }
     }
 }

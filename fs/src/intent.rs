@@ -76,7 +76,11 @@ impl Intents {
             .collect();
         let live_bytes = live.values().map(|r| r.len() as u64).sum();
         let mut state = State {
-            file: File::options().create(true).append(true).open(path)?,
+            file: File::options()
+                .create(true)
+                .append(true)
+                .open(path)
+                .map_err(|e| FsError::os(path.display().to_string(), e))?,
             bytes: 0,
             synced: 0,
             next: highest.wrapping_add(1).max(next_at_least).max(crate::stream::now_us()),

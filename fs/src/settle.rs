@@ -12,7 +12,7 @@ use crate::bucket::NODE;
 use crate::change::{Cause, Content, Evidence, Hashes, Op};
 use crate::content;
 use crate::error::FsResult;
-use crate::inode::{Dirty, Name, Node};
+use crate::inode::{Dirty, Name, Node, Received, Writing};
 use crate::lease::{Asked, ReadLease};
 use crate::meter;
 use crate::path::BucketPath;
@@ -140,7 +140,7 @@ impl Recorder {
         let Some((stat, hashes)) = self.hash(node, &file, &mut || undisturbed())? else {
             return Ok(self.disturbed(flag));
         };
-        let evidence = if lease.is_some() { Evidence::Lease } else { Evidence::Stat };
+        let evidence = evidence(lease.as_ref());
         let next = if in_close && self.through.load(Ordering::Acquire) {
             let next = self.note_write(node, Some((stat.size, stat.ctime_ns)), false, NODE)?;
             // As when a writer begins: an overwrite could reach the disk before the change time does.
@@ -181,13 +181,56 @@ impl Recorder {
         flag: &AtomicBool,
     ) -> FsResult<Outcome> {
         let names = self.lock_names();
-        let mut writing = node.writing.lock();
+        self.report_locked(&names, node, &mut node.writing.lock(), found, (undisturbed, flag))
+    }
+
+    /// Report a file whose content was just received, under the lock under which it came to its name. Nothing is reported of one
+    /// that somebody writes already, or has written.
+    ///
+    /// # Errors
+    /// As [`Recorder::settle`].
+    pub fn report_received(
+        &self,
+        names: &Namespace<'_>,
+        node: &Arc<Node>,
+        writing: &mut Writing,
+        received: Received,
+    ) -> FsResult<Option<u64>> {
+        let began = Instant::now();
+        let file = node.open(OFlags::RDONLY | OFlags::NONBLOCK)?;
+        let asked = if self.leases_sound { ReadLease::ask(&file)? } else { Asked::Unsupported };
+        let lease = match asked {
+            Asked::Granted(lease) => Some(lease),
+            Asked::Writers => return Ok(None),
+            Asked::Unsupported => None,
+        };
+        let stat = Stat::of_fd(&file)?;
+        if (stat.size, stat.ctime_ns) != (received.size, received.ctime_ns) {
+            return Ok(None);
+        }
+        let evidence = evidence(lease.as_ref());
+        let mut found = Established { stat, hashes: received.hashes, evidence, began, next: None };
+        let undisturbed = || lease.as_ref().is_none_or(ReadLease::is_held);
+        match self.report_locked(names, node, writing, &mut found, (&undisturbed, &AtomicBool::new(false)))? {
+            Outcome::Done(number) => Ok(number),
+            Outcome::Writers | Outcome::Refused | Outcome::Changed => Ok(None),
+        }
+    }
+
+    fn report_locked(
+        &self,
+        names: &Namespace<'_>,
+        node: &Arc<Node>,
+        writing: &mut Writing,
+        found: &mut Established,
+        (undisturbed, flag): (&dyn Fn() -> bool, &AtomicBool),
+    ) -> FsResult<Outcome> {
         // Looked at under the lock that a change of attributes takes while the content is not reported.
         let stat = node.stat()?;
         if stat.nlink == 0 {
             // Removed while it was hashed, which kept its inner hashes.
             self.outboards.forget(node.id.0, found.stat.size);
-            self.drop_content(node, &mut writing);
+            self.drop_content(node, writing);
             return Ok(Outcome::Done(None));
         }
         if !undisturbed() {
@@ -201,7 +244,7 @@ impl Recorder {
             return Ok(Outcome::Done(None));
         };
         let content = Settled::Hashed { hashes: found.hashes, lease: found.evidence == Evidence::Lease };
-        let number = self.report_content(&names, node, dirty, &stat, content, found.evidence)?;
+        let number = self.report_content(names, node, dirty, &stat, content, found.evidence)?;
         // Whoever has the descriptor too may be writing already.
         writing.dirty = found.next.take().map(|id| Box::new(Dirty::new(vec![id], Cause::Mount, &stat)));
         writing.reports += 1;
@@ -383,6 +426,10 @@ impl InodeRow {
         after.sort();
         content && before == after && (self.size, self.mode) == (new.size, new.mode)
     }
+}
+
+fn evidence(lease: Option<&ReadLease<'_>>) -> Evidence {
+    if lease.is_some() { Evidence::Lease } else { Evidence::Stat }
 }
 
 fn content_of(row: &InodeRow) -> Content {

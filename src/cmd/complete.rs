@@ -142,9 +142,9 @@ fn offer(current: &OsStr, candidates: Vec<Vec<u8>>) -> Vec<CompletionCandidate> 
     // A line break would look like two candidates, and nobody could tell the others apart.
     let mut visible: Vec<Vec<u8>> = fitting.filter(|text| !text.iter().any(u8::is_ascii_control)).collect();
     visible.sort();
-    let shown =
-        visible.into_iter().take(MOST).map(|text| OsString::from_vec(if is_bash() { quoted(&text) } else { text }));
-    shown.map(CompletionCandidate::new).collect()
+    let quote = current.as_bytes().first().copied();
+    let shown = visible.into_iter().take(MOST).map(|text| if is_bash() { quoted(&text, quote) } else { text });
+    shown.map(OsString::from_vec).map(CompletionCandidate::new).collect()
 }
 
 fn unquoted(word: &[u8]) -> Vec<u8> {
@@ -160,10 +160,17 @@ fn unquoted(word: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn quoted(text: &[u8]) -> Vec<u8> {
+/// As it is typed in a word that begins with this character, which may be a quote that is still open.
+fn quoted(text: &[u8], first: Option<u8>) -> Vec<u8> {
+    let special: &[u8] = match first {
+        // Nothing can be quoted in there.
+        Some(b'\'') => b"",
+        Some(b'"') => b"\"\\$`",
+        _ => b" \t\"'\\$`&|;<>()[]{}*?!#~^",
+    };
     let mut word = Vec::with_capacity(text.len());
     for byte in text {
-        if b" \t\"'\\$`&|;<>()[]{}*?!#~^".contains(byte) {
+        if special.contains(byte) {
             word.push(b'\\');
         }
         word.push(*byte);
@@ -180,9 +187,11 @@ mod tests {
         for text in
             [&b"plain.txt"[..], b"two words", b"it's $5 (a) [b] {c} \\ d", "\u{e4}\u{6587}".as_bytes(), b"bad\xff"]
         {
-            assert_eq!(unquoted(&quoted(text)), text);
+            assert_eq!(unquoted(&quoted(text, None)), text);
         }
-        assert_eq!(quoted(b"two words"), b"two\\ words");
+        assert_eq!(quoted(b"two words", Some(b't')), b"two\\ words");
+        assert_eq!(quoted(b"two $ words (a)", Some(b'"')), b"two \\$ words (a)");
+        assert_eq!(quoted(b"two $ words", Some(b'\'')), b"two $ words");
         assert_eq!(unquoted(b"\"two words"), b"two words");
     }
 }

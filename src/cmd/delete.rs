@@ -44,10 +44,12 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
         let checked: Checked = context.with_node(|client| client.get(&check))?;
         return foretell(context, args, &checked);
     }
+    if !args.yes && context.out.is_interactive() {
+        // Nobody waits for the root while a person thinks.
+        let checked: Checked = context.with_node(|client| client.get(&check))?;
+        confirm(context, &checked)?;
+    }
     let deleted: Deleted = context.with_node(|client| {
-        if !args.yes && context.out.is_interactive() {
-            confirm(context, &client.get(&check)?)?;
-        }
         let uri = format!("/v1/buckets/{}?unmount={}", segment(args.origin.as_bytes()), args.unmount);
         let deleted: Deleted = client.call(Method::DELETE, &uri, None::<&()>)?;
         if deleted.node_ends {

@@ -6,6 +6,7 @@ use crate::client::{Client, segment};
 use crate::config::{Config, ListenArgs};
 use crate::error::{Error, Kind, Result};
 use crate::name::BucketName;
+use crate::node::our_mounts;
 use crate::rest::wire::{BucketStatus, Buckets, Durability, MountRequest, MountState, Mounted};
 use crate::root::Root;
 use crate::server::{self, FirstMount};
@@ -67,7 +68,7 @@ impl Args {
 ///
 /// # Errors
 /// As `Node::mount` and `server::run`; [`Kind::Background`] when the node dies silently.
-pub fn run(context: &Context, args: &Args) -> Result<()> {
+pub fn run(context: &Context, args: &Args) -> Result<u8> {
     let bucket = BucketName::new(&args.origin)?;
     let request = MountRequest {
         mountpoint: args.mountpoint.as_deref().map(super::absolute).transpose()?,
@@ -91,17 +92,21 @@ pub(super) fn mount(
     request: MountRequest,
     background: bool,
     notify: Option<i32>,
-) -> Result<()> {
+) -> Result<u8> {
     let config = context.serving_config(listen)?;
     if let Some(client) = Client::running(&config)? {
+        listen.agree(&client)?;
         let asked = ask(context, &client, bucket, &request, notify);
-        return if background {
-            asked
-        } else {
-            unmount_on_signal(&client, bucket, asked.and_then(|()| stay_with(&client, bucket)))
+        if background {
+            return asked.map(|()| 0);
+        }
+        return match unmount_on_signal(&client, bucket, asked.and_then(|()| stay_with(&client, bucket))) {
+            Err(Error { kind: Kind::Signal(signal), .. }) => super::ended(context, Some(signal)),
+            stayed => stayed.map(|()| 0),
         };
     }
     let first = FirstMount { bucket: bucket.clone(), request: request.clone() };
+    context.warn_of_owner(&config);
     if !background {
         return stay(context, &config, first, notify);
     }
@@ -112,11 +117,14 @@ pub(super) fn mount(
         Ok(ready) => {
             let mounted = serde_json::from_value(ready)
                 .map_err(|e| Error::new(Kind::Internal, format!("the node's answer cannot be understood: {e}")))?;
-            tell(context, &mounted, notify)
+            tell(context, &mounted, notify).map(|()| 0)
         }
         // Another command was quicker to start a node; that one mounts as well.
         Err(e) if e.kind == Kind::RootLocked => match Client::running(&config)? {
-            Some(client) => ask(context, &client, bucket, &request, notify),
+            Some(client) => {
+                listen.agree(&client)?;
+                ask(context, &client, bucket, &request, notify).map(|()| 0)
+            }
             None => Err(e),
         },
         Err(e) => Err(e),
@@ -133,6 +141,21 @@ fn ask(
     let uri = format!("/v1/buckets/{}/mount", segment(bucket.as_str().as_bytes()));
     let mounted = client.call(Method::POST, &uri, Some(request))?;
     tell(context, &mounted, notify)
+}
+
+/// Whether it is there already: mount(8) mounts again what another line of fstab, or the same one, has mounted. The node hears of
+/// umount(8) a moment later than the kernel, so both are asked.
+pub fn is_there(context: &Context, args: &Args) -> bool {
+    let Some(wanted) = args.mountpoint.as_deref().and_then(|place| super::absolute(place).ok()) else { return false };
+    if !our_mounts().is_ok_and(|mounts| mounts.contains(&wanted)) {
+        return false;
+    }
+    let Ok(Some(client)) = context.config().and_then(|config| Client::running(&config)) else { return false };
+    let is_it = |one: &BucketStatus| {
+        let is_mounted = one.state == MountState::Mounted && one.mountpoint.as_ref() == Some(&wanted);
+        one.origin.as_str() == args.origin && is_mounted
+    };
+    client.get::<Buckets>("/v1/buckets").is_ok_and(|found| found.buckets.iter().any(is_it))
 }
 
 /// Stay while the running node keeps the bucket mounted.
@@ -157,7 +180,7 @@ fn unmount_on_signal(client: &Client, bucket: &BucketName, stayed: Result<()>) -
     stayed
 }
 
-fn stay(context: &Context, config: &Config, first: FirstMount, notify: Option<i32>) -> Result<()> {
+fn stay(context: &Context, config: &Config, first: FirstMount, notify: Option<i32>) -> Result<u8> {
     let out = context.out;
     let told = Context { global: context.global.clone(), out };
     let reporter = Reporter::foreground(move |ready| match serde_json::from_value(ready) {
@@ -168,10 +191,7 @@ fn stay(context: &Context, config: &Config, first: FirstMount, notify: Option<i3
         }
         Err(e) => tracing::error!("cannot tell that the folder is usable: {e}"),
     });
-    match server::run(config, Some(first), &reporter)? {
-        None => Ok(()),
-        Some(signal) => Err(Error::new(Kind::Signal(signal), format!("ended by signal {signal}"))),
-    }
+    super::ended(context, server::run(config, Some(first), &reporter)?)
 }
 
 fn tell(context: &Context, mounted: &Mounted, notify: Option<i32>) -> Result<()> {

@@ -38,21 +38,23 @@ impl Args {
 ///
 /// # Errors
 /// [`Kind::RootLocked`] when a node runs already; as `server::run`.
-pub fn run(context: &Context, args: &Args) -> Result<()> {
+pub fn run(context: &Context, args: &Args) -> Result<u8> {
     let config = context.serving_config(&args.listen)?;
     if let Some(client) = Client::running(&config)? {
+        args.listen.agree(&client)?;
         return match &args.trace {
-            Some(filter) => set_trace(context, &client, filter),
+            Some(filter) => set_trace(context, &client, filter).map(|()| 0),
             None => Err(server::already_running(&config)),
         };
     }
     if let Some(filter) = &args.trace {
         trace::set_filter(filter)?;
     }
+    context.warn_of_owner(&config);
     if !args.fg {
         let (root, slow) = (Root::new(&config.root), |text: &str| context.out.note(text));
         let ready = background::start(&root, &slow, |reporter| exit_code(server::run(&config, None, &reporter)))?;
-        return tell(context, ready);
+        return tell(context, ready).map(|()| 0);
     }
     let (out, told) = (context.out, Context { global: context.global.clone(), out: context.out });
     let reporter = Reporter::foreground(move |ready| {
@@ -60,10 +62,7 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
             out.error(&e);
         }
     });
-    match server::run(&config, None, &reporter)? {
-        None => Ok(()),
-        Some(signal) => Err(Error::new(Kind::Signal(signal), format!("ended by signal {signal}"))),
-    }
+    super::ended(context, server::run(&config, None, &reporter)?)
 }
 
 fn set_trace(context: &Context, client: &Client, filter: &str) -> Result<()> {

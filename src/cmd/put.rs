@@ -12,7 +12,6 @@ use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use tokio_util::io::InspectReader;
 use wizefs_fs::BucketPath;
 
 /// Store a file.
@@ -61,13 +60,12 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     let what = format!("storing {}/{path}", target.bucket);
     let progress = Progress::start(&context.out, what, Measure::Bytes, size_known);
     let count = progress.counter();
-    let counted = move |bytes: &[u8]| count(bytes.len() as u64);
     let stored: Stored = context.with_node(|client| {
         if stdin {
-            return client.upload(&uri, InspectReader::new(tokio::io::stdin(), counted));
+            return client.upload(&uri, std::io::stdin(), count);
         }
         let file = std::fs::File::open(&args.file).map_err(|e| cannot_read(&args.file, &e))?;
-        client.upload(&uri, InspectReader::new(tokio::fs::File::from_std(file), counted))
+        client.upload(&uri, file, count)
     })?;
     drop(progress);
     if context.out.json {

@@ -3,6 +3,7 @@
 use super::Context;
 use crate::client::Client;
 use crate::error::{Error, Kind, Result};
+use crate::root::{Root, RootLock, locked};
 use axum::http::Method;
 use serde_json::{Value, json};
 
@@ -20,8 +21,13 @@ pub struct Args {}
 /// # Errors
 /// [`Kind::Unreachable`] when none runs, [`Kind::Busy`] when it does not end within 10 s.
 pub fn run(context: &Context, _args: &Args) -> Result<()> {
-    let Some(client) = Client::running(&context.config()?)? else {
-        return Err(Error::new(Kind::Unreachable, "no node is running"));
+    let config = context.config()?;
+    let Some(client) = Client::running(&config)? else {
+        let root = Root::new(&config.root);
+        return Err(match RootLock::take(&root) {
+            Ok(None) => locked(&root),
+            _ => Error::new(Kind::Unreachable, "no node is running"),
+        });
     };
     match client.call::<Value>(Method::POST, "/v1/stop", None::<&()>) {
         Ok(_) => {}

@@ -6,7 +6,7 @@ use super::generated::{
     RemoveResponse,
 };
 use super::{MESSAGE_CONTENT, status, too_large};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::name::{BucketName, bucket_path};
 use crate::node::{Node, Recorded};
 use crate::rest::{blocking, body, pieces, wire};
@@ -16,12 +16,15 @@ use futures_util::{StreamExt, TryStreamExt};
 use std::io::Read;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 use tonic::{Request, Response, Status, Streaming};
 use wizefs_fs::{BucketPath, Verified};
 
 /// What a call that succeeded says.
 const OK: &str = "OK";
+/// What is wrong with a stream of several files.
+const OTHER: &str = "a later message names another file than the first one";
 /// Permission bits of a file that came without.
 const MODE: u32 = 0o644;
 
@@ -121,10 +124,22 @@ impl WizeFsService for Service {
             return Err(Status::invalid_argument("the first message must name the file"));
         };
         let PutRequest { filename, content, origin } = first;
-        // A stream that breaks off is an error of the reader, and nothing is stored.
-        let rest = parts.map_ok(|part| part.content).map_err(std::io::Error::other);
+        let (is_other, note) = (Arc::new(AtomicBool::new(false)), names_other(&origin, &filename));
+        let noted = Arc::clone(&is_other);
+        // A stream that breaks off, or goes on with another file, is an error of the reader, and nothing is stored.
+        let rest = parts.map_err(std::io::Error::other).map(move |part| match part {
+            Ok(part) if note(&part) => {
+                noted.store(true, Ordering::Release);
+                Err(std::io::Error::other(OTHER))
+            }
+            part => part.map(|part| part.content),
+        });
         let all = stream::iter([Ok(content)]).chain(rest);
-        self.store(origin, filename, SyncIoBridge::new(StreamReader::new(all))).await
+        let stored = self.store(origin, filename, SyncIoBridge::new(StreamReader::new(all))).await;
+        match is_other.load(Ordering::Acquire) {
+            true => Err(status(&Error::new(Kind::Usage, OTHER).without_hint())),
+            false => stored,
+        }
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Reply<GetResponse> {
@@ -164,6 +179,31 @@ impl WizeFsService for Service {
     }
 }
 
+/// Tells whether a message of a stream names another file than its first one; it need not name any.
+fn names_other(origin: &str, filename: &str) -> impl Fn(&PutRequest) -> bool + Send + 'static + use<> {
+    let first = (origin.to_owned(), filename.to_owned());
+    move |part| {
+        (!part.origin.is_empty() && part.origin != first.0) || (!part.filename.is_empty() && part.filename != first.1)
+    }
+}
+
 fn part(content: Bytes, txid: String) -> GetResponse {
     GetResponse { executed: true, message: OK.to_owned(), content, txid }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_of_one_file() {
+        fn check(origin: &str, filename: &str, expect: bool) {
+            let part = PutRequest { origin: origin.into(), filename: filename.into(), ..PutRequest::default() };
+            assert_eq!(names_other("docs", "a")(&part), expect, "{origin} {filename}");
+        }
+        check("", "", false);
+        check("docs", "a", false);
+        check("docs", "b", true);
+        check("work", "a", true);
+    }
 }

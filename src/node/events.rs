@@ -29,7 +29,8 @@ pub(super) struct Events {
 struct Kept {
     /// Number of the next one.
     next: u64,
-    events: VecDeque<Event>,
+    /// Each with the height of the ledger when it happened.
+    events: VecDeque<(u64, Event)>,
 }
 
 /// Where a watcher is: the next block, how much of it was told, and the next of this node's own events.
@@ -40,6 +41,15 @@ pub struct Cursor {
     told: u64,
     session: u64,
     own: u64,
+}
+
+impl Cursor {
+    /// One that is ahead of the ledger, which was made anew or restored since, waits for what comes next.
+    fn not_after(&mut self, tip: u64) {
+        if (self.height, self.told) > (tip + 1, 0) {
+            (self.height, self.told) = (tip + 1, 0);
+        }
+    }
 }
 
 impl fmt::Display for Cursor {
@@ -73,10 +83,10 @@ impl Events {
         self.bell.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    fn tell(&self, event: Event) {
+    fn tell(&self, height: u64, event: Event) {
         let mut kept = self.kept.lock();
         kept.next += 1;
-        kept.events.push_back(event);
+        kept.events.push_back((height, event));
         if kept.events.len() > KEPT {
             kept.events.pop_front();
         }
@@ -84,17 +94,18 @@ impl Events {
         self.ring();
     }
 
-    pub(super) fn mounted(&self, bucket: &BucketName, mountpoint: &Path, read_only: bool) {
+    pub(super) fn mounted(&self, height: u64, bucket: &BucketName, mountpoint: &Path, read_only: bool) {
         let (bucket, mountpoint) = (bucket.clone(), mountpoint.to_owned());
-        self.tell(Event::Mount(wire::MountEvent { v: wire::V, time: now(), bucket, mountpoint, read_only }));
+        self.tell(height, Event::Mount(wire::MountEvent { v: wire::V, time: now(), bucket, mountpoint, read_only }));
     }
 
-    pub(super) fn unmounted(&self, bucket: &BucketName, mountpoint: &Path, detached: bool) {
+    pub(super) fn unmounted(&self, height: u64, bucket: &BucketName, mountpoint: &Path, detached: bool) {
         let (bucket, mountpoint) = (bucket.clone(), mountpoint.to_owned());
-        self.tell(Event::Unmount(wire::UnmountEvent { v: wire::V, time: now(), bucket, mountpoint, detached }));
+        self.tell(height, Event::Unmount(wire::UnmountEvent { v: wire::V, time: now(), bucket, mountpoint, detached }));
     }
 
-    /// Own events from the cursor on; of those that are forgotten, and of another process's, nothing is known.
+    /// Own events from the cursor on, up to the first that happened after a block that was not told yet; of those that are
+    /// forgotten, and of another process's, nothing is known.
     fn own_after(&self, cursor: &mut Cursor) -> Vec<(Cursor, Event)> {
         let kept = self.kept.lock();
         let oldest = kept.next - kept.events.len() as u64;
@@ -102,8 +113,9 @@ impl Events {
             (cursor.session, cursor.own) = (self.session, oldest);
         }
         let mut told = Vec::new();
-        let first = cursor.own;
-        for (number, event) in (oldest..).zip(&kept.events).filter(|(number, _)| *number >= first) {
+        let (first, at) = (cursor.own, cursor.height);
+        let next = (oldest..).zip(&kept.events).filter(|(number, _)| *number >= first);
+        for (number, (_, event)) in next.take_while(|(_, (height, _))| *height < at) {
             cursor.own = number + 1;
             told.push((*cursor, event.clone()));
         }
@@ -119,7 +131,12 @@ impl Node {
     /// Where a watcher begins that wants only what is to come.
     pub fn watch_from_now(&self) -> Cursor {
         let own = self.events.kept.lock().next;
-        Cursor { height: self.ledger.tip().header.height + 1, told: 0, session: self.events.session, own }
+        Cursor { height: self.height() + 1, told: 0, session: self.events.session, own }
+    }
+
+    /// Height of the newest block.
+    pub(super) fn height(&self) -> u64 {
+        self.ledger.tip().header.height
     }
 
     /// Changes with every event.
@@ -134,6 +151,7 @@ impl Node {
     pub fn events_after(&self, cursor: &mut Cursor) -> Result<Vec<(Cursor, Event)>> {
         /// Transactions told at once.
         const MOST: u64 = 256;
+        cursor.not_after(self.height());
         let mut told = self.events.own_after(cursor);
         let Some(block) = self.ledger.block(cursor.height).map_err(trouble::ledger)? else { return Ok(told) };
         let header = &block.header;
@@ -185,18 +203,44 @@ mod tests {
         let events = Events::new();
         let name = BucketName::new("docs").unwrap();
         let told = |cursor: &mut Cursor| events.own_after(cursor).len();
-        let mut watcher = Cursor { height: 0, told: 0, session: events.session, own: 0 };
+        let mut watcher = Cursor { height: 1, told: 0, session: events.session, own: 0 };
         assert_eq!(told(&mut watcher), 0);
-        events.mounted(&name, Path::new("/m"), false);
-        events.unmounted(&name, Path::new("/m"), false);
+        events.mounted(0, &name, Path::new("/m"), false);
+        events.unmounted(0, &name, Path::new("/m"), false);
         assert_eq!((told(&mut watcher), told(&mut watcher)), (2, 0));
-        let mut stranger = Cursor { height: 0, told: 0, session: 1, own: 900 };
+        let mut stranger = Cursor { height: 1, told: 0, session: 1, own: 900 };
         assert_eq!((told(&mut stranger), told(&mut stranger)), (2, 0));
         for _ in 0..KEPT {
-            events.mounted(&name, Path::new("/m"), false);
+            events.mounted(0, &name, Path::new("/m"), false);
         }
         assert_eq!(told(&mut watcher), KEPT);
-        let mut late = Cursor { height: 0, told: 0, session: events.session, own: 0 };
+        let mut late = Cursor { height: 1, told: 0, session: events.session, own: 0 };
         assert_eq!(told(&mut late), KEPT, "the oldest are forgotten");
+    }
+
+    #[test]
+    fn own_events_come_after_the_blocks_before_them() {
+        let events = Events::new();
+        let name = BucketName::new("docs").unwrap();
+        events.mounted(5, &name, Path::new("/m"), false);
+        events.unmounted(7, &name, Path::new("/m"), false);
+        let mut watcher = Cursor { height: 5, told: 1, session: events.session, own: 0 };
+        for (height, expect) in [(5, 0), (6, 1), (7, 0), (8, 1), (9, 0)] {
+            watcher.height = height;
+            assert_eq!(events.own_after(&mut watcher).len(), expect, "{height}");
+        }
+    }
+
+    #[test]
+    fn a_place_after_the_end_is_the_end() {
+        fn check((height, told): (u64, u64), expect: (u64, u64)) {
+            let mut cursor = Cursor { height, told, session: 1, own: 0 };
+            cursor.not_after(7);
+            assert_eq!((cursor.height, cursor.told), expect, "{height} {told}");
+        }
+        check((7, 3), (7, 3));
+        check((8, 0), (8, 0));
+        check((8, 2), (8, 0));
+        check((50, 0), (8, 0));
     }
 }

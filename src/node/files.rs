@@ -6,6 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::name::BucketName;
 use crate::rest::wire::{self, TxStatus};
 use std::io::Read;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use wizefs_fs::{AnyBucket, BucketPath, Found, FoundKind, FsError, PIECE_BYTES, Verified};
 use wizefs_ledger::{Content, Entry, EntryNode, Hash, History, Leaf, Logged, Order, TreePath};
@@ -377,14 +378,18 @@ impl Node {
 
     /// The transaction of the newest change up to this number at this path.
     fn change(&self, bucket: &OpenBucket, path: &BucketPath, number: u64) -> Result<Option<Logged>> {
-        /// Others may have changed the same path in the meantime, but not often.
-        const LOOK_BACK: usize = 64;
         let history = History::Path(bucket.id, tree_path(path)?);
-        let logged = self.ledger.history(&history, Order::NewestFirst, None, LOOK_BACK).map_err(trouble::ledger)?;
         let is_it = |logged: &Logged| {
             logged.transaction.as_ref().and_then(|tx| tx.file()).is_some_and(|file| file.change <= number)
         };
-        Ok(logged.into_iter().find(is_it))
+        // Others may have changed the same path in the meantime, however often.
+        let mut found = None;
+        let mut look = |logged: Option<Logged>| {
+            found = logged.filter(is_it);
+            if found.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        self.ledger.visit_history(&history, Order::NewestFirst, None, &mut look).map_err(trouble::ledger)?;
+        Ok(found)
     }
 
     fn logged(&self, txid: &Hash) -> Result<Option<Logged>> {

@@ -29,6 +29,19 @@ pub(super) enum Found {
     Other,
 }
 
+/// What lets ordinary users mount for others.
+pub const ALLOW_OTHERS: &str = "if you need it: echo user_allow_other | sudo tee -a /etc/fuse.conf";
+
+/// Whether this user may let others into a mount.
+pub fn may_allow_other() -> bool {
+    rustix::process::geteuid().is_root()
+        || std::fs::read_to_string("/etc/fuse.conf").is_ok_and(|text| lets_others_in(&text))
+}
+
+fn lets_others_in(conf: &str) -> bool {
+    conf.lines().any(|line| line.trim() == "user_allow_other")
+}
+
 /// Ask the kernel what is mounted at `path` itself.
 pub(super) fn mounted_at(path: &Path) -> Result<Found> {
     let table = std::fs::read("/proc/self/mountinfo")
@@ -164,6 +177,16 @@ pub(super) fn is_default(root: &Root, path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fuse_conf_is_understood() {
+        fn check(conf: &str, expect: bool) {
+            assert_eq!(lets_others_in(conf), expect, "{conf:?}");
+        }
+        check("", false);
+        check("# user_allow_other\nmount_max = 10\n", false);
+        check("mount_max = 10\nuser_allow_other \n", true);
+    }
 
     #[test]
     fn mountinfo_is_understood() {

@@ -53,6 +53,11 @@ impl Node {
             let text = format!("{name} is already mounted at {}", place.display());
             return Err(Error::new(Kind::AlreadyMounted, text).hint(format!("wizefs unmount {name}")));
         }
+        if request.allow_other && !mountpoint::may_allow_other() {
+            let error =
+                Error::new(Kind::Fuse, format!("{name} cannot be mounted for others: /etc/fuse.conf forbids it"));
+            return Err(error.hint(mountpoint::ALLOW_OTHERS));
+        }
         let conf = self.with_passfile(conf, request.passfile.as_deref())?;
         let promises =
             Promises { durability: request.durability, read_only: request.read_only, exclusive: request.exclusive };
@@ -62,7 +67,7 @@ impl Node {
             remove_folder(&place.path, place.ours);
         })?;
         tracing::info!(bucket = %name, mountpoint = %place.path.display(), "mounted");
-        self.events.mounted(name, &place.path, bucket.fs()?.is_read_only() || request.read_only);
+        self.events.mounted(self.height(), name, &place.path, bucket.fs()?.is_read_only() || request.read_only);
         Ok(wire::Mounted {
             v: wire::V,
             bucket: name.clone(),
@@ -181,7 +186,7 @@ impl Node {
         remove_folder(&path, ours);
         self.registry.lock().set_mountpoint(name, None)?;
         tracing::info!(bucket = %name, detached, "unmounted");
-        self.events.unmounted(name, &path, detached);
+        self.events.unmounted(self.height(), name, &path, detached);
         Ok(detached)
     }
 

@@ -22,11 +22,13 @@ pub(crate) fn fs(error: FsError) -> Error {
         FsError::Busy(_) => Kind::Busy,
         FsError::Interrupted => Kind::Failed,
     };
+    let is_denied = matches!(error, FsError::Os { errno: Errno::ACCESS, .. });
     let message = match error {
         FsError::Os { what, errno } => format!("{what}: {}", plain(&errno.into())),
         other => other.to_string(),
     };
-    Error::new(kind, message)
+    let error = Error::new(kind, message);
+    if is_denied { error.hint("check whose it is: what root has made, its user cannot change") } else { error }
 }
 
 /// A failure of a bucket, in a sentence that says what was wanted.

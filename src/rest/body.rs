@@ -4,9 +4,9 @@
 use crate::error::{Error, Kind, Result};
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, TryStreamExt};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
@@ -43,6 +43,19 @@ pub(crate) async fn place() -> Result<SemaphorePermit<'static>> {
         Ok(Ok(place)) => Ok(place),
         _ => Err(Error::new(Kind::Overloaded, "too many uploads at once")),
     }
+}
+
+/// Why what a PUT brings is not a whole file, or not as it is to be stored, and the status that says so.
+pub(super) fn unfit(headers: &HeaderMap) -> Option<(Error, StatusCode)> {
+    let no = |text: &str, status| Some((Error::new(Kind::Usage, text).without_hint(), status));
+    if headers.contains_key(header::CONTENT_RANGE) {
+        return no("a part of a file is not stored, only all of it: leave Content-Range out", StatusCode::BAD_REQUEST);
+    }
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    if encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return no("a body is stored as it is: leave Content-Encoding out", StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    }
+    None
 }
 
 /// A body that was wholly read, or why not; curl sends JSON as a form, so its content type is not looked at.
@@ -127,6 +140,14 @@ impl Upload {
         super::blocking(move || self.settle(Err(error))).await
     }
 
+    /// The same, answered with a status of its own.
+    pub(super) async fn refuse_as(self, (error, status): (Error, StatusCode)) -> Response {
+        match self.refuse::<std::convert::Infallible>(error).await {
+            Ok(never) => match never {},
+            Err(error) => super::failure(&error, status),
+        }
+    }
+
     /// Finish what was done with it: on failure, read the rest, because a client that is still sending would take the end
     /// of the connection for the answer; and blame the client where it was the client's.
     pub(super) fn settle<T>(mut self, result: Result<T>) -> Result<T> {
@@ -198,6 +219,22 @@ mod tests {
             Some((Ok::<_, io::Error>(receiver.recv().await?), receiver))
         });
         (sender, TEST.of(Body::from_stream(pieces.boxed())))
+    }
+
+    #[test]
+    fn a_part_of_a_file_or_a_packed_one_is_not_stored() {
+        fn check(name: &'static str, value: &'static str, expect: Option<u16>) {
+            let headers = HeaderMap::from_iter([(
+                header::HeaderName::from_static(name),
+                header::HeaderValue::from_static(value),
+            )]);
+            assert_eq!(unfit(&headers).map(|(_, status)| status.as_u16()), expect, "{name}: {value}");
+        }
+        check("content-range", "bytes 900-999/1000", Some(400));
+        check("content-encoding", "gzip", Some(415));
+        check("content-encoding", "identity, gzip", Some(415));
+        check("content-encoding", "Identity", None);
+        check("content-type", "text/plain", None);
     }
 
     #[test]

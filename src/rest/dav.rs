@@ -8,6 +8,7 @@ mod request;
 use crate::error::{Error, Kind, Result};
 use crate::name::{BucketName, bucket_path};
 use crate::node::Node;
+use crate::rest::body::{self, Upload};
 use crate::rest::{blocking, content, failure};
 use axum::body::Body;
 use axum::extract::Request;
@@ -72,7 +73,10 @@ async fn answer(dav: Dav, mut request: Request) -> Result<Response> {
                 return Ok(if method == Method::HEAD { reply.map(|_| Body::empty()) } else { reply });
             }
         }
-        "PUT" => request = request::measured(request),
+        "PUT" => match body::unfit(request.headers()) {
+            Some(why) => return Ok(Upload::of_body(request.into_body()).refuse_as(why).await),
+            None => request = request::measured(request),
+        },
         "COPY" | "MOVE" => {
             let transfer = Transfer::of(&mut request, &place)?;
             if transfer.leaves_its_bucket() {
@@ -89,6 +93,9 @@ async fn answer(dav: Dav, mut request: Request) -> Result<Response> {
     if method == Method::PUT && reply.status() == StatusCode::BAD_GATEWAY {
         // A body that broke off is the client's mistake, not that of a server behind this one, as the crate has it.
         *reply.status_mut() = StatusCode::BAD_REQUEST;
+    }
+    if reply.status() == StatusCode::LOOP_DETECTED {
+        *reply.status_mut() = StatusCode::LOCKED;
     }
     Ok(reply)
 }
@@ -142,7 +149,9 @@ fn told(error: &Error) -> FsError {
         Kind::FileMissing | Kind::BucketUnknown | Kind::BucketName | Kind::BadPath => FsError::NotFound,
         Kind::FileExists => FsError::Exists,
         Kind::NoSpace => FsError::InsufficientStorage,
-        Kind::Unsupported | Kind::NotAFile | Kind::Busy | Kind::Refused | Kind::Unauthorised => FsError::Forbidden,
+        Kind::Unsupported | Kind::NotAFile | Kind::Refused | Kind::Unauthorised => FsError::Forbidden,
+        // The crate has no word for it; the reply gets the right status.
+        Kind::Busy => FsError::LoopDetected,
         _ => {
             tracing::warn!("for a WebDAV client: {error}");
             FsError::GeneralFailure

@@ -96,6 +96,9 @@ async fn store(
         Err(error) => return error.into_response(),
     };
     let mut upload = Upload::of_body(content);
+    if let Some(why) = body::unfit(&headers) {
+        return upload.refuse_as(why).await;
+    }
     let (name, path) = match target(&uri) {
         Ok(target) => target,
         Err(error) => return answer(move || upload.settle(Err::<(), _>(error))).await,

@@ -22,7 +22,7 @@ impl Service {
     }
 
     /// The same change by all at once: how many were made, when the others were refused.
-    fn race(&self, condition: &str) -> usize {
+    fn race(&self, round: u32, condition: &str) -> usize {
         let together = Barrier::new(CLIENTS);
         let made = std::thread::scope(|scope| {
             let clients: Vec<_> = (0..CLIENTS)
@@ -30,7 +30,7 @@ impl Service {
                     let together = &together;
                     scope.spawn(move || {
                         together.wait();
-                        self.ask("PUT", FILE, &format!("{condition}\r\n"), &format!("by {client}")).0
+                        self.ask("PUT", FILE, &format!("{condition}\r\n"), &format!("{round} by {client}")).0
                     })
                 })
                 .collect();
@@ -67,10 +67,10 @@ fn of_clients_that_expect_the_same_one_makes_its_change() {
     let root = TestRoot::new();
     root.run("create docs").expect(0);
     let rest = Service::start(root);
-    assert_eq!(rest.race("If-None-Match: *"), 1);
-    for _ in 0..3 {
+    assert_eq!(rest.race(0, "If-None-Match: *"), 1);
+    for round in 1..4 {
         let now = rest.ask("GET", FILE, "", "").1;
-        assert_eq!(rest.race(&format!("If-Match: {}", tag(&now))), 1);
+        assert_eq!(rest.race(round, &format!("If-Match: {}", tag(&now))), 1);
     }
     rest.root.run("stop").expect(0);
     rest.root.run("verify docs").expect(0);

@@ -216,6 +216,8 @@ fn a_root_on_a_read_only_disk_is_checked_and_nothing_is_signed() {
         let told = root.run(&format!("{line} --json")).expect(8);
         assert!(told.stderr.contains("read-only file system"), "{line}: {told:#?}");
     }
+    let told = root.run("status").expect(8).stderr;
+    assert!(told.contains("cp -a") && told.contains("--root"), "{told}");
     // A copy that is kept as evidence can be checked where it is.
     assert_eq!(root.run("integrity --json").expect(0).json(), whole);
     remount(&root.path(""), MountFlags::empty());

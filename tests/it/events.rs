@@ -95,6 +95,8 @@ fn blocks_transactions_and_mounts_are_told_and_taken_up_again() {
         names.push(seen.data["op"].as_str().unwrap_or(&seen.name).to_owned());
         last = seen.id;
     }
+    let at = |name: &str| names.iter().position(|one| one == name);
+    assert!(at("put") < at("unmount"), "{names:?}");
     drop(watcher);
 
     // Another process goes on where this one was.
@@ -106,6 +108,10 @@ fn blocks_transactions_and_mounts_are_told_and_taken_up_again() {
     let mut watcher = Watcher::new(&rest, Some(&last));
     let seen = watcher.until(put_of("b"));
     assert!(!seen.iter().any(|seen| put_of("a")(seen)), "told twice");
+    // So does who was ahead of this ledger, from now on.
+    let mut ahead = Watcher::new(&rest, Some("9999-0-abc-0"));
+    rest.root.run("put b docs/c").expect(0);
+    ahead.until(put_of("c"));
     assert_eq!(rest.ask("GET", "/v1/events", "Last-Event-ID: nonsense\r\n", "").0, 400);
     // A watcher does not keep the node from ending.
     let start = std::time::Instant::now();

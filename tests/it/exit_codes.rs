@@ -278,6 +278,8 @@ fn exit_128_and_more_is_a_signal() {
         let mut follower = root.start("log --follow --json");
         let mut first = [0];
         follower.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+        // How far it is, is no question that ends it.
+        kill_process(Pid::from_child(&follower), Signal::USR1).unwrap();
         kill_process(Pid::from_child(&follower), signal).unwrap();
         finish(follower).expect(128 + signal.as_raw());
     }

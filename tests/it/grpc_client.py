@@ -104,6 +104,17 @@ def streams(client):
     for name, more in [("Get", {"filename": "large"}), ("Put", {"filename": "larger", "content": piece * 5})]:
         error = client.refused(name, grpc.StatusCode.OUT_OF_RANGE, None, origin=ORIGIN, **more)
         assert "Stream" in error.details(), error.details()
+        more = dict(error.trailing_metadata() or ()) | dict(error.initial_metadata() or ())
+        assert (more["wizefs-kind"], more["wizefs-exit"]) == ("too-large", "1"), more
+    # A stream is of one file.
+    request, call = client.method("PutStream")
+    for other in [{"filename": "second"}, {"origin": "Other"}]:
+        try:
+            call(iter([request(origin=ORIGIN, filename="first", content=b"a"), request(content=b"b", **other)]))
+            raise AssertionError("two files were stored as one")
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.INVALID_ARGUMENT, error
+    client.refused("Get", grpc.StatusCode.NOT_FOUND, "file-missing", origin=ORIGIN, filename="first")
 
 
 def broken_stream(client):

@@ -96,7 +96,8 @@ fn signals_end_the_node_also_with_a_shell_in_the_mount() {
         let mut shell = Command::new("cat").current_dir(root.mnt("docs", "")).stdin(Stdio::piped()).spawn().unwrap();
         fs::write(root.mnt("docs", "a"), format!("{signal:?}")).unwrap();
         rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
-        finish(child).expect(128 + signal.as_raw());
+        let ran = finish(child).expect(128 + signal.as_raw());
+        assert!(!ran.stderr.contains("error") && ran.stderr.contains("ended by signal"), "{ran:?}");
         assert!(root.mounts().is_empty(), "no dead mount is left");
         drop(shell.stdin.take());
         shell.wait().unwrap();
@@ -170,6 +171,28 @@ fn a_mount_in_the_foreground_stays_also_when_another_process_is_the_node() {
     }
     root.run("stop").expect(0);
     root.run("verify docs").expect(0);
+}
+
+#[test]
+fn the_last_unmount_and_the_next_mount_do_not_wait_for_each_other() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    for bucket in ["a", "b", "c"] {
+        root.run(&format!("create {bucket}")).expect(0);
+    }
+    std::thread::scope(|scope| {
+        for bucket in ["a", "b", "c"] {
+            let root = &root;
+            scope.spawn(move || {
+                for _ in 0..8 {
+                    root.run(&format!("mount {bucket}")).expect(0);
+                    let start = std::time::Instant::now();
+                    root.run(&format!("unmount {bucket}")).expect(0);
+                    assert!(start.elapsed() < wizefs::root::LOCK_PATIENCE, "{:?}", start.elapsed());
+                }
+            });
+        }
+    });
+    root.expect_no_node();
 }
 
 #[test]

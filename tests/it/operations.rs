@@ -102,6 +102,46 @@ fn the_file_of_tracing_is_put_aside_opened_anew_and_filled_more() {
 }
 
 #[test]
+fn a_node_that_is_asked_how_it_is_says_so_and_goes_on() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    root.run("node").expect(0);
+    root.signal(Signal::USR1);
+    let told = || fs::read_to_string(root.path("node.log")).unwrap_or_default();
+    root.wait_for("a line about the node", || told().contains("the node runs height=1 "));
+    assert!(told().contains("buckets=1 mounted=0"), "{}", told());
+    root.run("stop").expect(0);
+}
+
+#[test]
+fn a_running_node_is_not_taken_for_one_with_other_flags() {
+    let rest = Service::start(TestRoot::new());
+    let node = |flags: &str, code| rest.root.run(&format!("node --trace info {flags}")).expect(code).stderr;
+    node(&format!("--listen {} --grpc-listen off", rest.address), 0);
+    node("--listen 127.0.0.1:0", 0);
+    for flags in ["--listen 127.0.0.1:1", "--grpc-listen 127.0.0.1:0", "--token-file token", "--tls"] {
+        let told = node(flags, 8);
+        assert!(told.contains(flags.split(' ').next().unwrap()) && told.contains("wizefs stop"), "{told}");
+    }
+    rest.root.run("stop").expect(0);
+    let rest = Service::start_with(rest.root, "--tls --token-file token");
+    rest.root.run("node --trace info --tls --token-file token").expect(0);
+    rest.root.run("stop").expect(0);
+}
+
+#[test]
+fn a_node_that_has_lost_its_socket_is_ended_by_the_signal_that_is_named() {
+    let root = TestRoot::new();
+    root.run("node").expect(0);
+    fs::remove_file(root.path("node.sock")).unwrap();
+    let told = root.run("stop").expect(8).stderr;
+    assert!(told.contains(&format!("kill {} ", root.node().unwrap().as_raw_nonzero())), "{told}");
+    root.signal(Signal::TERM);
+    root.expect_no_node();
+    root.run("stop").expect(60);
+}
+
+#[test]
 fn the_level_is_asked_and_set_by_a_route() {
     let rest = Service::start(TestRoot::new());
     assert_eq!(rest.ask("GET", "/v1/trace", "", ""), (200, r#"{"v":1,"filter":"info"}"#.to_owned()));
@@ -111,7 +151,10 @@ fn the_level_is_asked_and_set_by_a_route() {
     assert!(rest.ask("GET", "/v1/trace", "", "").1.contains("debug"));
     rest.root.run("node --trace info").expect(0);
     assert!(rest.ask("GET", "/v1/trace", "", "").1.contains("info"));
-    rest.root.run("node --trace loud=wrong").expect(2);
+    for odd in ["loud=wrong", "debgu"] {
+        rest.root.run(&format!("node --trace {odd}")).expect(2);
+    }
+    rest.root.run_args(&["node", "--trace", ""]).expect(2);
     rest.root.run("stop").expect(0);
 }
 

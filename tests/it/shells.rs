@@ -56,6 +56,10 @@ fn bash_offers_commands_flags_buckets_and_files() {
     found.sort();
     assert_eq!(found, ["docs/sub/other", "docs/sub/two\\ words.txt"]);
     assert_eq!(bash(&root, &["log", "docs/sub/two\\\\"]), ["docs/sub/two\\ words.txt"]);
+    for quote in ["\"", "'"] {
+        // The shell itself closes the quote.
+        assert_eq!(bash(&root, &["log", &format!("\\{quote}docs/sub/two")]), ["docs/sub/two words.txt"]);
+    }
     assert_eq!(bash(&root, &["get", "un"]), ["unique"]);
     assert_eq!(bash(&root, &["send", "def"]), ["default"]);
     let elsewhere = root.outside().join("elsewhere");

@@ -100,19 +100,19 @@ fn a_bar_is_drawn_and_vanishes() {
     }
 }
 
-/// Wait until a process has a handler for SIGUSR1, which would kill it before.
-fn wait_for_handler(root: &TestRoot, child: &Child) {
-    const USR1: u64 = 1 << (10 - 1);
-    root.wait_for("a handler of SIGUSR1", || {
+/// Wait until a process has a handler for a signal.
+fn wait_for_handler(root: &TestRoot, child: &Child, signal: Signal) {
+    let bit = 1_u64 << (signal.as_raw() - 1);
+    root.wait_for("a handler of a signal", || {
         let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t"));
-        caught.and_then(|mask| u64::from_str_radix(mask, 16).ok()).is_some_and(|mask| mask & USR1 != 0)
+        caught.and_then(|mask| u64::from_str_radix(mask, 16).ok()).is_some_and(|mask| mask & bit != 0)
     });
 }
 
 /// The line that a running command prints when it is asked how far it is.
 fn ask(root: &TestRoot, child: &mut Child) -> String {
-    wait_for_handler(root, child);
+    wait_for_handler(root, child, Signal::USR1);
     kill_process(Pid::from_child(child), Signal::USR1).unwrap();
     let mut line = String::new();
     BufReader::with_capacity(1, child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -153,6 +153,47 @@ fn sigusr1_asks_for_a_line_of_progress() {
     root.signal(Signal::CONT);
     assert_eq!(finish(child).expect(0).json_lines().len(), 1, "progress is no result");
     root.run("stop").expect(0);
+}
+
+#[test]
+fn a_signal_ends_a_put_whose_content_does_not_and_stores_nothing() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    fs::write(root.outside().join("a"), "the good one").unwrap();
+    root.run("put a docs").expect(0);
+    for node in [false, true] {
+        if node {
+            root.run("node").expect(0);
+        }
+        for signal in [Signal::INT, Signal::TERM] {
+            let mut put = root.command(&["put", "-", "docs/a"]).stdin(Stdio::piped()).spawn().unwrap();
+            // It stays open, as that of a person who types nothing more.
+            let mut feed = put.stdin.take().unwrap();
+            feed.write_all(b"half of").unwrap();
+            wait_for_handler(&root, &put, signal);
+            kill_process(Pid::from_child(&put), signal).unwrap();
+            let ran = finish(put).expect(128 + signal.as_raw());
+            assert!(ran.stderr.contains("interrupted"), "{ran:?}");
+            drop(feed);
+            assert_eq!(root.run("get a docs -").expect(0).stdout, "the good one");
+        }
+    }
+    root.run("stop").expect(0);
+    let log = root.run("log docs/a --json").expect(0).json_lines();
+    assert_eq!(log.len(), 1, "{log:#?}");
+}
+
+#[test]
+fn a_question_is_ended_by_a_signal_and_keeps_nobody_from_the_root() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    let mut child = on_terminal(&root, "wizefs delete docs", &[]);
+    read_until(child.stdout.as_mut().unwrap(), "[y/N] ");
+    root.run("check docs").expect(0);
+    // Ctrl-C, as it is typed.
+    child.stdin.as_mut().unwrap().write_all(b"\x03").unwrap();
+    finish(child).expect(128 + Signal::INT.as_raw());
+    root.run("check docs").expect(0);
 }
 
 #[test]

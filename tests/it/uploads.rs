@@ -15,11 +15,13 @@ fn content(number: usize) -> Vec<u8> {
 
 /// Status of a PUT, or nothing when the node went away over it.
 fn put(address: &str, path: &str, body: &[u8]) -> Option<u16> {
+    put_at(address, &format!("/v1/buckets/docs/files/{path}"), body)
+}
+
+fn put_at(address: &str, uri: &str, body: &[u8]) -> Option<u16> {
     let mut stream = TcpStream::connect(address).ok()?;
-    let head = format!(
-        "PUT /v1/buckets/docs/files/{path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
+    let head =
+        format!("PUT {uri} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
     stream.write_all(head.as_bytes()).ok()?;
     stream.write_all(body).ok()?;
     let mut reply = String::new();
@@ -101,6 +103,52 @@ fn a_thousand_puts_survive_a_kill_in_their_middle() {
     expect_all(&rest.root, &confirmed);
     assert_eq!(walk(&rest.root.path("buckets/docs/data")).len(), FILES);
     rest.root.run_long("integrity").expect(0);
+}
+
+/// Every one of these puts of one path is on the ledger, and the last of them there is what the file holds.
+#[track_caller]
+fn check_one_path(create: &str, url: &str) {
+    const PUTS: usize = 40;
+    let rest = Service::start(TestRoot::new());
+    rest.root.run(create).expect(0);
+    let together = Barrier::new(PUTS);
+    std::thread::scope(|scope| {
+        for number in 0..PUTS {
+            let (together, address) = (&together, &rest.address);
+            scope.spawn(move || {
+                together.wait();
+                assert_eq!(put_at(address, &format!("{url}/f"), &content(number)), Some(200), "{number}");
+            });
+        }
+    });
+    let log = rest.root.run("log docs/f -n 100 --json").expect(0).json_lines();
+    let mut told: Vec<_> = log.iter().map(|line| line["blake3"].as_str().unwrap()).collect();
+    let (_, _, there) = rest.bytes("/v1/buckets/docs/files/f");
+    assert_eq!(told[0], blake3::hash(&there).to_hex().as_str());
+    told.sort_unstable();
+    let mut sent = Vec::from_iter((0..PUTS).map(|number| blake3::hash(&content(number)).to_hex().to_string()));
+    sent.sort_unstable();
+    assert_eq!(told, sent);
+    rest.root.run("verify docs").expect(0);
+}
+
+#[test]
+fn forty_puts_of_one_path_at_once_are_all_on_the_ledger() {
+    check_one_path("create docs", "/v1/buckets/docs/files");
+    check_one_path("create docs --kind lz", "/v1/buckets/docs/files");
+}
+
+#[test]
+fn a_part_of_a_file_does_not_replace_it() {
+    let rest = Service::start(TestRoot::new());
+    rest.root.run("create docs").expect(0);
+    for url in ["/v1/buckets/docs/files/f", "/dav/docs/f"] {
+        rest.ask("PUT", url, "", "all of it");
+        for (field, status) in [("Content-Range: bytes 4-8/9", 400), ("Content-Encoding: gzip", 415)] {
+            assert_eq!(rest.ask("PUT", url, &format!("{field}\r\n"), "part").0, status, "{url} {field}");
+        }
+        assert_eq!(rest.bytes("/v1/buckets/docs/files/f").2, b"all of it");
+    }
 }
 
 /// Names of all files below a folder.

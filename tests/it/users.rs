@@ -88,6 +88,20 @@ fn check(id: u32, folder: &Path, script: &str, expected: &str) {
 }
 
 #[test]
+fn root_is_told_whose_root_folder_it_works_in() {
+    let Some((root, _)) = root_for_all() else { return };
+    assert_eq!(root.run("list").expect(0).stderr, "");
+    std::os::unix::fs::chown(root.path(""), Some(NOBODY), None).unwrap();
+    for line in ["list", "node"] {
+        let told = root.run(line).expect(0).stderr;
+        assert!(told.contains("belongs to user 65534") && told.contains("--root"), "{line}: {told}");
+    }
+    // What a node does for root leaves nothing of root's that was not there.
+    assert_eq!(root.run("list").expect(0).stderr, "");
+    root.run("stop").expect(0);
+}
+
+#[test]
 fn others_are_kept_out_unless_they_are_let_in() {
     let Some((root, mount)) = root_for_all() else { return };
     root.run("mount docs m").expect(0);

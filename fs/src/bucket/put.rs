@@ -55,12 +55,14 @@ impl Bucket {
         let (dir, name) = path.split_last().ok_or(Errno::ISDIR)?;
         let (dir, made) = self.make_dirs(&dir)?;
         let intents = made.iter().map(|made| made.intent).collect();
-        let node = self.put_in(&dir, name, mode, data, intents).inspect_err(|_| self.unmake_dirs(made))?;
+        let (node, told) = self.put_in(&dir, name, mode, data, intents).inspect_err(|_| self.unmake_dirs(made))?;
         self.tell_kernel(&dir, name);
-        self.settled(&node)
+        let Some(stored) = told else { return self.settled(&node) };
+        self.recorder.stream.wait(stored.number)?;
+        Ok(stored)
     }
 
-    /// As [`Bucket::put`], in a directory; `intents` end with the put.
+    /// As [`Bucket::put`], in a directory; `intents` end with the put. Says what was stored when it is told already.
     fn put_in(
         &self,
         dir: &Arc<Node>,
@@ -68,7 +70,7 @@ impl Bucket {
         mode: u32,
         data: &mut dyn Read,
         mut intents: Vec<u64>,
-    ) -> FsResult<Arc<Node>> {
+    ) -> FsResult<(Arc<Node>, Option<Stored>)> {
         if let Some(there) = Stat::of_name_opt(&*dir.fd()?, name)?
             && there.kind == Kind::Directory
         {
@@ -76,10 +78,10 @@ impl Bucket {
         }
         let (temporary, stage, hashed) = self.stage(dir, mode, data)?;
         intents.push(stage);
-        let replaced = self.fs.replace(dir, &temporary, name, intents, hashed.hashes);
-        let node = replaced.inspect_err(|_| self.unstage(dir, &temporary, stage))?;
-        self.recorder.outboards.keep(node.id.0, hashed);
-        Ok(node)
+        let (size, hashes) = (hashed.size, hashed.hashes);
+        let replaced = self.fs.replace(dir, &temporary, name, intents, hashed);
+        let (node, number) = replaced.inspect_err(|_| self.unstage(dir, &temporary, stage))?;
+        Ok((node, number.map(|number| Stored { number, size, hashes })))
     }
 
     /// Write `data` to a new file in `dir` that nobody sees as the user's.

@@ -3,9 +3,11 @@
 use super::LoopbackFs;
 use super::names::{Place, at, open_place};
 use crate::bucket::NODE;
-use crate::change::{Cause, Content, Evidence, Hashes, Op};
+use crate::change::{Cause, Content, Evidence, Op};
+use crate::content::Aside;
 use crate::error::{FsError, FsResult};
 use crate::handle::passed;
+use crate::hashing::Hashed;
 use crate::inode::{Node, Received};
 use crate::intent::Intent;
 use crate::lease::reopen;
@@ -83,8 +85,9 @@ impl LoopbackFs {
         Ok((node, file, stat))
     }
 
-    /// Put the finished file `temporary` in `dir`, whose content was received with these hashes, in the place of `name`, dirty
-    /// with the cause of a put; `intents` end with it.
+    /// Put the finished file `temporary` in `dir`, whose content was received and hashed, in the place of `name`; `intents` end
+    /// with it. Returns the number of the change, so that whoever takes the name next finds it told; none when it waits for
+    /// somebody who writes the file already.
     ///
     /// # Errors
     /// What the kernel answers.
@@ -94,12 +97,12 @@ impl LoopbackFs {
         temporary: &OsStr,
         name: &OsStr,
         mut intents: Vec<u64>,
-        hashes: Hashes,
-    ) -> FsResult<Arc<Node>> {
+        hashed: Hashed<Aside>,
+    ) -> FsResult<(Arc<Node>, Option<u64>)> {
         let fd = dir.fd()?;
         let from = Place { dir: dir.clone(), fd: fd.clone(), name: temporary };
         let to = Place { dir: dir.clone(), fd, name };
-        let _names = self.recorder.lock_names();
+        let names = self.recorder.lock_names();
         let (node, stat) = self.recorder.inodes.open_name(dir, temporary)?;
         let target = open_place(&self.recorder.inodes, &to)?;
         let intent = Intent::Rename { from: from.at(), to: to.at(), inode: node.id.0 };
@@ -116,17 +119,25 @@ impl LoopbackFs {
         }
         let before = Stat { mtime_ns: i64::MIN, ..stat };
         intents.push(id);
+        let hashes = hashed.hashes;
+        self.recorder.outboards.keep(node.id.0, hashed);
         let mut writing = node.writing.lock();
         // A program may have found it by its temporary name.
         let untouched = writing.is_untouched();
         self.recorder.mark_dirty(&node, &mut writing, intents, Cause::Put, &before);
         // The rename has changed the time.
-        let stat = node.stat().ok().filter(|_| untouched);
+        let Some(stat) = node.stat().ok().filter(|_| untouched) else { return Ok((node.clone(), None)) };
+        let received = Received { size: stat.size, ctime_ns: stat.ctime_ns, hashes };
         if let Some(dirty) = &mut writing.dirty {
-            dirty.received = stat.map(|stat| Received { size: stat.size, ctime_ns: stat.ctime_ns, hashes });
+            dirty.received = Some(received);
         }
+        let number = self.recorder.report_received(&names, &node, &mut writing, received).unwrap_or_else(|error| {
+            // It has its name; whoever waits for it hears what is wrong.
+            tracing::debug!(%error, "a put is left to be settled");
+            None
+        });
         drop(writing);
-        Ok(node)
+        Ok((node, number))
     }
 
     /// Make the directory `name` that a put below it implies; the table learns of it with that put, which ends the intent.

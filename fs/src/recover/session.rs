@@ -96,7 +96,8 @@ impl Session {
             next_intent: recorder.intents.next(),
         };
         let temporary = self.path.with_extension("new");
-        let mut file = File::create(&temporary)?;
+        let created = File::create(&temporary);
+        let mut file = created.map_err(|e| FsError::os(temporary.display().to_string(), e))?;
         file.write_all(MAGIC)?;
         file.write_all(&borsh::to_vec(&note)?)?;
         file.sync_all()?;

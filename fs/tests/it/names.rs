@@ -3,7 +3,7 @@
 use super::driver::{Driver, tamper};
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
-use wizefs_fs::BucketPath;
+use wizefs_fs::{BucketPath, Content, Op};
 
 /// Run `script`, then compare what was told with `expect` and with what is there.
 fn check(script: impl Fn(&Driver), expect: &[&str]) {
@@ -238,6 +238,32 @@ fn put_replaces_atomically_and_remove_removes() {
     driver.bucket.remove(&path).unwrap();
     assert_eq!(driver.told(), ["put put d/e/f", "put put d/e/f", "put remove d/e/f"]);
     assert_eq!(std::fs::read_dir(driver.backing("d/e")).unwrap().count(), 0, "nothing temporary stays");
+}
+
+#[test]
+fn puts_of_one_path_at_once_are_all_told_and_the_last_one_is_there() {
+    const PUTS: u64 = 40;
+    let driver = Driver::new();
+    let path = wizefs_fs::BucketPath::new("d/f").unwrap();
+    let mut stored = Vec::new();
+    std::thread::scope(|scope| {
+        let puts: Vec<_> = (0..PUTS)
+            .map(|n| {
+                let (bucket, path) = (&driver.bucket, &path);
+                scope.spawn(move || (bucket.put(path, 0o644, &mut n.to_string().as_bytes()).unwrap(), n))
+            })
+            .collect();
+        stored.extend(puts.into_iter().map(|put| put.join().unwrap()));
+    });
+    stored.sort_by_key(|(stored, _)| stored.number);
+    assert!(stored.iter().map(|(stored, _)| stored.number).eq(1..=PUTS));
+    for ((stored, n), change) in stored.iter().zip(driver.sink.changes()) {
+        assert_eq!(stored.hashes.blake3, *blake3::hash(n.to_string().as_bytes()).as_bytes());
+        let Op::Put(put) = change.op else { panic!("{change:?}") };
+        assert_eq!(put.content, Content::File { size: stored.size, hashes: Some(stored.hashes) });
+    }
+    assert_eq!(std::fs::read_to_string(driver.backing("d/f")).unwrap(), stored.last().unwrap().1.to_string());
+    driver.assert_told_is_there();
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::Finding;
 use crate::error::plain;
+use crate::node::{ALLOW_OTHERS, may_allow_other};
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -61,13 +62,11 @@ fn helper() -> Vec<Finding> {
         let hint = format!("sudo chown root {0} && sudo chmod 4755 {0}", program.display());
         return vec![Finding::error("helper", format!("{text} may not mount: it is not setuid root"), hint)];
     }
-    let allowed = std::fs::read_to_string("/etc/fuse.conf")
-        .is_ok_and(|text| text.lines().any(|line| line.trim() == "user_allow_other"));
-    let others = if allowed {
+    let others = if may_allow_other() {
         Finding::ok("fuse.conf", "user_allow_other is set: mount --allow-other works")
     } else {
         let text = "user_allow_other is not set: mount --allow-other will be refused";
-        Finding::warning("fuse.conf", text, "if you need it: echo user_allow_other | sudo tee -a /etc/fuse.conf")
+        Finding::warning("fuse.conf", text, ALLOW_OTHERS)
     };
     vec![Finding::ok("helper", text), others]
 }

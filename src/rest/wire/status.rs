@@ -39,6 +39,9 @@ pub struct NodeStatus {
     /// SHA-256 of the certificate, when TCP speaks TLS.
     #[serde(default)]
     pub tls: Option<String>,
+    /// Whether clients on TCP are asked for a token.
+    #[serde(default)]
+    pub token: bool,
     /// When it started.
     pub since: Option<String>,
     /// Why it takes no writes, when it does not.
