@@ -155,6 +155,7 @@ impl Bucket {
         let exclusive = !options.adopted || options.exclusive;
         prepare(&recorder)?;
         let recovery = recover::recover(&recorder, &found, &left)?;
+        recorder.end_sealed()?;
         session.write(&recorder, false)?;
         let bucket = Arc::new(Self {
             fs: Arc::new(LoopbackFs::new(recorder.clone())),
@@ -230,6 +231,7 @@ impl Bucket {
         }
         open_writers.sort();
         self.recorder.stream.drain()?;
+        self.recorder.end_sealed()?;
         Ok(SyncReport { through: self.recorder.stream.delivered(), open_writers })
     }
 
@@ -360,6 +362,9 @@ fn beat(recorder: &Recorder, session: &recover::Session) {
         next = Instant::now() + PULSE;
         session.beat();
         recorder.inodes.give_back();
+        if let Err(error) = recorder.end_sealed() {
+            tracing::warn!(%error, "what is sealed is not known");
+        }
         for node in recorder.dirty_nodes() {
             let overdue = {
                 let writing = node.writing.lock();

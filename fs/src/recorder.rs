@@ -33,7 +33,7 @@ pub struct Recorder {
     /// Numbered changes.
     pub stream: Arc<Stream>,
     /// Intents on disk.
-    pub intents: Intents,
+    pub intents: Arc<Intents>,
     /// Inner hashes.
     pub outboards: Outboards,
     /// Content waiting to be settled.
@@ -105,7 +105,7 @@ impl Recorder {
         Self {
             inodes: parts.inodes,
             stream: parts.stream,
-            intents: parts.intents,
+            intents: Arc::new(parts.intents),
             outboards: parts.outboards,
             queue: Queue::default(),
             writers: parts.writers,
@@ -343,10 +343,28 @@ impl Recorder {
         self.dirty.lock().len()
     }
 
-    /// Rows that follow from no change. The intents end with the next change: that reaches the ledger after the rows.
+    /// Rows that follow from no change. The intents end when the rows, and the changes before them, have reached the ledger: what
+    /// somebody else changes later must not be taken for what they speak of.
     pub fn note(&self, rows: Vec<Row>, intents: Vec<u64>) {
-        self.stream.note(rows);
-        self.intents.end_after(self.stream.last() + 1, intents);
+        if intents.is_empty() {
+            return self.stream.note(rows);
+        }
+        let all = self.intents.clone();
+        self.stream.note_then(rows, move |before| all.end_after(before, intents));
+    }
+
+    /// End the intents that wait for nothing any more: a block may have been sealed while nobody here was told of it.
+    ///
+    /// # Errors
+    /// What the sink answers.
+    pub fn end_sealed(&self) -> FsResult<()> {
+        let delivered = self.stream.delivered();
+        let mut waits = false;
+        self.stream.sink().unsealed(&mut |_| waits = true)?;
+        if !waits {
+            self.intents.retire(delivered);
+        }
+        Ok(())
     }
 
     /// Report `op` under the namespace lock; the intents end when it is sealed.

@@ -49,6 +49,8 @@ struct State {
 struct Item {
     changes: Vec<Change>,
     rows: Vec<Row>,
+    /// To be done once the sink has them.
+    then: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl std::fmt::Debug for Stream {
@@ -154,15 +156,23 @@ impl Stream {
             changes.push(Change { number: state.last, time_us, cause, op });
         }
         let number = state.last;
-        self.push(&mut state, Item { changes, rows });
+        self.push(&mut state, Item { changes, rows, then: None });
         number
     }
 
     /// Rows that follow from no change, in their place between the others.
     pub fn note(&self, rows: Vec<Row>) {
         if !rows.is_empty() {
-            self.push(&mut self.state.lock(), Item { changes: Vec::new(), rows });
+            self.push(&mut self.state.lock(), Item { changes: Vec::new(), rows, then: None });
         }
+    }
+
+    /// As [`Stream::note`], and do `then`, which must not wait, once the sink has these rows and all before them. It is told the
+    /// last number given out before.
+    pub fn note_then(&self, rows: Vec<Row>, then: impl FnOnce(u64) + Send + 'static) {
+        let mut state = self.state.lock();
+        let last = state.last;
+        self.push(&mut state, Item { changes: Vec::new(), rows, then: Some(Box::new(move || then(last))) });
     }
 
     fn push(&self, state: &mut State, item: Item) {
@@ -330,6 +340,9 @@ impl State {
         self.problem = None;
         self.written += batch.items as u64;
         for item in self.queue.drain(..batch.items) {
+            if let Some(then) = item.then {
+                then();
+            }
             for row in item.rows {
                 if self.unwritten.get(&row.key).is_some_and(|(at, _)| *at <= self.written) {
                     self.unwritten.remove(&row.key);

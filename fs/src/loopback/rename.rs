@@ -244,16 +244,16 @@ impl LoopbackFs {
                 ops.extend(self.unreported(&mut b, from, a_path, vec![], &mut rows)?);
             }
         }
-        let number = if ops.is_empty() {
-            self.recorder.stream.note(rows);
-            self.recorder.stream.last() + 1
+        let ends = if a.writing.dirty.is_none() && b.writing.dirty.is_none() { vec![done.id] } else { vec![] };
+        if ops.is_empty() {
+            self.recorder.note(rows, ends);
         } else {
-            self.recorder.emit_all(done.names, Cause::Mount, ops, rows, vec![])
-        };
+            self.recorder.emit_all(done.names, Cause::Mount, ops, rows, ends);
+        }
         // Content not reported yet is claimed by the name it has now: the intent lives as long as that. Each side has one of its
         // own, because the other may be reported, or removed, before it.
         match (&mut a.writing.dirty, &mut b.writing.dirty) {
-            (None, None) => self.recorder.intents.end_after(number, vec![done.id]),
+            (None, None) => {}
             (Some(dirty), None) | (None, Some(dirty)) => dirty.intents.push(done.id),
             (Some(dirty), Some(other)) => {
                 dirty.intents.push(done.id);

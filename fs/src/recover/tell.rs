@@ -49,7 +49,7 @@ impl Replay<'_> {
     pub(super) fn arrived(&mut self, new: &Appeared) -> FsResult<()> {
         let (node, stat) = (&new.node, &new.stat);
         match node.kind {
-            Kind::File => self.requeue(node, Cause::Recovered, stat)?,
+            Kind::File => self.look_at(node, Cause::Recovered, stat)?,
             Kind::Directory => self.new_mode(node, self.place(new)?, stat)?,
             _ => {}
         }
