@@ -257,6 +257,17 @@ impl AnyBucket {
         }
     }
 
+    /// As [`Bucket::recognize`]; of an archive, whose members have no inodes, nothing has to be.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn recognize(&self, path: &BucketPath) -> FsResult<()> {
+        match self {
+            Self::Loopback(bucket) => bucket.recognize(path),
+            Self::Zip(_) | Self::Lz(_) => Ok(()),
+        }
+    }
+
     /// As [`Bucket::check_content`].
     ///
     /// # Errors

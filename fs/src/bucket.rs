@@ -1,5 +1,6 @@
 //! A bucket with its state: opened, recovered, served, synced, closed.
 
+mod accept;
 mod doubt;
 mod files;
 mod folders;

@@ -3,6 +3,8 @@
 //! Lock order: namespace, then [`Node::writing`], then the stream or the intents. Nobody waits for a hash to end while
 //! holding the namespace lock, because the worker needs it to report.
 
+mod told;
+
 use crate::bucket::Durability;
 use crate::change::{Cause, Op, Row};
 use crate::content::Outboards;
@@ -201,16 +203,22 @@ impl Recorder {
     /// # Errors
     /// What the sink or the backing answers.
     pub fn imply_dirs(&self, dir: &Arc<Node>, rows: &mut Vec<Row>) -> FsResult<()> {
-        let mut at = dir.clone();
+        let (mut at, mut dirs) = (dir.clone(), Vec::new());
         while at.ino != Ino::ROOT && !at.recorded.load(Ordering::Acquire) {
             let name = current_name(&at)?;
-            let known = self.name_row(name.parent.id, &name.name)?;
-            if known.is_none_or(|row| row.id != at.id.0) {
-                let stat = at.stat()?;
-                rows.extend(self.dir_rows(&at, &name.parent, &name.name, &stat)?);
+            let parent = name.parent.clone();
+            dirs.push((at, name));
+            at = parent;
+        }
+        for (at, name) in dirs.into_iter().rev() {
+            match self.name_row(name.parent.id, &name.name)? {
+                Some(row) if row.id == at.id.0 => {}
+                Some(row) if row.kind == Kind::Directory => {
+                    self.succeed((&name.parent, &name.name), &row, (&at, &at.stat()?))?;
+                }
+                _ => rows.extend(self.dir_rows(&at, &name.parent, &name.name, &at.stat()?)?),
             }
             at.recorded.store(true, Ordering::Release);
-            at = name.parent;
         }
         Ok(())
     }

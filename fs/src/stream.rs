@@ -4,7 +4,8 @@ use crate::change::{Cause, Change, ChangeSink, Op, Row, SinkError};
 use crate::error::{FsError, FsResult};
 use crate::path::BucketPath;
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -196,6 +197,31 @@ impl Stream {
             return Ok(value.clone());
         }
         self.sink.row(key)
+    }
+
+    /// The rows whose keys start with `prefix`, as they will be once everything is delivered that was handed in before.
+    ///
+    /// # Errors
+    /// What the sink answers.
+    pub fn rows(&self, prefix: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, SinkError> {
+        // These first: what is delivered meanwhile is met there too.
+        let unwritten: Vec<_> = {
+            let state = self.state.lock();
+            let begin = state.unwritten.iter().filter(|(key, _)| key.starts_with(prefix));
+            begin.map(|(key, (_, value))| (key.clone(), value.clone())).collect()
+        };
+        let mut rows = BTreeMap::new();
+        self.sink.rows(prefix, &mut |key, value| {
+            rows.insert(key.to_vec(), value.to_vec());
+            ControlFlow::Continue(())
+        })?;
+        for (key, value) in unwritten {
+            match value {
+                Some(value) => rows.insert(key, value),
+                None => rows.remove(&key),
+            };
+        }
+        Ok(rows)
     }
 
     /// Whether a row with one of these keys is on its way to the sink.

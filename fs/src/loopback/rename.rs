@@ -134,7 +134,7 @@ impl LoopbackFs {
         let mut ops = Vec::new();
         if let Some(row) = source {
             rows.push(table::delete(table::name_key(from.dir.id, from.name)));
-            ops.extend(from_path.map(|path| gone(row.kind, path)));
+            ops.extend(from_path.map(|path| Op::gone(row.kind == Kind::Directory, path)));
             if row.id == moved.node.id.0 {
                 rows.extend(self.moved_row(&moved, from, to)?);
                 // A directory is told of with what is put below it next.
@@ -154,7 +154,7 @@ impl LoopbackFs {
             && let Some(row) = target_row
         {
             rows.push(table::delete(table::name_key(to.dir.id, to.name)));
-            ops.extend(to_path.map(|path| gone(row.kind, path)));
+            ops.extend(to_path.map(|path| Op::gone(row.kind == Kind::Directory, path)));
         }
         if ops.is_empty() {
             self.recorder.note(rows, ends);
@@ -262,14 +262,6 @@ impl LoopbackFs {
             }
         }
         Ok(())
-    }
-}
-
-/// Nothing is at `path` any more, where there was something of this kind.
-fn gone(kind: Kind, path: BucketPath) -> Op {
-    match kind {
-        Kind::Directory => Op::Rmdir { path },
-        _ => Op::Remove { path },
     }
 }
 

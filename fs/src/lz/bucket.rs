@@ -343,6 +343,9 @@ impl LzBucket {
         {
             tracing::error!("the thread that follows with the archive panicked");
         }
+        if synced.is_ok() && self.stage.is_committed() {
+            self.stage.leave_unread()?;
+        }
         self.bucket.close()?;
         synced?;
         if self.stage.is_committed() {

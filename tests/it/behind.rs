@@ -1,0 +1,106 @@
+//! What happens to a folder behind its bucket, by those who may: things come and go, a backup is restored, disks are mounted.
+
+use crate::disk::disk;
+use crate::root::TestRoot;
+use crate::transcript::shell;
+use rustix::mount::mount_bind;
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+/// Lines of the log, oldest first, after the first `skip`: `mount put sub/a`.
+fn told(root: &TestRoot, bucket: &str, skip: usize) -> Vec<String> {
+    let lines = root.run(&format!("log {bucket} --json")).expect(0).json_lines();
+    let of = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
+    let lines = lines.iter().rev().map(|line| format!("{} {} {}", of(line, "cause"), of(line, "op"), of(line, "path")));
+    lines.skip(skip).collect()
+}
+
+fn append(path: &Path, text: &str) {
+    use std::io::Write;
+    fs::File::options().append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+}
+
+#[test]
+fn what_came_or_went_behind_the_bucket_is_accepted_whatever_it_is() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    fs::write(root.outside().join("f"), "content").unwrap();
+    for path in ["gone", "d/x", "d/y/z", "kind", "again/x", "again/y", "dir/x"] {
+        root.run(&format!("put f docs/{path}")).expect(0);
+    }
+    let data = root.path("buckets/docs/data");
+    shell(
+        &data,
+        "rm -r gone d kind again dir; mkdir -p emp/sub kind again; ln -s target link; ln -s f dir; mkfifo pipe",
+    );
+    shell(&data, "echo content > again/y");
+    root.run("verify docs").expect(26);
+    root.run("remove gone docs").expect(11);
+    for path in ["gone", "d", "kind", "emp", "emp/sub", "link", "dir", "again/x", "again/y"] {
+        root.run(&format!("accept docs/{path}")).expect(0);
+    }
+    root.run("verify docs").expect(0);
+    let logged = |path: &str| root.run(&format!("log docs/{path} --json")).expect(0).json_lines()[0].clone();
+    for (path, op) in [("gone", "remove"), ("d", "rmdir"), ("emp", "mkdir"), ("link", "accept"), ("again/x", "remove")]
+    {
+        let line = logged(path);
+        assert_eq!((line["op"].as_str(), line["cause"].as_str()), (Some(op), Some("put")), "{path}");
+    }
+    for path in ["gone", "never", "pipe"] {
+        root.run(&format!("accept docs/{path}")).expect(11);
+    }
+    root.run("accept docs").expect(2);
+    // What was accepted is the bucket's like everything else.
+    root.run("put f docs/emp/sub/new").expect(0);
+    root.run("remove link docs").expect(0);
+    root.run("verify docs").expect(0);
+}
+
+#[test]
+fn a_folder_restored_from_a_copy_is_known_again_once_it_was_verified() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let tree = root.outside().join("tree");
+    fs::create_dir_all(tree.join("sub/deep")).unwrap();
+    fs::create_dir_all(tree.join("empty")).unwrap();
+    for name in ["a", "sub/b", "sub/deep/c", "changed"] {
+        fs::write(tree.join(name), name).unwrap();
+    }
+    fs::write(tree.join("big"), vec![7; 300_000]).unwrap();
+    fs::hard_link(tree.join("a"), tree.join("sub/other")).unwrap();
+    symlink("a", tree.join("link")).unwrap();
+    root.run("create work --from tree").expect(0);
+    shell(root.outside(), "cp -a tree copy && rm -r tree && mv copy tree");
+    root.run("verify work").expect(0);
+    fs::write(tree.join("changed"), "behind").unwrap();
+    let before = told(&root, "work", 0).len();
+    root.run("mount work").expect(0);
+    let at = |path: &str| root.mnt("work", path);
+    append(&at("a"), "more");
+    append(&at("sub/deep/c"), "more");
+    append(&at("big"), "more");
+    fs::rename(at("sub"), at("moved")).unwrap();
+    fs::rename(at("link"), at("renamed")).unwrap();
+    fs::remove_dir(at("empty")).unwrap();
+    append(&at("changed"), "more");
+    root.run("sync").expect(0);
+    let mut told = told(&root, "work", before);
+    told.sort();
+    let expect = [
+        "foreign put changed",
+        "mount put a",
+        "mount put big",
+        "mount put moved/deep/c",
+        "mount put moved/other",
+        "mount rename moved",
+        "mount rename renamed",
+        "mount rmdir empty",
+    ];
+    // A file may have been at rest before its folder moved.
+    let told: Vec<_> = told.iter().map(|line| line.replace("put sub/", "put moved/")).collect();
+    assert_eq!(told, expect);
+    root.run("accept work/changed").expect(0);
+    root.run("verify work").expect(0);
+    root.run("unmount work").expect(0);
+}
