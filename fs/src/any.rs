@@ -59,13 +59,13 @@ impl AnyBucket {
         matches!(self, Self::Zip(_))
     }
 
-    /// Record what is there already; members of an archive that cannot be read are named.
+    /// Record what is there already; what cannot be read is named.
     ///
     /// # Errors
     /// As [`Bucket::import`] and [`ZipBucket::import`].
     pub fn import(&self, watch: Watch<'_>) -> FsResult<(ImportProgress, Vec<Unread>)> {
         match self {
-            Self::Loopback(bucket) => Ok((bucket.import(watch)?, Vec::new())),
+            Self::Loopback(bucket) => bucket.import(watch),
             Self::Zip(bucket) => bucket.import(watch),
             Self::Lz(bucket) => bucket.import(watch),
         }

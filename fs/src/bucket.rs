@@ -144,8 +144,10 @@ impl Bucket {
         let (intents, found) = Intents::open(&options.state.join("intents"), left.next_intent())?;
         let outboards = Outboards::new(options.state.join("outboards"))?;
         outboards.sweep();
+        let inodes = InodeTable::new(root)?;
+        inodes.keep_devices(options.state.join("devices"))?;
         let recorder = Arc::new(Recorder::new(Parts {
-            inodes: InodeTable::new(root)?,
+            inodes,
             stream: Stream::start(sink)?,
             intents,
             outboards,

@@ -104,3 +104,68 @@ fn a_folder_restored_from_a_copy_is_known_again_once_it_was_verified() {
     root.run("verify work").expect(0);
     root.run("unmount work").expect(0);
 }
+
+#[test]
+fn a_folder_that_is_mounted_in_itself_is_not_entered_again() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let above = root.outside().join("above");
+    let tree = above.join("tree");
+    for folder in ["sub/loop", "top", "above"] {
+        fs::create_dir_all(tree.join(folder)).unwrap();
+    }
+    fs::write(tree.join("sub/a"), "a").unwrap();
+    for (from, to) in [(&tree.join("sub"), "sub/loop"), (&tree, "top"), (&above, "above")] {
+        if let Err(e) = mount_bind(from, tree.join(to)) {
+            eprintln!("SKIPPED, this test mounts folders, as root: {e}");
+            return;
+        }
+    }
+    let created = root.run("create work --from above/tree").expect(0);
+    for path in ["sub/loop", "top", "above/tree"] {
+        assert!(created.stderr.contains(&format!("{path} is not recorded")), "{created:?}");
+    }
+    root.run("verify work").expect(0);
+    root.run("mount work").expect(0);
+    for path in ["sub/loop", "top", "above/tree"] {
+        let error = fs::metadata(root.mnt("work", path)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ELOOP), "{path}");
+    }
+    fs::write(root.mnt("work", "sub/b"), "b").unwrap();
+    root.run("sync").expect(0);
+    root.kill_node();
+    root.run("mount work").expect(0);
+    root.run("unmount work").expect(0);
+    root.run("verify work").expect(0);
+}
+
+#[test]
+fn disks_in_an_adopted_folder_are_known_again_in_whatever_order_they_are_met() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let tree = root.outside().join("tree");
+    for side in ["s1", "s2"] {
+        let Some(()) = disk(&tree.join(side), 4) else { return };
+        fs::create_dir(tree.join(side).join("d")).unwrap();
+        fs::write(tree.join(side).join("d/f"), side).unwrap();
+    }
+    root.run("create work --from tree").expect(0);
+    let before = told(&root, "work", 0).len();
+    let at = |path: &str| root.mnt("work", path);
+    let numbers = || ["s1/d/f", "s2/d/f"].map(|path| fs::metadata(at(path)).unwrap().ino());
+    root.run("mount work").expect(0);
+    let met = numbers();
+    root.run("unmount work").expect(0);
+    root.run("mount work").expect(0);
+    fs::read_dir(at("s2/d")).unwrap().count();
+    fs::metadata(at("s2/d/f")).unwrap();
+    assert_eq!(numbers(), met);
+    fs::rename(at("s1/d"), at("s1/e")).unwrap();
+    append(&at("s2/d/f"), "more");
+    root.run("sync").expect(0);
+    root.kill_node();
+    root.run("mount work").expect(0);
+    append(&at("s1/e/f"), "more");
+    root.run("sync").expect(0);
+    assert_eq!(told(&root, "work", before), ["mount rename s1/e", "mount put s2/d/f", "mount put s1/e/f"]);
+    root.run("verify work").expect(0);
+    root.run("unmount work").expect(0);
+}

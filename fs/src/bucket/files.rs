@@ -156,13 +156,35 @@ impl Bucket {
     pub fn list(&self, path: &BucketPath) -> FsResult<Vec<Found>> {
         let dir = reopen(&*self.dir_at(path)?, OFlags::RDONLY)?.into();
         let names = listing::names(&dir)?;
-        let mut found = Vec::with_capacity(names.len());
+        let (mut found, mut above) = (Vec::with_capacity(names.len()), None);
         for name in names {
-            if let Some(stat) = Stat::of_name_opt(&dir, &name)? {
-                found.push(found_at(&dir, path.join(&name)?, &name, &stat)?);
+            let Some(stat) = Stat::of_name_opt(&dir, &name)? else { continue };
+            let mut one = found_at(&dir, path.join(&name)?, &name, &stat)?;
+            if one.kind == FoundKind::Directory {
+                let above = match &above {
+                    Some(above) => above,
+                    None => above.insert(self.dirs_to(path)?),
+                };
+                // A directory above, mounted here, is not entered.
+                if above.contains(&(stat.dev, stat.ino)) {
+                    one.kind = FoundKind::Special;
+                }
             }
+            found.push(one);
         }
         Ok(found)
+    }
+
+    /// Device and number of the directory at `path` and of all above it.
+    fn dirs_to(&self, path: &BucketPath) -> FsResult<Vec<(u64, u64)>> {
+        let mut dirs = Vec::new();
+        let mut at = Some(path.clone());
+        while let Some(path) = at {
+            let stat = Stat::of_fd(&*self.dir_at(&path)?)?;
+            dirs.push((stat.dev, stat.ino));
+            at = path.split_last().map(|(parent, _)| parent);
+        }
+        Ok(dirs)
     }
 
     /// What is at `path`; none when there is nothing.

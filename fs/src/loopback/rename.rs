@@ -72,6 +72,9 @@ impl LoopbackFs {
             self.recorder.intents.end_now(&[id]);
             return Ok(());
         }
+        if let (Some(from), Some(to)) = &paths {
+            self.recorder.inodes.moved(from, to, exchanges);
+        }
         let done = Renamed { names: &names, from, to, paths, id };
         let moved = Side { node: &node, before, writing: &mut writing };
         let target = match (&target, &mut target_writing) {
