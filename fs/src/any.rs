@@ -118,7 +118,7 @@ impl AnyBucket {
     ///
     /// # Errors
     /// As there.
-    pub fn put(&self, path: &BucketPath, mode: u32, data: &mut dyn Read) -> FsResult<Stored> {
+    pub fn put(&self, path: &BucketPath, mode: Option<u32>, data: &mut dyn Read) -> FsResult<Stored> {
         match self {
             Self::Loopback(bucket) => bucket.put(path, mode, data),
             Self::Zip(_) => read_only(),

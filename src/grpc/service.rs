@@ -22,8 +22,6 @@ use wizefs_fs::{BucketPath, Verified};
 
 /// What a call that succeeded says.
 const OK: &str = "OK";
-/// Permission bits of a file that came without.
-const MODE: u32 = 0o644;
 
 /// The service of a node.
 pub(super) struct Service {
@@ -64,7 +62,7 @@ impl Service {
         let _place = body::place().await.map_err(|error| status(&error))?;
         let stored = self.call(move |node| {
             let (name, path) = target(&origin, &filename)?;
-            node.put(&name, &path, MODE, &mut content)
+            node.put(&name, &path, None, &mut content)
         });
         let txid = stored.await?.txid.unwrap_or_default();
         Ok(Response::new(PutResponse { executed: true, message: OK.to_owned(), txid }))

@@ -35,11 +35,17 @@ impl Recorded {
 const DOUBTS: usize = 3;
 
 impl Node {
-    /// Store a file, replacing what is there; final when this returns.
+    /// Store a file, replacing what is there; without a `mode` with the permission bits of that. Final when this returns.
     ///
     /// # Errors
     /// [`Kind::NotAFile`] when a directory is there, [`Kind::NoSpace`], [`Kind::BucketUnknown`].
-    pub fn put(&self, name: &BucketName, path: &BucketPath, mode: u32, content: &mut dyn Read) -> Result<wire::Stored> {
+    pub fn put(
+        &self,
+        name: &BucketName,
+        path: &BucketPath,
+        mode: Option<u32>,
+        content: &mut dyn Read,
+    ) -> Result<wire::Stored> {
         self.put_if(&Conditions::default(), name, path, mode, content)
     }
 
@@ -52,7 +58,7 @@ impl Node {
         conditions: &Conditions,
         name: &BucketName,
         path: &BucketPath,
-        mode: u32,
+        mode: Option<u32>,
         content: &mut dyn Read,
     ) -> Result<wire::Stored> {
         let bucket = self.bucket(name)?;

@@ -169,3 +169,31 @@ fn disks_in_an_adopted_folder_are_known_again_in_whatever_order_they_are_met() {
     root.run("verify work").expect(0);
     root.run("unmount work").expect(0);
 }
+
+#[test]
+fn a_put_keeps_what_it_does_not_say() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    fs::write(root.outside().join("secret"), "one").unwrap();
+    fs::set_permissions(root.outside().join("secret"), fs::Permissions::from_mode(0o600)).unwrap();
+    root.run("put secret docs").expect(0);
+    let file = root.path("buckets/docs/data/secret");
+    rustix::fs::setxattr(&file, "user.note", b"kept", rustix::fs::XattrFlags::empty()).unwrap();
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        std::os::unix::fs::chown(&file, Some(4711), Some(4712)).unwrap();
+    }
+    root.run("put - docs/secret").expect(0);
+    let stat = fs::metadata(&file).unwrap();
+    let mut note = [0; 8];
+    let length = rustix::fs::getxattr(&file, "user.note", &mut note[..]).unwrap();
+    assert_eq!((stat.len(), stat.mode() & 0o7777, &note[..length]), (0, 0o600, &b"kept"[..]));
+    assert!(!is_root || (stat.uid(), stat.gid()) == (4711, 4712));
+    // Who says which bits has those.
+    fs::set_permissions(root.outside().join("secret"), fs::Permissions::from_mode(0o640)).unwrap();
+    root.run("put secret docs").expect(0);
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o640);
+    root.run("put - docs/new").expect(0);
+    assert_eq!(fs::metadata(root.path("buckets/docs/data/new")).unwrap().mode() & 0o7777, 0o644);
+    root.run("verify docs").expect(0);
+}

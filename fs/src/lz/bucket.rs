@@ -121,7 +121,7 @@ impl LzBucket {
     ///
     /// # Errors
     /// As there, and as [`LzBucket::sync`].
-    pub fn put(&self, path: &BucketPath, mode: u32, data: &mut dyn Read) -> FsResult<Stored> {
+    pub fn put(&self, path: &BucketPath, mode: Option<u32>, data: &mut dyn Read) -> FsResult<Stored> {
         self.stage.admit()?;
         Reach::of(path).check()?;
         self.reach(path, true)?;

@@ -144,10 +144,10 @@ fn a_put_that_did_not_come_to_its_end_leaves_no_temporary_file() {
             Err(std::io::Error::other("the client went away"))
         }
     }
-    driver.bucket.put(&path, 0o644, &mut Dies).unwrap_err();
+    driver.bucket.put(&path, Some(0o644), &mut Dies).unwrap_err();
     assert_eq!(std::fs::read_dir(driver.backing("")).unwrap().count(), 0);
     let deep = wizefs_fs::BucketPath::new("a/b/c").unwrap();
-    driver.bucket.put(&deep, 0o644, &mut Dies).unwrap_err();
+    driver.bucket.put(&deep, Some(0o644), &mut Dies).unwrap_err();
     assert_eq!(std::fs::read_dir(driver.backing("")).unwrap().count(), 0, "nor the folders made for it");
     assert!(driver.told().is_empty());
 }
