@@ -132,7 +132,10 @@ impl Check<'_> {
     fn directory(&mut self, path: &BucketPath) -> Result<ControlFlow<()>> {
         let recorded = self.node.ledger().list(&self.bucket.id, &tree_path(path)?).map_err(trouble::ledger)?;
         let found = match self.fs.inspect(path).map_err(trouble::fs)? {
-            Some(Found { kind: FoundKind::Directory, .. }) => self.fs.list(path).map_err(trouble::fs)?,
+            Some(Found { kind: FoundKind::Directory, .. }) => {
+                self.recognize(path);
+                self.fs.list(path).map_err(trouble::fs)?
+            }
             _ => Vec::new(),
         };
         let mut recorded = recorded.unwrap_or_default().into_iter().peekable();
@@ -188,6 +191,13 @@ impl Check<'_> {
         self.directory(path)
     }
 
+    /// What is at `path` is what the ledger says. Where it was restored from a copy, the bucket learns here that it is the same.
+    fn recognize(&self, path: &BucketPath) {
+        if let Err(error) = self.fs.recognize(path) {
+            tracing::debug!(%path, %error, "not recognized");
+        }
+    }
+
     fn progress(&mut self) -> ControlFlow<()> {
         if !self.tell.progress || self.told.elapsed() < PROGRESS_INTERVAL {
             return ControlFlow::Continue(());
@@ -212,7 +222,13 @@ impl Check<'_> {
                 Some(mode) if *mode != found.mode => mode_differs(*mode, found.mode),
                 _ => Verdict::Ok,
             }),
-            (EntryNode::Leaf(leaf), FoundKind::Symlink) => Ok(symlink(leaf, found)),
+            (EntryNode::Leaf(leaf), FoundKind::Symlink) => {
+                let verdict = symlink(leaf, found);
+                if matches!(verdict, Verdict::Ok) {
+                    self.recognize(path);
+                }
+                Ok(verdict)
+            }
             (EntryNode::Leaf(leaf), FoundKind::File) => self.file(path, leaf, found),
             (node, kind) => Ok(Verdict::Damaged {
                 fields: vec!["kind"],

@@ -59,13 +59,13 @@ impl AnyBucket {
         matches!(self, Self::Zip(_))
     }
 
-    /// Record what is there already; members of an archive that cannot be read are named.
+    /// Record what is there already; what cannot be read is named.
     ///
     /// # Errors
     /// As [`Bucket::import`] and [`ZipBucket::import`].
     pub fn import(&self, watch: Watch<'_>) -> FsResult<(ImportProgress, Vec<Unread>)> {
         match self {
-            Self::Loopback(bucket) => Ok((bucket.import(watch)?, Vec::new())),
+            Self::Loopback(bucket) => bucket.import(watch),
             Self::Zip(bucket) => bucket.import(watch),
             Self::Lz(bucket) => bucket.import(watch),
         }
@@ -118,7 +118,7 @@ impl AnyBucket {
     ///
     /// # Errors
     /// As there.
-    pub fn put(&self, path: &BucketPath, mode: u32, data: &mut dyn Read) -> FsResult<Stored> {
+    pub fn put(&self, path: &BucketPath, mode: Option<u32>, data: &mut dyn Read) -> FsResult<Stored> {
         match self {
             Self::Loopback(bucket) => bucket.put(path, mode, data),
             Self::Zip(_) => read_only(),
@@ -254,6 +254,17 @@ impl AnyBucket {
             Self::Loopback(bucket) => bucket.open_verified(path, size, expected),
             Self::Zip(bucket) => bucket.open_verified(path, size, expected),
             Self::Lz(bucket) => bucket.open_verified(path, size, expected),
+        }
+    }
+
+    /// As [`Bucket::recognize`]; of an archive, whose members have no inodes, nothing has to be.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn recognize(&self, path: &BucketPath) -> FsResult<()> {
+        match self {
+            Self::Loopback(bucket) => bucket.recognize(path),
+            Self::Zip(_) | Self::Lz(_) => Ok(()),
         }
     }
 

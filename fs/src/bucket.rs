@@ -1,5 +1,6 @@
 //! A bucket with its state: opened, recovered, served, synced, closed.
 
+mod accept;
 mod doubt;
 mod files;
 mod folders;
@@ -143,8 +144,10 @@ impl Bucket {
         let (intents, found) = Intents::open(&options.state.join("intents"), left.next_intent())?;
         let outboards = Outboards::new(options.state.join("outboards"))?;
         outboards.sweep();
+        let inodes = InodeTable::new(root)?;
+        inodes.keep_devices(options.state.join("devices"))?;
         let recorder = Arc::new(Recorder::new(Parts {
-            inodes: InodeTable::new(root)?,
+            inodes,
             stream: Stream::start(sink)?,
             intents,
             outboards,
@@ -155,6 +158,7 @@ impl Bucket {
         let exclusive = !options.adopted || options.exclusive;
         prepare(&recorder)?;
         let recovery = recover::recover(&recorder, &found, &left)?;
+        recorder.end_sealed()?;
         session.write(&recorder, false)?;
         let bucket = Arc::new(Self {
             fs: Arc::new(LoopbackFs::new(recorder.clone())),
@@ -230,6 +234,7 @@ impl Bucket {
         }
         open_writers.sort();
         self.recorder.stream.drain()?;
+        self.recorder.end_sealed()?;
         Ok(SyncReport { through: self.recorder.stream.delivered(), open_writers })
     }
 
@@ -360,6 +365,9 @@ fn beat(recorder: &Recorder, session: &recover::Session) {
         next = Instant::now() + PULSE;
         session.beat();
         recorder.inodes.give_back();
+        if let Err(error) = recorder.end_sealed() {
+            tracing::warn!(%error, "what is sealed is not known");
+        }
         for node in recorder.dirty_nodes() {
             let overdue = {
                 let writing = node.writing.lock();

@@ -128,6 +128,11 @@ pub enum Op {
 }
 
 impl Op {
+    /// Nothing is at `path` any more, where there was a directory or something else.
+    pub(crate) fn gone(was_directory: bool, path: BucketPath) -> Self {
+        if was_directory { Self::Rmdir { path } } else { Self::Remove { path } }
+    }
+
     /// The paths this touches.
     pub fn paths(&self) -> impl Iterator<Item = &BucketPath> {
         let (first, second) = match self {

@@ -32,6 +32,11 @@ impl FileHandle {
         self.flags & libc::O_ACCMODE != libc::O_RDONLY
     }
 
+    /// Whether a `close` of it has something to tell.
+    pub fn changes(&self) -> bool {
+        changes(self.flags)
+    }
+
     /// The backing file, opened as the program opened its own.
     ///
     /// # Errors
@@ -49,6 +54,11 @@ impl FileHandle {
 /// backing's alignment on buffers that are ours too. Where an append goes the kernel has found out before it asks: with
 /// `O_APPEND` the backing would append pages of a mapping too.
 const PASSED_FLAGS: i32 = libc::O_ACCMODE | libc::O_TRUNC | libc::O_SYNC | libc::O_DSYNC | libc::O_NOATIME;
+
+/// Whether an `open` with these flags may change the file, or makes it.
+pub(crate) fn changes(flags: i32) -> bool {
+    flags & libc::O_ACCMODE != libc::O_RDONLY || flags & (libc::O_CREAT | libc::O_TRUNC) != 0
+}
 
 /// Those of a program's `flags` that the backing is opened with.
 pub(crate) fn passed(flags: i32) -> OFlags {

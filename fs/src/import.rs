@@ -10,6 +10,8 @@ use crate::recorder::Recorder;
 use crate::settle::Outcome;
 use crate::stat::{Kind, Stat};
 use crate::table::{self, NameRow, Settled};
+use crate::zip::Unread;
+use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
@@ -34,28 +36,30 @@ pub struct ImportProgress {
 pub type Watch<'a> = &'a mut dyn FnMut(&ImportProgress) -> ControlFlow<()>;
 
 impl Bucket {
-    /// Record every file of the backing that is not recorded as it is. Returns when the ledger has them pending.
+    /// Record every file of the backing that is not recorded as it is; what is not recorded because it cannot be entered is named.
+    /// Returns when the ledger has them pending.
     ///
     /// # Errors
     /// [`FsError::Interrupted`] when `watch` breaks (what was recorded stays so); reading the backing.
-    pub fn import(&self, watch: Watch<'_>) -> FsResult<ImportProgress> {
+    pub fn import(&self, watch: Watch<'_>) -> FsResult<(ImportProgress, Vec<Unread>)> {
         let recorder = self.recorder();
-        let mut import = Import { recorder, progress: ImportProgress::default(), watch };
+        let mut import = Import { recorder, progress: ImportProgress::default(), unread: Vec::new(), watch };
         let mut dirs = vec![recorder.inodes.root().clone()];
         while let Some(dir) = dirs.pop() {
             for name in listing::names_in(&dir)? {
                 import.entry(&dir, &name, &mut dirs)?;
             }
         }
-        let progress = import.progress;
+        let Import { progress, unread, .. } = import;
         recorder.stream.drain()?;
-        Ok(progress)
+        Ok((progress, unread))
     }
 }
 
 struct Import<'a> {
     recorder: &'a Arc<Recorder>,
     progress: ImportProgress,
+    unread: Vec<Unread>,
     watch: Watch<'a>,
 }
 
@@ -64,7 +68,12 @@ impl Import<'_> {
         self.recorder.stream.admit(false)?;
         let (node, stat) = match self.recorder.inodes.open_name(dir, name) {
             Ok(found) => found,
-            Err(error) if error.errno() == rustix::io::Errno::NOENT => return Ok(()),
+            Err(error) if error.errno() == Errno::NOENT => return Ok(()),
+            Err(error) if error.errno() == Errno::LOOP => {
+                let problem = "a folder that it is in is mounted here".to_owned();
+                self.unread.push(Unread { path: self.recorder.path(dir, name)?, problem });
+                return Ok(());
+            }
             Err(error) => return Err(error),
         };
         let row = self.recorder.name_row(dir.id, name)?;

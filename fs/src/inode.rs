@@ -1,5 +1,6 @@
 //! The inodes in use: those the kernel has looked up and those with unfinished changes.
 
+mod devices;
 mod resting;
 mod table;
 
@@ -255,6 +256,24 @@ impl Node {
             }
             names.push(Name { parent: parent.clone(), name: name.to_owned() });
         }
+    }
+
+    /// Whether this name is known.
+    fn has_name(&self, parent: Ino, name: &OsStr) -> bool {
+        self.names.lock().iter().any(|known| known.is(parent, name))
+    }
+
+    /// Whether the directory `other` of the same tree is this one, or is below it now.
+    fn is_or_holds(&self, other: &Arc<Self>) -> FsResult<bool> {
+        let mut at = other.clone();
+        while at.ino != self.ino {
+            let Some(name) = at.names().into_iter().next() else { break };
+            if !name.holds(&at)? {
+                break;
+            }
+            at = name.parent;
+        }
+        Ok(at.ino == self.ino || self.ino == Ino::ROOT)
     }
 
     /// Unlearn a name.

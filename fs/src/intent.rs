@@ -39,6 +39,8 @@ struct State {
     live_bytes: u64,
     /// Change number after whose seal the intents end.
     ending: Vec<(u64, Vec<u64>)>,
+    /// All changes up to this number are in sealed blocks.
+    sealed: u64,
 }
 
 /// An intent found in the file at start.
@@ -87,6 +89,7 @@ impl Intents {
             live,
             live_bytes,
             ending: Vec::new(),
+            sealed: 0,
         };
         // Written anew, so that a torn tail is not appended to.
         state.rewrite(path)?;
@@ -138,16 +141,20 @@ impl Intents {
         }
     }
 
-    /// These end once change `number` is in a sealed block.
+    /// These end once change `number` is in a sealed block, where it may be already.
     pub fn end_after(&self, number: u64, ids: Vec<u64>) {
-        if !ids.is_empty() {
-            self.state.lock().ending.push((number, ids));
+        let mut state = self.state.lock();
+        if number <= state.sealed {
+            state.end(&ids);
+        } else if !ids.is_empty() {
+            state.ending.push((number, ids));
         }
     }
 
     /// All changes up to `number` are in sealed blocks.
     pub fn retire(&self, number: u64) {
         let mut state = self.state.lock();
+        state.sealed = state.sealed.max(number);
         let mut ended = Vec::new();
         state.ending.retain_mut(|(after, ids)| {
             let over = *after <= number;

@@ -3,6 +3,8 @@
 //! Lock order: namespace, then [`Node::writing`], then the stream or the intents. Nobody waits for a hash to end while
 //! holding the namespace lock, because the worker needs it to report.
 
+mod told;
+
 use crate::bucket::Durability;
 use crate::change::{Cause, Op, Row};
 use crate::content::Outboards;
@@ -33,7 +35,7 @@ pub struct Recorder {
     /// Numbered changes.
     pub stream: Arc<Stream>,
     /// Intents on disk.
-    pub intents: Intents,
+    pub intents: Arc<Intents>,
     /// Inner hashes.
     pub outboards: Outboards,
     /// Content waiting to be settled.
@@ -105,7 +107,7 @@ impl Recorder {
         Self {
             inodes: parts.inodes,
             stream: parts.stream,
-            intents: parts.intents,
+            intents: Arc::new(parts.intents),
             outboards: parts.outboards,
             queue: Queue::default(),
             writers: parts.writers,
@@ -201,16 +203,22 @@ impl Recorder {
     /// # Errors
     /// What the sink or the backing answers.
     pub fn imply_dirs(&self, dir: &Arc<Node>, rows: &mut Vec<Row>) -> FsResult<()> {
-        let mut at = dir.clone();
+        let (mut at, mut dirs) = (dir.clone(), Vec::new());
         while at.ino != Ino::ROOT && !at.recorded.load(Ordering::Acquire) {
             let name = current_name(&at)?;
-            let known = self.name_row(name.parent.id, &name.name)?;
-            if known.is_none_or(|row| row.id != at.id.0) {
-                let stat = at.stat()?;
-                rows.extend(self.dir_rows(&at, &name.parent, &name.name, &stat)?);
+            let parent = name.parent.clone();
+            dirs.push((at, name));
+            at = parent;
+        }
+        for (at, name) in dirs.into_iter().rev() {
+            match self.name_row(name.parent.id, &name.name)? {
+                Some(row) if row.id == at.id.0 => {}
+                Some(row) if row.kind == Kind::Directory => {
+                    self.succeed((&name.parent, &name.name), &row, (&at, &at.stat()?))?;
+                }
+                _ => rows.extend(self.dir_rows(&at, &name.parent, &name.name, &at.stat()?)?),
             }
             at.recorded.store(true, Ordering::Release);
-            at = name.parent;
         }
         Ok(())
     }
@@ -343,10 +351,28 @@ impl Recorder {
         self.dirty.lock().len()
     }
 
-    /// Rows that follow from no change. The intents end with the next change: that reaches the ledger after the rows.
+    /// Rows that follow from no change. The intents end when the rows, and the changes before them, have reached the ledger: what
+    /// somebody else changes later must not be taken for what they speak of.
     pub fn note(&self, rows: Vec<Row>, intents: Vec<u64>) {
-        self.stream.note(rows);
-        self.intents.end_after(self.stream.last() + 1, intents);
+        if intents.is_empty() {
+            return self.stream.note(rows);
+        }
+        let all = self.intents.clone();
+        self.stream.note_then(rows, move |before| all.end_after(before, intents));
+    }
+
+    /// End the intents that wait for nothing any more: a block may have been sealed while nobody here was told of it.
+    ///
+    /// # Errors
+    /// What the sink answers.
+    pub fn end_sealed(&self) -> FsResult<()> {
+        let delivered = self.stream.delivered();
+        let mut waits = false;
+        self.stream.sink().unsealed(&mut |_| waits = true)?;
+        if !waits {
+            self.intents.retire(delivered);
+        }
+        Ok(())
     }
 
     /// Report `op` under the namespace lock; the intents end when it is sealed.

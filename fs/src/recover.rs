@@ -28,7 +28,7 @@ use tree::Differences;
 pub struct Recovery {
     /// The session before did not end in order.
     pub unclean: bool,
-    /// Names and contents recorded now, or on their way.
+    /// Names and contents recorded now, or looked at because they may have changed.
     pub recovered: u64,
     /// Differences that wizefs does not answer for.
     pub foreign: u64,

@@ -4,7 +4,8 @@ use crate::change::{Cause, Change, ChangeSink, Op, Row, SinkError};
 use crate::error::{FsError, FsResult};
 use crate::path::BucketPath;
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -49,6 +50,8 @@ struct State {
 struct Item {
     changes: Vec<Change>,
     rows: Vec<Row>,
+    /// To be done once the sink has them.
+    then: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl std::fmt::Debug for Stream {
@@ -154,15 +157,23 @@ impl Stream {
             changes.push(Change { number: state.last, time_us, cause, op });
         }
         let number = state.last;
-        self.push(&mut state, Item { changes, rows });
+        self.push(&mut state, Item { changes, rows, then: None });
         number
     }
 
     /// Rows that follow from no change, in their place between the others.
     pub fn note(&self, rows: Vec<Row>) {
         if !rows.is_empty() {
-            self.push(&mut self.state.lock(), Item { changes: Vec::new(), rows });
+            self.push(&mut self.state.lock(), Item { changes: Vec::new(), rows, then: None });
         }
+    }
+
+    /// As [`Stream::note`], and do `then`, which must not wait, once the sink has these rows and all before them. It is told the
+    /// last number given out before.
+    pub fn note_then(&self, rows: Vec<Row>, then: impl FnOnce(u64) + Send + 'static) {
+        let mut state = self.state.lock();
+        let last = state.last;
+        self.push(&mut state, Item { changes: Vec::new(), rows, then: Some(Box::new(move || then(last))) });
     }
 
     fn push(&self, state: &mut State, item: Item) {
@@ -186,6 +197,31 @@ impl Stream {
             return Ok(value.clone());
         }
         self.sink.row(key)
+    }
+
+    /// The rows whose keys start with `prefix`, as they will be once everything is delivered that was handed in before.
+    ///
+    /// # Errors
+    /// What the sink answers.
+    pub fn rows(&self, prefix: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, SinkError> {
+        // These first: what is delivered meanwhile is met there too.
+        let unwritten: Vec<_> = {
+            let state = self.state.lock();
+            let begin = state.unwritten.iter().filter(|(key, _)| key.starts_with(prefix));
+            begin.map(|(key, (_, value))| (key.clone(), value.clone())).collect()
+        };
+        let mut rows = BTreeMap::new();
+        self.sink.rows(prefix, &mut |key, value| {
+            rows.insert(key.to_vec(), value.to_vec());
+            ControlFlow::Continue(())
+        })?;
+        for (key, value) in unwritten {
+            match value {
+                Some(value) => rows.insert(key, value),
+                None => rows.remove(&key),
+            };
+        }
+        Ok(rows)
     }
 
     /// Whether a row with one of these keys is on its way to the sink.
@@ -330,6 +366,9 @@ impl State {
         self.problem = None;
         self.written += batch.items as u64;
         for item in self.queue.drain(..batch.items) {
+            if let Some(then) = item.then {
+                then();
+            }
             for row in item.rows {
                 if self.unwritten.get(&row.key).is_some_and(|(at, _)| *at <= self.written) {
                     self.unwritten.remove(&row.key);

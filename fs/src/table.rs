@@ -96,7 +96,8 @@ pub fn inode_key(id: Id) -> Vec<u8> {
     [b"i".as_slice(), &id.0.to_be_bytes()].concat()
 }
 
-fn name_prefix(dir: Id) -> Vec<u8> {
+/// What the keys of the names in a directory begin with.
+pub(crate) fn name_prefix(dir: Id) -> Vec<u8> {
     [b"n".as_slice(), &dir.0.to_be_bytes()].concat()
 }
 

@@ -14,9 +14,11 @@ use std::ffi::OsString;
 #[command(after_help = "\
 Examples:
   wizefs verify docs                      names what is foreign
-  wizefs accept docs/a.txt                a.txt is as it should be: sign it")]
+  wizefs accept docs/a.txt                a.txt is as it should be: sign it
+
+A folder is signed alone, without what is in it. What is missing is signed as gone, a folder with all that was in it.")]
 pub struct Args {
-    /// The file, as its bucket and its path in it
+    /// The file, folder or link, as its bucket and its path in it
     #[arg(value_name = "ORIGIN/PATH", add = ArgValueCompleter::new(complete::targets))]
     target: OsString,
 }

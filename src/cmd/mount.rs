@@ -200,7 +200,8 @@ fn tell(context: &Context, mounted: &Mounted, notify: Option<i32>) -> Result<()>
         context.out.warn(&format!("a node that was killed had left a dead mount of {bucket}; it is cleared"));
     }
     if *recovered > 0 {
-        context.out.warn(&format!("{} found and recorded: wizefs log {bucket}", count(*recovered, "change")));
+        let names = count(*recovered, "name");
+        context.out.warn(&format!("{names} looked at that may have changed: wizefs log {bucket} has those that did"));
     }
     let how = if mounted.read_only { "read-only" } else { "read-write" };
     context.out.done(&format!("{bucket} is mounted at {} ({how}, pid {pid})", mountpoint.display()));

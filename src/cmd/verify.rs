@@ -191,7 +191,11 @@ fn show(out: &Terminal, subject: &str, line: &VerifyLine) -> Result<()> {
     match line {
         VerifyLine::Ok(path) => out.line(&format!("{} {}", out.mark(true), at(path))),
         VerifyLine::Damaged(path) => damaged(out, &at(path), path),
-        VerifyLine::Missing(path) => out.line(&format!("{} {}   is missing{}", out.mark(false), at(path), since(path))),
+        VerifyLine::Missing(path) => {
+            out.line(&format!("{} {}   is missing{}", out.mark(false), at(path), since(path)))?;
+            out.hint(&format!("wizefs accept {} signs that it is gone", at(path)));
+            Ok(())
+        }
         VerifyLine::Foreign(path) => {
             out.line(&format!("{} {}   came from outside wizefs", out.mark(false), at(path)))?;
             out.hint(&format!("wizefs accept {} signs it as yours", at(path)));

@@ -25,8 +25,6 @@ use wizefs_fs::{BucketPath, Verified};
 const OK: &str = "OK";
 /// What is wrong with a stream of several files.
 const OTHER: &str = "a later message names another file than the first one";
-/// Permission bits of a file that came without.
-const MODE: u32 = 0o644;
 
 /// The service of a node.
 pub(super) struct Service {
@@ -67,7 +65,7 @@ impl Service {
         let _place = body::place().await.map_err(|error| status(&error))?;
         let stored = self.call(move |node| {
             let (name, path) = target(&origin, &filename)?;
-            node.put(&name, &path, MODE, &mut content)
+            node.put(&name, &path, None, &mut content)
         });
         let txid = stored.await?.txid.unwrap_or_default();
         Ok(Response::new(PutResponse { executed: true, message: OK.to_owned(), txid }))

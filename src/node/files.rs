@@ -5,6 +5,7 @@ use super::{Node, OpenBucket, trouble};
 use crate::error::{Error, Kind, Result};
 use crate::name::BucketName;
 use crate::rest::wire::{self, TxStatus};
+use rustix::io::Errno;
 use std::io::Read;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -35,11 +36,17 @@ impl Recorded {
 const DOUBTS: usize = 3;
 
 impl Node {
-    /// Store a file, replacing what is there; final when this returns.
+    /// Store a file, replacing what is there; without a `mode` with the permission bits of that. Final when this returns.
     ///
     /// # Errors
     /// [`Kind::NotAFile`] when a directory is there, [`Kind::NoSpace`], [`Kind::BucketUnknown`].
-    pub fn put(&self, name: &BucketName, path: &BucketPath, mode: u32, content: &mut dyn Read) -> Result<wire::Stored> {
+    pub fn put(
+        &self,
+        name: &BucketName,
+        path: &BucketPath,
+        mode: Option<u32>,
+        content: &mut dyn Read,
+    ) -> Result<wire::Stored> {
         self.put_if(&Conditions::default(), name, path, mode, content)
     }
 
@@ -52,7 +59,7 @@ impl Node {
         conditions: &Conditions,
         name: &BucketName,
         path: &BucketPath,
-        mode: u32,
+        mode: Option<u32>,
         content: &mut dyn Read,
     ) -> Result<wire::Stored> {
         let bucket = self.bucket(name)?;
@@ -245,17 +252,24 @@ impl Node {
         self.changed(&bucket, path, number)
     }
 
-    /// Sign what is at `path` now as one's own.
+    /// Sign what is at `path` now as one's own: a file, a directory itself, a symbolic link, or that what the ledger has there is
+    /// gone.
     ///
     /// # Errors
-    /// [`Kind::FileMissing`], [`Kind::NotAFile`], [`Kind::Busy`] while it is being written.
+    /// [`Kind::FileMissing`] when the ledger has nothing there either; [`Kind::NotAFile`] for what is not recorded;
+    /// [`Kind::Busy`] while it is being written.
     pub fn accept(&self, name: &BucketName, path: &BucketPath) -> Result<wire::Changed> {
         let bucket = self.bucket(name)?;
         let fs = bucket.fs()?;
-        if existing(&fs, name, path)?.kind != FoundKind::File {
-            return Err(Error::new(Kind::NotAFile, format!("{name}/{path} is not a regular file")));
+        let accepted = fs.accept(path);
+        if let Err(error) = &accepted
+            && error.errno() == Errno::NOENT
+        {
+            existing(&fs, name, path)?;
+            let text = format!("{name}/{path} is no file, folder or symbolic link: such things are not recorded");
+            return Err(Error::new(Kind::NotAFile, text));
         }
-        let number = fs.accept(path).map_err(|e| trouble::cannot("accept", name, path, e))?;
+        let number = accepted.map_err(|e| trouble::cannot("accept", name, path, e))?;
         drop(fs);
         self.changed(&bucket, path, number)
     }

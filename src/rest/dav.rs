@@ -304,7 +304,7 @@ impl DavFileSystem for Buckets {
         self.between(from, to, |node, from, to| {
             let copied = node.recorded(from.0, from.1).and_then(|recorded| {
                 let (recorded, content) = node.open_recorded(from.0, from.1, recorded, false)?;
-                node.put(to.0, to.1, recorded.mode, &mut content.reader()).map(drop)
+                node.put(to.0, to.1, Some(recorded.mode), &mut content.reader()).map(drop)
             });
             copied.map_err(|error| told(&error))
         })

@@ -16,9 +16,6 @@ use std::sync::Arc;
 use utoipa::IntoParams;
 use wizefs_fs::BucketPath;
 
-/// Permission bits of a file that came without.
-const DEFAULT_MODE: u32 = 0o644;
-
 pub(super) fn routes() -> Routes {
     let listed = || about("What is in a folder, or at a path").reply::<wire::Entries>();
     Routes::new()
@@ -80,7 +77,7 @@ async fn list(State(node): State<Arc<Node>>, uri: Uri) -> Response {
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default)]
 struct StoreQuery {
-    /// Permission bits, a decimal number.
+    /// Permission bits, a decimal number; without it those of the file that is replaced, 420 (0644) where there is none.
     mode: Option<u32>,
 }
 
@@ -103,7 +100,7 @@ async fn store(
         Ok(target) => target,
         Err(error) => return answer(move || upload.settle(Err::<(), _>(error))).await,
     };
-    let mode = query.mode.unwrap_or(DEFAULT_MODE) & 0o777;
+    let mode = query.mode.map(|mode| mode & 0o777);
     answer(move || {
         let stored = node.put_if(&conditions(&headers), &name, &path, mode, &mut upload);
         upload.settle(stored)

@@ -21,9 +21,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// Permission bits of what is stored.
-const MODE: u32 = 0o644;
-
 pub(super) fn routes() -> Routes {
     Routes::new()
         .get("/", home, about("\"HOME\", or a page for people").reply::<String>())
@@ -171,7 +168,7 @@ fn put_text(node: &Node, uri: &Uri, upload: &mut Upload) -> Result<(BucketName, 
     let name = bucket_at(uri, 1)?;
     let mut text = TextPut::open(upload)?;
     let path = bucket_path(text.name.as_bytes())?;
-    let stored = node.put(&name, &path, MODE, &mut text);
+    let stored = node.put(&name, &path, None, &mut text);
     match text.fault() {
         Some(fault) => Err(fault),
         None => stored.map(|_| (name, text.name)),
@@ -194,7 +191,7 @@ async fn put_file(Extract(node): Extract<Arc<Node>>, uri: Uri, headers: HeaderMa
     let file = form.name.clone();
     let (mut upload, rest) = form.content();
     let put = blocking(move || {
-        let stored = bucket_path(file.as_bytes()).and_then(|path| node.put(&name, &path, MODE, &mut upload));
+        let stored = bucket_path(file.as_bytes()).and_then(|path| node.put(&name, &path, None, &mut upload));
         upload.settle(stored)?;
         Ok((name, file))
     });

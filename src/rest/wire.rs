@@ -228,7 +228,7 @@ pub struct Mounted {
     pub pid: u32,
     /// A dead mount of a killed node was detached first.
     pub cleared_stale: bool,
-    /// Changes found after a crash, and changes by others.
+    /// Names looked at after a crash because they may have changed, and changes by others.
     pub recovered: u64,
     /// Where REST listens.
     pub rest: Option<String>,

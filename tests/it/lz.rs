@@ -263,6 +263,12 @@ fn who_else_changes_the_archive_is_found_out() {
     root.run("accept docs/added").expect(0);
     root.run("accept docs/b/2").expect(0);
     root.run("verify docs").expect(0);
+    shell(root.outside(), "zip -qd foreign.zip b/3 'a/deep/er/*'");
+    root.run("verify docs").expect(26);
+    for path in ["b/3", "a/deep/er"] {
+        root.run(&format!("accept docs/{path}")).expect(0);
+    }
+    root.run("verify docs").expect(0);
     // While it is mounted, it is not ours to overwrite.
     root.run("mount docs").expect(0);
     fs::write(root.mnt("docs", "mine"), "mine").unwrap();

@@ -127,7 +127,7 @@ fn adds(archive: &Path, dir: &Path, mib: &str) -> Result<()> {
         let path = BucketPath::new(format!("added-{number}"))?;
         let before = written()?;
         let begun = Instant::now();
-        bucket.put(&path, 0o644, &mut &[7; 1024][..])?;
+        bucket.put(&path, Some(0o644), &mut &[7; 1024][..])?;
         times.push(begun.elapsed());
         bytes.push(written()? - before);
     }

@@ -1,4 +1,4 @@
-//! Files of a bucket by path, mounted or not: remove, accept, look, compare.
+//! Files of a bucket by path, mounted or not: remove, look, compare.
 
 use super::{Bucket, RELEASE_WAIT, Stored, is_held};
 use crate::change::{Cause, Hashes};
@@ -10,7 +10,8 @@ use crate::listing;
 use crate::path::BucketPath;
 use crate::settle::Outcome;
 use crate::stat::{Kind, Stat};
-use crate::table::{self, Settled};
+use crate::stream::now_us;
+use crate::table::{self, InodeRow, Settled};
 use crate::verified::Verified;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -60,6 +61,9 @@ pub struct ContentCheck {
     /// Byte ranges that differ, first and last inclusive; none when the content is as expected.
     pub ranges: Vec<(u64, u64)>,
 }
+
+/// Change times within this many nanoseconds may be told apart no more.
+const TICK_NS: i64 = 20_000_000;
 
 impl Bucket {
     pub(super) fn admit_change(&self, frees: bool) -> FsResult<()> {
@@ -111,34 +115,6 @@ impl Bucket {
         self.settled(&node)
     }
 
-    /// Record the present content of the file at `path` as the owner's own, whatever it was before; returns the number of
-    /// the change.
-    ///
-    /// # Errors
-    /// `ENOENT`; busy when somebody writes it.
-    pub fn accept(&self, path: &BucketPath) -> FsResult<u64> {
-        self.admit_change(false)?;
-        let (node, stat) = self.find(path)?;
-        if node.kind != Kind::File {
-            return Err(FsError::os(path.to_string(), Errno::INVAL));
-        }
-        let before = Stat { mtime_ns: i64::MIN, ..stat };
-        let mut writing = node.writing.lock();
-        let cause = writing.dirty.as_ref().map_or(Cause::Foreign, |dirty| dirty.cause);
-        self.recorder.mark_dirty(&node, &mut writing, Vec::new(), Cause::Put, &before);
-        if let Some(dirty) = &mut writing.dirty {
-            (dirty.accepted, dirty.cause) = (true, Cause::Put);
-        }
-        drop(writing);
-        let accepted = self.settled(&node).inspect_err(|_| {
-            // What is written later was not there to be accepted.
-            if let Some(dirty) = &mut node.writing.lock().dirty {
-                (dirty.accepted, dirty.cause) = (false, cause);
-            }
-        });
-        Ok(accepted?.number)
-    }
-
     /// Remove the file or symbolic link at `path`; returns the number of the change when the ledger has it pending.
     ///
     /// # Errors
@@ -180,13 +156,35 @@ impl Bucket {
     pub fn list(&self, path: &BucketPath) -> FsResult<Vec<Found>> {
         let dir = reopen(&*self.dir_at(path)?, OFlags::RDONLY)?.into();
         let names = listing::names(&dir)?;
-        let mut found = Vec::with_capacity(names.len());
+        let (mut found, mut above) = (Vec::with_capacity(names.len()), None);
         for name in names {
-            if let Some(stat) = Stat::of_name_opt(&dir, &name)? {
-                found.push(found_at(&dir, path.join(&name)?, &name, &stat)?);
+            let Some(stat) = Stat::of_name_opt(&dir, &name)? else { continue };
+            let mut one = found_at(&dir, path.join(&name)?, &name, &stat)?;
+            if one.kind == FoundKind::Directory {
+                let above = match &above {
+                    Some(above) => above,
+                    None => above.insert(self.dirs_to(path)?),
+                };
+                // A directory above, mounted here, is not entered.
+                if above.contains(&(stat.dev, stat.ino)) {
+                    one.kind = FoundKind::Special;
+                }
             }
+            found.push(one);
         }
         Ok(found)
+    }
+
+    /// Device and number of the directory at `path` and of all above it.
+    fn dirs_to(&self, path: &BucketPath) -> FsResult<Vec<(u64, u64)>> {
+        let mut dirs = Vec::new();
+        let mut at = Some(path.clone());
+        while let Some(path) = at {
+            let stat = Stat::of_fd(&*self.dir_at(&path)?)?;
+            dirs.push((stat.dev, stat.ino));
+            at = path.split_last().map(|(parent, _)| parent);
+        }
+        Ok(dirs)
     }
 
     /// What is at `path`; none when there is nothing.
@@ -257,12 +255,17 @@ impl Bucket {
         const TRIES: usize = 3;
         let file = self.open_file(path)?;
         for _ in 0..TRIES {
+            let began_ns = i64::try_from(now_us()).unwrap_or(i64::MAX).saturating_mul(1000);
             let stat = Stat::of_fd(&file)?;
             let Some(hashed) = content::hash(&file, stat.size, &mut || true, std::io::sink())? else {
                 continue;
             };
             let hashes = hashed.hashes;
             let ranges = if hashes.blake3 == *expected {
+                // What changes within the same tick of the clock looks unchanged.
+                if began_ns.saturating_sub(stat.ctime_ns) > TICK_NS {
+                    self.recognized(path, &stat, &hashes);
+                }
                 Vec::new()
             } else {
                 let id = self.recorder.inodes.id_of(&stat);
@@ -271,6 +274,31 @@ impl Bucket {
             return Ok(ContentCheck { size: stat.size, hashes, ranges });
         }
         Err(FsError::Busy(format!("{path} changes while it is read")))
+    }
+
+    /// The file at `path` has the content that is recorded there: what programs do to it from here on is theirs, also when it was
+    /// restored from a copy meanwhile.
+    fn recognized(&self, path: &BucketPath, stat: &Stat, hashes: &Hashes) {
+        let known = self.recorder.inode_row(self.recorder.inodes.id_of(stat));
+        let is_known = |row: InodeRow| row.matches(stat) && row.links.len() >= stat.nlink as usize;
+        if self.read_only || known.is_ok_and(|row| row.is_some_and(is_known)) {
+            return;
+        }
+        let names = self.recorder.lock_names();
+        if let Err(error) = self.recorder.recognize(&names, path, Some((stat, hashes))) {
+            tracing::debug!(%path, %error, "not recognized");
+        }
+    }
+
+    /// What is at `path` is the directory or symbolic link that is recorded there, though it may be another inode now.
+    ///
+    /// # Errors
+    /// What the sink or the backing answers.
+    pub fn recognize(&self, path: &BucketPath) -> FsResult<()> {
+        if self.read_only {
+            return Ok(());
+        }
+        self.recorder.recognize(&self.recorder.lock_names(), path, None)
     }
 
     /// Whether the content at `path` is not reported yet.

@@ -7,9 +7,11 @@ use crate::error::{FsError, FsResult};
 use crate::hashing::{Hashed, Hashing};
 use crate::inode::Node;
 use crate::intent::Intent;
+use crate::lz::mark;
 use crate::path::BucketPath;
 use crate::stat::{Kind, Stat};
-use rustix::fs::{Advice, AtFlags, Mode, OFlags};
+use crate::vfs::ReadFs;
+use rustix::fs::{Advice, AtFlags, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -19,6 +21,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
+/// Permission bits of a file that replaces none, if nobody says which.
+const NEW_MODE: u32 = 0o644;
+/// A POSIX access control list.
+const ACCESS_LIST: &str = "system.posix_acl_access";
 /// Bytes received, written and hashed at once.
 const PIECE_BYTES: usize = 128 * 1024;
 /// Pieces that may wait to be hashed.
@@ -45,12 +51,13 @@ struct MadeDir {
 }
 
 impl Bucket {
-    /// Store what `data` gives as `path`, replacing atomically what is there; missing directories are made. Returns when
-    /// the ledger has it pending.
+    /// Store what `data` gives as `path`, replacing atomically what is there; missing directories are made. Owner, access control
+    /// list and extended attributes stay those of the file that is replaced, and without a `mode` its permission bits. Returns
+    /// when the ledger has it pending.
     ///
     /// # Errors
     /// `EISDIR` for a directory, `ENOSPC`, what reading `data` answers; the old content stays then.
-    pub fn put(&self, path: &BucketPath, mode: u32, data: &mut dyn Read) -> FsResult<Stored> {
+    pub fn put(&self, path: &BucketPath, mode: Option<u32>, data: &mut dyn Read) -> FsResult<Stored> {
         self.admit_change(false)?;
         let (dir, name) = path.split_last().ok_or(Errno::ISDIR)?;
         let (dir, made) = self.make_dirs(&dir)?;
@@ -67,16 +74,19 @@ impl Bucket {
         &self,
         dir: &Arc<Node>,
         name: &OsStr,
-        mode: u32,
+        mode: Option<u32>,
         data: &mut dyn Read,
         mut intents: Vec<u64>,
     ) -> FsResult<(Arc<Node>, Option<Stored>)> {
-        if let Some(there) = Stat::of_name_opt(&*dir.fd()?, name)?
-            && there.kind == Kind::Directory
-        {
+        let there = match self.recorder.inodes.open_name(dir, name) {
+            Err(error) if error.errno() == Errno::NOENT => None,
+            there => Some(there?),
+        };
+        if there.as_ref().is_some_and(|(node, _)| node.kind == Kind::Directory) {
             return Err(FsError::os(name.display().to_string(), Errno::ISDIR));
         }
-        let (temporary, stage, hashed) = self.stage(dir, mode, data)?;
+        let replaced = there.filter(|(node, _)| node.kind == Kind::File);
+        let (temporary, stage, hashed) = self.stage(dir, replaced, mode, data)?;
         intents.push(stage);
         let (size, hashes) = (hashed.size, hashed.hashes);
         let replaced = self.fs.replace(dir, &temporary, name, intents, hashed);
@@ -84,8 +94,14 @@ impl Bucket {
         Ok((node, number.map(|number| Stored { number, size, hashes })))
     }
 
-    /// Write `data` to a new file in `dir` that nobody sees as the user's.
-    fn stage(&self, dir: &Arc<Node>, mode: u32, data: &mut dyn Read) -> FsResult<(OsString, u64, Hashed<Aside>)> {
+    /// Write `data` to a new file in `dir` that nobody sees as the user's, with what is kept of the file it replaces.
+    fn stage(
+        &self,
+        dir: &Arc<Node>,
+        replaced: Option<(Arc<Node>, Stat)>,
+        mode: Option<u32>,
+        data: &mut dyn Read,
+    ) -> FsResult<(OsString, u64, Hashed<Aside>)> {
         let mut random = [0; 8];
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
         let name = OsString::from(format!(".wizefs-put-{:016x}", u64::from_le_bytes(random)));
@@ -93,12 +109,45 @@ impl Bucket {
         let id = self.recorder.intents.note(Intent::Stage { at }, 0, 0)?;
         let mut write = || -> FsResult<Hashed<Aside>> {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-            let mode = Mode::from_raw_mode(mode & 0o7777);
-            let mut file = File::from(rustix::fs::openat(&*dir.fd()?, &name, flags, mode)?);
+            // Whoever writes a file takes its set-id bits away.
+            let kept = replaced.as_ref().map(|(_, stat)| stat.mode & 0o777);
+            let wanted = Mode::from_raw_mode(mode.or(kept).unwrap_or(NEW_MODE) & 0o7777);
+            let mut file = File::from(rustix::fs::openat(&*dir.fd()?, &name, flags, wanted)?);
+            if let Some((node, stat)) = &replaced {
+                let mode = if mode.is_none() { stat.mode & 0o777 } else { Stat::of_fd(&file)?.mode };
+                self.take_after(&file, node, stat, mode)?;
+            }
             receive(data, &mut file, self.recorder.outboards.hashing())
         };
         let hashed = write().inspect_err(|_| self.unstage(dir, &name, id))?;
         Ok((name, id, hashed))
+    }
+
+    /// Give `file` the permission bits `mode`, and else what `node` has: the owner as far as the node may, access control list and
+    /// extended attributes.
+    fn take_after(&self, file: &File, node: &Node, stat: &Stat, mode: u32) -> FsResult<()> {
+        match rustix::fs::fchown(file, Some(Uid::from_raw(stat.uid)), Some(Gid::from_raw(stat.gid))) {
+            Ok(()) | Err(Errno::PERM) => {}
+            Err(errno) => return Err(FsError::os("keep the owner", errno)),
+        }
+        // The directory may have given it another one.
+        match rustix::fs::fremovexattr(file, ACCESS_LIST) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(FsError::os("keep the access control list", errno)),
+        }
+        let names = match self.fs.listxattr(node.ino) {
+            Err(error) if error.errno() == Errno::OPNOTSUPP => Vec::new(),
+            names => names?,
+        };
+        // To set one takes the right to write, whatever the bits will be.
+        rustix::fs::fchmod(file, Mode::RUSR | Mode::WUSR)?;
+        for name in names.split(|byte| *byte == 0).filter(|name| is_kept(name)) {
+            let value = self.fs.getxattr(node.ino, OsStr::from_bytes(name))?;
+            let set = rustix::fs::fsetxattr(file, OsStr::from_bytes(name), &value, XattrFlags::empty());
+            set.map_err(|errno| FsError::os(format!("keep {}", String::from_utf8_lossy(name)), errno))?;
+        }
+        // Last: a list sets the bits of the group.
+        Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?)
     }
 
     fn unstage(&self, dir: &Node, name: &OsStr, id: u64) {
@@ -156,6 +205,11 @@ impl Bucket {
             self.recorder.intents.end_now(&[intent]);
         }
     }
+}
+
+/// Extended attributes that outlast the content: not what the system says of it, nor what a stage notes of its own.
+fn is_kept(name: &[u8]) -> bool {
+    !name.is_empty() && !name.starts_with(b"security.") && !name.starts_with(mark::PREFIX.as_bytes())
 }
 
 /// Write what `data` gives to `file` and hash it; all but a small content is hashed while more is received.

@@ -1,6 +1,7 @@
 //! FUSE's words for ours, both ways.
 
 use crate::error::FsError;
+use crate::handle::changes;
 use crate::stat::Kind;
 use crate::vfs::{Attr, Caller, SetTime, Trust};
 use fuser::{Errno, FileAttr, FileType, FopenFlags, INodeNo, Request, TimeOrNow};
@@ -97,8 +98,8 @@ pub(super) fn set_time(time: Option<TimeOrNow>) -> Result<Option<SetTime>, Errno
 
 /// What the kernel may do with a file opened with these `O_*` flags.
 pub(super) fn open_flags(trust: &Trust, flags: i32) -> FopenFlags {
-    // A file that cannot be written has nothing to say at `close`.
-    let silent = trust.close_is_silent || flags & libc::O_ACCMODE == libc::O_RDONLY;
+    // A file that was neither written nor made nor emptied has nothing to say at `close`.
+    let silent = trust.close_is_silent || !changes(flags);
     let kept = if trust.immutable { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
     if silent { kept | FopenFlags::FOPEN_NOFLUSH } else { kept }
 }

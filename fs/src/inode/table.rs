@@ -1,9 +1,11 @@
 //! The table of the inodes in use.
 
+use super::devices::Devices;
 use super::resting::Resting;
 use super::{Name, Node};
 use crate::error::{FsError, FsResult};
-use crate::stat::{Id, Stat, know_births};
+use crate::path::BucketPath;
+use crate::stat::{Id, Kind, Stat, know_births};
 use crate::vfs::Ino;
 use parking_lot::RwLock;
 use rustix::fs::{Mode, OFlags};
@@ -11,6 +13,8 @@ use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -26,6 +30,16 @@ const GIVEN_BACK_MIN: usize = 65_536;
 fn open_path(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(dir, name, flags, Mode::empty())
+}
+
+/// The path of `name` in `dir`, as far as it is known.
+fn path_to(dir: &Arc<Node>, name: &OsStr) -> Vec<u8> {
+    let (mut path, mut at) = (name.as_bytes().to_vec(), dir.clone());
+    while let Some(name) = at.names().into_iter().next() {
+        path = [name.name.as_bytes(), b"/", &path].concat();
+        at = name.parent;
+    }
+    path
 }
 
 /// Half of what the process may have open: the rest is for the files of programs.
@@ -55,8 +69,7 @@ struct Slots {
 pub struct InodeTable {
     slots: RwLock<Slots>,
     root: Arc<Node>,
-    /// Devices below the backing; the first is the root's.
-    devices: RwLock<Vec<u64>>,
+    devices: RwLock<Devices>,
     descriptors: Arc<AtomicUsize>,
     /// Descriptors that may stay open; less once the process was refused one.
     most: AtomicUsize,
@@ -106,13 +119,37 @@ impl InodeTable {
         Ok(Self {
             slots: RwLock::default(),
             root: node,
-            devices: RwLock::new(vec![stat.dev]),
+            devices: RwLock::new(Devices::new(stat.dev)),
             descriptors,
             most: AtomicUsize::new(descriptors_max()),
             close_at: AtomicUsize::new(descriptors_max()),
             sweep_at: AtomicUsize::new(1024),
             forgotten: AtomicUsize::new(0),
         })
+    }
+
+    /// Know the devices below the root by what `file` keeps of earlier sessions.
+    ///
+    /// # Errors
+    /// [`FsError::State`] for a file that is not of this kind; what reading it answers.
+    pub fn keep_devices(&self, file: PathBuf) -> FsResult<()> {
+        self.devices.write().keep(file, &*self.root.fd()?)
+    }
+
+    /// What was at `from` is at `to`, with what is mounted in it, and the other way round if they were exchanged.
+    pub fn moved(&self, from: &BucketPath, to: &BucketPath, exchanged: bool) {
+        if self.devices.read().numbers().len() > 1 {
+            let (from, to) = (from.as_bytes(), to.as_bytes());
+            self.devices.write().moved(&[(from, to), (to, from)][..1 + usize::from(exchanged)]);
+        }
+    }
+
+    /// Learn where a device begins that is not known yet.
+    fn meet(&self, parent: &Arc<Node>, name: &OsStr, stat: &Stat) {
+        if self.devices.read().known(stat.dev).is_none() {
+            let path = path_to(parent, name);
+            self.devices.write().index(stat.dev, Some(&path));
+        }
     }
 
     /// The root directory.
@@ -125,12 +162,8 @@ impl InodeTable {
         if (stat.dev, stat.ino) == self.root.backing {
             return Ino::ROOT;
         }
-        let known = self.devices.read().iter().position(|&d| d == stat.dev);
-        let device = known.unwrap_or_else(|| {
-            let mut devices = self.devices.write();
-            devices.push(stat.dev);
-            devices.len() - 1
-        });
+        let known = self.devices.read().numbers().iter().position(|&d| d == stat.dev);
+        let device = known.unwrap_or_else(|| self.devices.write().index(stat.dev, None));
         // A second device (a mount inside an adopted directory) gets the high bits; 1 is the root's number.
         let number = stat.ino ^ ((device as u64) << 48);
         Ino(if number <= 1 { u64::MAX - number } else { number })
@@ -166,7 +199,7 @@ impl InodeTable {
                 None => {}
             }
         }
-        self.slots.write().wake(ino, &self.root, &self.devices.read(), &self.descriptors)
+        self.slots.write().wake(ino, &self.root, self.devices.read().numbers(), &self.descriptors)
     }
 
     /// Find `name` in `parent` without a lookup on the kernel's behalf.
@@ -178,7 +211,22 @@ impl InodeTable {
         let dir = parent.fd()?;
         let fd = self.relieved(|| Ok(open_path(&dir, name)?))?;
         let stat = Stat::of_fd(&fd)?;
+        self.meet(parent, name, &stat);
+        self.refuse_loop(parent, name, &stat)?;
         Ok((self.adopt(parent, name, &stat, Some(fd)), stat))
+    }
+
+    /// A directory that is mounted somewhere below itself is not entered again: it would have no end, and no path.
+    fn refuse_loop(&self, parent: &Arc<Node>, name: &OsStr, stat: &Stat) -> FsResult<()> {
+        let ino = self.ino_of(stat);
+        let known = if stat.kind == Kind::Directory { self.find(ino) } else { None };
+        // Whose name is known was looked at before.
+        match known {
+            Some(node) if !node.has_name(parent.ino, name) && node.is_or_holds(parent)? => {
+                Err(FsError::os(format!("{} holds itself", name.display()), Errno::LOOP))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// As [`InodeTable::open_name`], for what is about to lose the name: a node that is in use need not be opened again.
@@ -292,7 +340,7 @@ impl InodeTable {
         let Slots { live, resting } = &mut *slots;
         live.retain(|_, slot| {
             let alone = slot.held.as_ref().filter(|node| Arc::strong_count(node) == 1);
-            !alone.is_some_and(|node| resting.take_over(node, slot.lookups, &devices))
+            !alone.is_some_and(|node| resting.take_over(node, slot.lookups, devices.numbers()))
         });
         live.shrink_to(DESCRIPTORS_MAX);
     }

@@ -40,19 +40,16 @@ impl LoopbackFs {
 
     /// A `close(2)`, of which a file has as many as descriptors.
     pub(super) fn flushed(&self, handle: &FileHandle) -> FsResult<()> {
-        if !handle.writable() {
-            return Ok(());
-        }
-        {
+        if handle.writable() {
             // Counted before anybody finds the mark, and takes it back.
             let mut writing = handle.node.writing.lock();
             writing.flushed += u32::from(!handle.flushed.swap(true, Ordering::AcqRel));
         }
         match self.recorder.durability {
-            Durability::Relaxed => Ok(()),
-            Durability::Close | Durability::Strict => self.record_now(handle),
-        }?;
-        if self.passes_through() && self.recorder.durability != Durability::Relaxed {
+            Durability::Close | Durability::Strict if handle.changes() => self.record_now(handle)?,
+            Durability::Relaxed | Durability::Close | Durability::Strict => return Ok(()),
+        }
+        if handle.writable() && self.passes_through() {
             // A duplicate of the descriptor may write on unseen until the release.
             self.written_again(handle)?;
         }
@@ -66,11 +63,10 @@ impl LoopbackFs {
         } else {
             handle.file()?.sync_all()?;
         }
-        if handle.writable() {
-            self.recorder.intents.sync()?;
-            if self.recorder.durability == Durability::Strict {
-                self.record_now(&handle)?;
-            }
+        // Also by a descriptor that cannot write: it is the file that is synced.
+        self.recorder.intents.sync()?;
+        if self.recorder.durability == Durability::Strict {
+            self.record_now(&handle)?;
         }
         Ok(())
     }
@@ -80,7 +76,7 @@ impl LoopbackFs {
         let mut outcome = Outcome::Changed;
         for _ in 0..TRIES {
             if outcome == Outcome::Changed {
-                outcome = self.recorder.settle(&handle.node, true)?;
+                outcome = self.recorder.settle(&handle.node, handle.writable())?;
             }
         }
         if !matches!(outcome, Outcome::Done(_)) {

@@ -6,6 +6,7 @@ mod data;
 mod names;
 mod rename;
 
+use crate::bucket::Durability;
 use crate::error::{FsError, FsResult};
 use crate::handle::{DirHandle, FileHandle, HandleTable, open_backing};
 use crate::inode::Node;
@@ -311,7 +312,12 @@ impl crate::vfs::Vfs for LoopbackFs {
     fn fsyncdir(&self, fh: Fh) -> FsResult<()> {
         let dir = reopen(self.dir_fd(fh)?, OFlags::RDONLY | OFlags::DIRECTORY)?;
         dir.sync_all()?;
-        self.recorder.intents.sync()
+        self.recorder.intents.sync()?;
+        if self.recorder.durability == Durability::Strict {
+            // Every change of names has its number when the operation returns.
+            self.recorder.stream.wait(self.recorder.stream.last())?;
+        }
+        Ok(())
     }
 
     fn fallocate(&self, fh: Fh, mode: FallocateFlags, offset: u64, len: u64) -> FsResult<()> {

@@ -72,6 +72,9 @@ impl LoopbackFs {
             self.recorder.intents.end_now(&[id]);
             return Ok(());
         }
+        if let (Some(from), Some(to)) = &paths {
+            self.recorder.inodes.moved(from, to, exchanges);
+        }
         let done = Renamed { names: &names, from, to, paths, id };
         let moved = Side { node: &node, before, writing: &mut writing };
         let target = match (&target, &mut target_writing) {
@@ -134,7 +137,7 @@ impl LoopbackFs {
         let mut ops = Vec::new();
         if let Some(row) = source {
             rows.push(table::delete(table::name_key(from.dir.id, from.name)));
-            ops.extend(from_path.map(|path| gone(row.kind, path)));
+            ops.extend(from_path.map(|path| Op::gone(row.kind == Kind::Directory, path)));
             if row.id == moved.node.id.0 {
                 rows.extend(self.moved_row(&moved, from, to)?);
                 // A directory is told of with what is put below it next.
@@ -154,7 +157,7 @@ impl LoopbackFs {
             && let Some(row) = target_row
         {
             rows.push(table::delete(table::name_key(to.dir.id, to.name)));
-            ops.extend(to_path.map(|path| gone(row.kind, path)));
+            ops.extend(to_path.map(|path| Op::gone(row.kind == Kind::Directory, path)));
         }
         if ops.is_empty() {
             self.recorder.note(rows, ends);
@@ -244,16 +247,16 @@ impl LoopbackFs {
                 ops.extend(self.unreported(&mut b, from, a_path, vec![], &mut rows)?);
             }
         }
-        let number = if ops.is_empty() {
-            self.recorder.stream.note(rows);
-            self.recorder.stream.last() + 1
+        let ends = if a.writing.dirty.is_none() && b.writing.dirty.is_none() { vec![done.id] } else { vec![] };
+        if ops.is_empty() {
+            self.recorder.note(rows, ends);
         } else {
-            self.recorder.emit_all(done.names, Cause::Mount, ops, rows, vec![])
-        };
+            self.recorder.emit_all(done.names, Cause::Mount, ops, rows, ends);
+        }
         // Content not reported yet is claimed by the name it has now: the intent lives as long as that. Each side has one of its
         // own, because the other may be reported, or removed, before it.
         match (&mut a.writing.dirty, &mut b.writing.dirty) {
-            (None, None) => self.recorder.intents.end_after(number, vec![done.id]),
+            (None, None) => {}
             (Some(dirty), None) | (None, Some(dirty)) => dirty.intents.push(done.id),
             (Some(dirty), Some(other)) => {
                 dirty.intents.push(done.id);
@@ -262,14 +265,6 @@ impl LoopbackFs {
             }
         }
         Ok(())
-    }
-}
-
-/// Nothing is at `path` any more, where there was something of this kind.
-fn gone(kind: Kind, path: BucketPath) -> Op {
-    match kind {
-        Kind::Directory => Op::Rmdir { path },
-        _ => Op::Remove { path },
     }
 }
 

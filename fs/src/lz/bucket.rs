@@ -121,7 +121,7 @@ impl LzBucket {
     ///
     /// # Errors
     /// As there, and as [`LzBucket::sync`].
-    pub fn put(&self, path: &BucketPath, mode: u32, data: &mut dyn Read) -> FsResult<Stored> {
+    pub fn put(&self, path: &BucketPath, mode: Option<u32>, data: &mut dyn Read) -> FsResult<Stored> {
         self.stage.admit()?;
         Reach::of(path).check()?;
         self.reach(path, true)?;
@@ -342,6 +342,9 @@ impl LzBucket {
             && thread.join().is_err()
         {
             tracing::error!("the thread that follows with the archive panicked");
+        }
+        if synced.is_ok() && self.stage.is_committed() {
+            self.stage.leave_unread()?;
         }
         self.bucket.close()?;
         synced?;

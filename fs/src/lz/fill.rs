@@ -66,6 +66,7 @@ impl Stage {
                 self.recorder()?.stream.note(std::mem::take(&mut rows));
             }
         }
+        self.keep_missing((dir.id, was), Some(&fd), &mut rows)?;
         let stream = &self.recorder()?.stream;
         stream.note(rows);
         // Moved before anything else happens to them. A full disk must not keep from reading: then it is done once more
@@ -77,6 +78,21 @@ impl Stage {
         Listed { anchor: listed.map_or((0, 0), |l| l.anchor), was: was.0, whole: true }.set(&fd)?;
         set_mtime(&fd, before.mtime_ns)?;
         self.set_read(dir.id);
+        Ok(())
+    }
+
+    /// What the table knows in the directory and the archive does not have any more is missing there by its present inode.
+    fn keep_missing(&self, (dir, was): (Id, Id), fd: Option<&OwnedFd>, rows: &mut Vec<Row>) -> FsResult<()> {
+        if was == dir {
+            return Ok(());
+        }
+        let recorder = self.recorder()?;
+        for (name, row) in table::names_in(recorder.stream.sink(), was)? {
+            let there = fd.map_or(Ok(None), |fd| Stat::of_name_opt(fd, OsStr::from_bytes(&name)))?;
+            if there.is_none() {
+                recorder.rehomed((was, dir), &name, &row, rows)?;
+            }
+        }
         Ok(())
     }
 
@@ -126,6 +142,9 @@ impl Stage {
             _ => {}
         }
         let Some(known) = known else { return Ok(()) };
+        if child.kind == Kind::Directory && child.anchor.is_none() {
+            self.keep_missing((id, Id(known.id)), None, rows)?;
+        }
         if let Some(mut row) = recorder.inode_row(Id(known.id))? {
             row.ctime_ns = if is_as_recorded(&row, child.info.as_ref()) { stat.ctime_ns } else { NEVER };
             row.links = vec![(dir.0, child.name.to_vec())];

@@ -6,6 +6,8 @@ use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 use std::os::fd::AsFd;
 
+/// What the names of all notes begin with.
+pub(crate) const PREFIX: &str = "user.wizefs.";
 /// Of a file whose content is in the archive alone: [`Hollow`].
 const HOLLOW: &str = "user.wizefs.hollow";
 /// Of a directory that stands for one of the archive: [`Listed`].

@@ -14,7 +14,7 @@ mod fs;
 mod import;
 mod left;
 mod limits;
-mod mark;
+pub(crate) mod mark;
 mod patch;
 mod plan;
 mod repair;

@@ -77,6 +77,29 @@ impl Stage {
         self.note_left()
     }
 
+    /// The stage is about to go. A directory that nobody has looked into is left as the inode by which the table knows what is in
+    /// it: the next stage would not find that otherwise.
+    ///
+    /// # Errors
+    /// What the sink answers.
+    pub(super) fn leave_unread(&self) -> FsResult<()> {
+        let recorder = self.recorder()?;
+        let _names = recorder.lock_names();
+        let unread: Vec<_> = self.inodes.lock().unread.iter().map(|(id, (_, was))| (*id, *was)).collect();
+        let mut rows = Vec::new();
+        for (id, was) in unread.into_iter().filter(|(id, was)| was != id && was.0 != 0) {
+            let Some(row) = recorder.inode_row(id)? else { continue };
+            for (dir, name) in &row.links {
+                let key = table::name_key(Id(*dir), OsStr::from_bytes(name));
+                rows.push(table::set(key, &NameRow { id: was.0, kind: Kind::Directory })?);
+            }
+            rows.push(table::set(table::inode_key(was), &row)?);
+            rows.push(table::delete(table::inode_key(id)));
+        }
+        recorder.stream.note(rows);
+        Ok(())
+    }
+
     fn tie(&self, number: Number, id: Id) {
         let mut view = self.view.lock();
         if view.inode(number).is_none() || number == TOP {

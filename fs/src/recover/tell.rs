@@ -49,7 +49,7 @@ impl Replay<'_> {
     pub(super) fn arrived(&mut self, new: &Appeared) -> FsResult<()> {
         let (node, stat) = (&new.node, &new.stat);
         match node.kind {
-            Kind::File => self.requeue(node, Cause::Recovered, stat)?,
+            Kind::File => self.look_at(node, Cause::Recovered, stat)?,
             Kind::Directory => self.new_mode(node, self.place(new)?, stat)?,
             _ => {}
         }
@@ -128,10 +128,7 @@ impl Replay<'_> {
             let key = table::inode_key(Id(lost.row.id));
             rows.push(if row.links.is_empty() { table::delete(key) } else { table::set(key, &row)? });
         }
-        let op = match lost.row.kind {
-            Kind::Directory => Op::Rmdir { path },
-            _ => Op::Remove { path },
-        };
+        let op = Op::gone(lost.row.kind == Kind::Directory, path);
         self.emit(op, rows);
         Ok(())
     }

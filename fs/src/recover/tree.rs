@@ -7,6 +7,7 @@ use crate::listing;
 use crate::recorder::Recorder;
 use crate::stat::{Id, Kind, Stat};
 use crate::table::{self, NameRow, Settled};
+use rustix::io::Errno;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -102,7 +103,12 @@ impl Differences {
         for name in listing::names_in(dir)? {
             let (node, stat) = match recorder.inodes.open_name(dir, &name) {
                 Ok(found) => found,
-                Err(error) if error.errno() == rustix::io::Errno::NOENT => continue,
+                Err(error) if error.errno() == Errno::NOENT => continue,
+                // A directory above, mounted here: what it hides is not gone.
+                Err(error) if error.errno() == Errno::LOOP => {
+                    rows.remove(name.as_bytes());
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             if !node.kind.is_recorded() {

@@ -54,7 +54,7 @@ pub struct ZipBucket {
     state: PathBuf,
 }
 
-/// A member that could not be read and is therefore not recorded.
+/// What could not be read and is therefore not recorded: a member of an archive, a folder that holds itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unread {
     /// Where it is.

@@ -1,10 +1,11 @@
 //! What is recovered after the node was killed, and after the machine went down.
 
-use super::driver::{Done, Driver, Lost, tamper};
+use super::driver::{Done, Driver, Lost, me, tamper};
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 use std::os::unix::fs::MetadataExt;
 use wizefs_fs::Durability;
+use wizefs_fs::vfs::{SetAttr, SetTime};
 
 #[test]
 fn a_killed_node_loses_nothing() {
@@ -87,6 +88,39 @@ fn a_clean_file_edited_while_the_node_was_dead_stays_foreign() {
 }
 
 #[test]
+fn a_change_that_reports_nothing_answers_for_nothing_that_comes_later() {
+    let driver = Driver::new();
+    for name in ["a", "b", "c"] {
+        driver.write(name, b"1").unwrap();
+        driver.sync();
+    }
+    driver.seal();
+    // Owner, times, and an `open` to append that wrote nothing: no change is reported, and none follows.
+    driver.set("a", SetAttr { uid: Some(me().uid), ..SetAttr::default() }).unwrap();
+    driver.set("b", SetAttr { mtime: Some(SetTime::At(7)), ..SetAttr::default() }).unwrap();
+    let fh = driver.open_file("c", libc::O_WRONLY | libc::O_APPEND).unwrap();
+    driver.close(fh);
+    driver.sync();
+    ["a", "b", "c"].iter().for_each(|name| tamper(&driver.backing(name), b"theirs"));
+    let driver = driver.crash("boot", Lost::default());
+    assert_eq!(driver.told(), ["put a", "put b", "put c"]);
+}
+
+#[test]
+fn a_change_that_reports_nothing_is_known_also_when_it_did_not_arrive() {
+    let driver = Driver::new();
+    driver.write("a", b"1").unwrap();
+    driver.sync();
+    driver.seal();
+    driver.hold_back();
+    driver.set("a", SetAttr { mtime: Some(SetTime::At(7)), ..SetAttr::default() }).unwrap();
+    let driver = driver.crash("boot", Lost::default());
+    driver.sync();
+    driver.append("a", b"2").unwrap();
+    assert_eq!(driver.told(), ["put a", "put a"]);
+}
+
+#[test]
 fn after_a_power_cut_the_tree_is_compared_even_when_the_intents_are_lost() {
     let driver = Driver::new();
     driver.write("a", b"1").unwrap();
@@ -110,10 +144,10 @@ fn a_put_that_did_not_come_to_its_end_leaves_no_temporary_file() {
             Err(std::io::Error::other("the client went away"))
         }
     }
-    driver.bucket.put(&path, 0o644, &mut Dies).unwrap_err();
+    driver.bucket.put(&path, Some(0o644), &mut Dies).unwrap_err();
     assert_eq!(std::fs::read_dir(driver.backing("")).unwrap().count(), 0);
     let deep = wizefs_fs::BucketPath::new("a/b/c").unwrap();
-    driver.bucket.put(&deep, 0o644, &mut Dies).unwrap_err();
+    driver.bucket.put(&deep, Some(0o644), &mut Dies).unwrap_err();
     assert_eq!(std::fs::read_dir(driver.backing("")).unwrap().count(), 0, "nor the folders made for it");
     assert!(driver.told().is_empty());
 }

@@ -332,7 +332,7 @@ impl<const LZ: bool> Driven<LZ> {
     pub(crate) fn put(&self, path: &str, data: &[u8]) -> Done {
         self.sink.hold_back(false);
         let path = wizefs_fs::BucketPath::new(path).unwrap();
-        self.bucket.put(&path, 0o644, &mut &data[..]).map(drop).map_err(|e| e.errno())
+        self.bucket.put(&path, None, &mut &data[..]).map(drop).map_err(|e| e.errno())
     }
 
     /// Removed by the node itself; waits for the sink.

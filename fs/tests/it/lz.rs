@@ -4,7 +4,7 @@ use crate::driver as any;
 
 /// The same tests with an archive for a backing.
 mod driver {
-    pub(crate) use super::any::{Done, Lost, tamper};
+    pub(crate) use super::any::{Done, Lost, me, tamper};
     pub(crate) type Driver = super::any::Driven<true>;
 }
 mod others;

@@ -231,9 +231,9 @@ fn our_own_metadata_changes_are_not_taken_for_foreign_ones() {
 fn put_replaces_atomically_and_remove_removes() {
     let driver = Driver::new();
     let path = wizefs_fs::BucketPath::new("d/e/f").unwrap();
-    let stored = driver.bucket.put(&path, 0o644, &mut &b"one"[..]).unwrap();
+    let stored = driver.bucket.put(&path, Some(0o644), &mut &b"one"[..]).unwrap();
     assert_eq!((stored.size, stored.number), (3, 1));
-    driver.bucket.put(&path, 0o600, &mut &b"two"[..]).unwrap();
+    driver.bucket.put(&path, Some(0o600), &mut &b"two"[..]).unwrap();
     assert_eq!(std::fs::read(driver.backing("d/e/f")).unwrap(), b"two");
     driver.bucket.remove(&path).unwrap();
     assert_eq!(driver.told(), ["put put d/e/f", "put put d/e/f", "put remove d/e/f"]);

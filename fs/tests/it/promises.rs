@@ -1,8 +1,9 @@
 //! What `close`, `fsync` and the barrier promise.
 
-use super::driver::Driver;
+use super::driver::{Driver, me};
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use wizefs_fs::vfs::Ino;
 use wizefs_fs::{BucketPath, Durability, Evidence, Op, SinkError};
 
 #[test]
@@ -62,6 +63,42 @@ fn every_fsync_of_an_overwrite_is_a_transaction_under_durability_strict() {
     assert_eq!(driver.sink.changes().len(), 3, "nothing was written");
     driver.close(fh);
     driver.assert_told_is_there();
+}
+
+#[test]
+fn an_fsync_of_a_directory_waits_for_its_names_under_durability_strict() {
+    let driver = Driver::with(Durability::Strict);
+    driver.write("a", b"1").unwrap();
+    driver.mv("a", "b").unwrap();
+    let top = driver.vfs.opendir(Ino::ROOT).unwrap();
+    driver.vfs.fsyncdir(top).unwrap();
+    assert_eq!(driver.sink.changes().len(), 2);
+    driver.unlink("b").unwrap();
+    driver.vfs.fsyncdir(top).unwrap();
+    assert_eq!(driver.sink.changes().len(), 3);
+    driver.vfs.releasedir(top);
+}
+
+#[test]
+fn who_makes_or_empties_a_file_without_writing_it_has_the_promises_too() {
+    for durability in [Durability::Close, Durability::Strict] {
+        let driver = Driver::with(durability);
+        let flags = libc::O_RDONLY | libc::O_CREAT;
+        let (_, made) = driver.vfs.create(Ino::ROOT, "a".as_ref(), 0o644, flags, me()).unwrap();
+        driver.close(made.fh);
+        assert_eq!(driver.sink.changes().len(), 1, "made: {durability:?}");
+        driver.write("a", b"1").unwrap();
+        let fh = driver.open_file("a", libc::O_RDONLY | libc::O_TRUNC).unwrap();
+        driver.close(fh);
+        assert_eq!(driver.sink.changes().len(), 3, "emptied: {durability:?}");
+        let fh = driver.open_file("a", libc::O_RDONLY).unwrap();
+        driver.truncate("a", 10).unwrap();
+        driver.fsync(fh);
+        let told = if durability == Durability::Strict { 4 } else { 3 };
+        assert!(driver.sink.changes().len() >= told, "synced by who reads: {durability:?}");
+        driver.close(fh);
+        driver.assert_told_is_there();
+    }
 }
 
 #[test]

@@ -140,7 +140,7 @@ impl Writing {
         });
         let mut upload = Upload::of_stream(pieces.boxed());
         let storing = tokio::task::spawn_blocking(move || {
-            let stored = node.put(&name, &path, 0o644, &mut upload);
+            let stored = node.put(&name, &path, None, &mut upload);
             drop(upload);
             stored
         });

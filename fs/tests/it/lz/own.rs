@@ -154,3 +154,20 @@ fn a_stage_with_longer_paths_than_the_kernel_takes_is_taken_up() {
     assert!(driver.lookup(&path(20)).is_ok());
     driver.assert_told_is_there();
 }
+
+#[test]
+fn what_is_in_a_folder_that_nobody_looked_into_stays_known_over_many_sessions() {
+    let mut driver = Driver::new();
+    driver.mkdir("a").unwrap();
+    driver.mkdir("a/d").unwrap();
+    driver.write("a/d/f", b"1").unwrap();
+    for _ in 0..3 {
+        driver = driver.reopen();
+        driver.lookup("a").unwrap();
+    }
+    driver.append("a/d/f", b"2").unwrap();
+    assert_eq!(driver.told().last().unwrap(), "put a/d/f");
+    driver.mv("a/d", "z").unwrap();
+    assert_eq!(driver.told().last().unwrap(), "rename a/d z");
+    driver.assert_told_is_there();
+}

@@ -1,0 +1,199 @@
+//! What happens to a folder behind its bucket, by those who may: things come and go, a backup is restored, disks are mounted.
+
+use crate::disk::disk;
+use crate::root::TestRoot;
+use crate::transcript::shell;
+use rustix::mount::mount_bind;
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+/// Lines of the log, oldest first, after the first `skip`: `mount put sub/a`.
+fn told(root: &TestRoot, bucket: &str, skip: usize) -> Vec<String> {
+    let lines = root.run(&format!("log {bucket} --json")).expect(0).json_lines();
+    let of = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
+    let lines = lines.iter().rev().map(|line| format!("{} {} {}", of(line, "cause"), of(line, "op"), of(line, "path")));
+    lines.skip(skip).collect()
+}
+
+fn append(path: &Path, text: &str) {
+    use std::io::Write;
+    fs::File::options().append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+}
+
+#[test]
+fn what_came_or_went_behind_the_bucket_is_accepted_whatever_it_is() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    fs::write(root.outside().join("f"), "content").unwrap();
+    for path in ["gone", "d/x", "d/y/z", "kind", "again/x", "again/y", "dir/x"] {
+        root.run(&format!("put f docs/{path}")).expect(0);
+    }
+    let data = root.path("buckets/docs/data");
+    shell(
+        &data,
+        "rm -r gone d kind again dir; mkdir -p emp/sub kind again; ln -s target link; ln -s f dir; mkfifo pipe",
+    );
+    shell(&data, "echo content > again/y");
+    root.run("verify docs").expect(26);
+    root.run("remove gone docs").expect(11);
+    for path in ["gone", "d", "kind", "emp", "emp/sub", "link", "dir", "again/x", "again/y"] {
+        root.run(&format!("accept docs/{path}")).expect(0);
+    }
+    root.run("verify docs").expect(0);
+    let logged = |path: &str| root.run(&format!("log docs/{path} --json")).expect(0).json_lines()[0].clone();
+    for (path, op) in [("gone", "remove"), ("d", "rmdir"), ("emp", "mkdir"), ("link", "accept"), ("again/x", "remove")]
+    {
+        let line = logged(path);
+        assert_eq!((line["op"].as_str(), line["cause"].as_str()), (Some(op), Some("put")), "{path}");
+    }
+    for path in ["gone", "never", "pipe"] {
+        root.run(&format!("accept docs/{path}")).expect(11);
+    }
+    root.run("accept docs").expect(2);
+    // What was accepted is the bucket's like everything else.
+    root.run("put f docs/emp/sub/new").expect(0);
+    root.run("remove link docs").expect(0);
+    root.run("verify docs").expect(0);
+}
+
+#[test]
+fn a_folder_restored_from_a_copy_is_known_again_once_it_was_verified() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let tree = root.outside().join("tree");
+    fs::create_dir_all(tree.join("sub/deep")).unwrap();
+    fs::create_dir_all(tree.join("empty")).unwrap();
+    for name in ["a", "sub/b", "sub/deep/c", "changed"] {
+        fs::write(tree.join(name), name).unwrap();
+    }
+    fs::write(tree.join("big"), vec![7; 300_000]).unwrap();
+    fs::hard_link(tree.join("a"), tree.join("sub/other")).unwrap();
+    symlink("a", tree.join("link")).unwrap();
+    root.run("create work --from tree").expect(0);
+    shell(root.outside(), "cp -a tree copy && rm -r tree && mv copy tree");
+    root.run("verify work").expect(0);
+    fs::write(tree.join("changed"), "behind").unwrap();
+    let before = told(&root, "work", 0).len();
+    root.run("mount work").expect(0);
+    let at = |path: &str| root.mnt("work", path);
+    append(&at("a"), "more");
+    append(&at("sub/deep/c"), "more");
+    append(&at("big"), "more");
+    fs::rename(at("sub"), at("moved")).unwrap();
+    fs::rename(at("link"), at("renamed")).unwrap();
+    fs::remove_dir(at("empty")).unwrap();
+    append(&at("changed"), "more");
+    root.run("sync").expect(0);
+    let mut told = told(&root, "work", before);
+    told.sort();
+    let expect = [
+        "foreign put changed",
+        "mount put a",
+        "mount put big",
+        "mount put moved/deep/c",
+        "mount put moved/other",
+        "mount rename moved",
+        "mount rename renamed",
+        "mount rmdir empty",
+    ];
+    // A file may have been at rest before its folder moved.
+    let told: Vec<_> = told.iter().map(|line| line.replace("put sub/", "put moved/")).collect();
+    assert_eq!(told, expect);
+    root.run("accept work/changed").expect(0);
+    root.run("verify work").expect(0);
+    root.run("unmount work").expect(0);
+}
+
+#[test]
+fn a_folder_that_is_mounted_in_itself_is_not_entered_again() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let above = root.outside().join("above");
+    let tree = above.join("tree");
+    for folder in ["sub/loop", "top", "above"] {
+        fs::create_dir_all(tree.join(folder)).unwrap();
+    }
+    fs::write(tree.join("sub/a"), "a").unwrap();
+    for (from, to) in [(&tree.join("sub"), "sub/loop"), (&tree, "top"), (&above, "above")] {
+        if let Err(e) = mount_bind(from, tree.join(to)) {
+            eprintln!("SKIPPED, this test mounts folders, as root: {e}");
+            return;
+        }
+    }
+    let created = root.run("create work --from above/tree").expect(0);
+    for path in ["sub/loop", "top", "above/tree"] {
+        assert!(created.stderr.contains(&format!("{path} is not recorded")), "{created:?}");
+    }
+    root.run("verify work").expect(0);
+    root.run("mount work").expect(0);
+    for path in ["sub/loop", "top", "above/tree"] {
+        let error = fs::metadata(root.mnt("work", path)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ELOOP), "{path}");
+    }
+    fs::write(root.mnt("work", "sub/b"), "b").unwrap();
+    root.run("sync").expect(0);
+    root.kill_node();
+    root.run("mount work").expect(0);
+    root.run("unmount work").expect(0);
+    root.run("verify work").expect(0);
+}
+
+#[test]
+fn disks_in_an_adopted_folder_are_known_again_in_whatever_order_they_are_met() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let tree = root.outside().join("tree");
+    for side in ["s1", "s2"] {
+        let Some(()) = disk(&tree.join(side), 4) else { return };
+        fs::create_dir(tree.join(side).join("d")).unwrap();
+        fs::write(tree.join(side).join("d/f"), side).unwrap();
+    }
+    root.run("create work --from tree").expect(0);
+    let before = told(&root, "work", 0).len();
+    let at = |path: &str| root.mnt("work", path);
+    let numbers = || ["s1/d/f", "s2/d/f"].map(|path| fs::metadata(at(path)).unwrap().ino());
+    root.run("mount work").expect(0);
+    let met = numbers();
+    root.run("unmount work").expect(0);
+    root.run("mount work").expect(0);
+    fs::read_dir(at("s2/d")).unwrap().count();
+    fs::metadata(at("s2/d/f")).unwrap();
+    assert_eq!(numbers(), met);
+    fs::rename(at("s1/d"), at("s1/e")).unwrap();
+    append(&at("s2/d/f"), "more");
+    root.run("sync").expect(0);
+    root.kill_node();
+    root.run("mount work").expect(0);
+    append(&at("s1/e/f"), "more");
+    root.run("sync").expect(0);
+    assert_eq!(told(&root, "work", before), ["mount rename s1/e", "mount put s2/d/f", "mount put s1/e/f"]);
+    root.run("verify work").expect(0);
+    root.run("unmount work").expect(0);
+}
+
+#[test]
+fn a_put_keeps_what_it_does_not_say() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    fs::write(root.outside().join("secret"), "one").unwrap();
+    fs::set_permissions(root.outside().join("secret"), fs::Permissions::from_mode(0o600)).unwrap();
+    root.run("put secret docs").expect(0);
+    let file = root.path("buckets/docs/data/secret");
+    rustix::fs::setxattr(&file, "user.note", b"kept", rustix::fs::XattrFlags::empty()).unwrap();
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        std::os::unix::fs::chown(&file, Some(4711), Some(4712)).unwrap();
+    }
+    root.run("put - docs/secret").expect(0);
+    let stat = fs::metadata(&file).unwrap();
+    let mut note = [0; 8];
+    let length = rustix::fs::getxattr(&file, "user.note", &mut note[..]).unwrap();
+    assert_eq!((stat.len(), stat.mode() & 0o7777, &note[..length]), (0, 0o600, &b"kept"[..]));
+    assert!(!is_root || (stat.uid(), stat.gid()) == (4711, 4712));
+    // Who says which bits has those.
+    fs::set_permissions(root.outside().join("secret"), fs::Permissions::from_mode(0o640)).unwrap();
+    root.run("put secret docs").expect(0);
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o640);
+    root.run("put - docs/new").expect(0);
+    assert_eq!(fs::metadata(root.path("buckets/docs/data/new")).unwrap().mode() & 0o7777, 0o644);
+    root.run("verify docs").expect(0);
+}
