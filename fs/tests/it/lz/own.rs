@@ -154,3 +154,16 @@ fn a_stage_with_longer_paths_than_the_kernel_takes_is_taken_up() {
     assert!(driver.lookup(&path(20)).is_ok());
     driver.assert_told_is_there();
 }
+
+#[test]
+fn a_file_of_the_user_that_is_named_like_one_of_ours_stays() {
+    let driver = Driver::new();
+    let name = ".wizefs-put-0123456789abcdef";
+    driver.write(name, b"mine").unwrap();
+    let driver = driver.reopen();
+    assert_eq!(read(&driver, name).unwrap(), b"mine");
+    driver.unlink(name).unwrap();
+    let driver = driver.reopen();
+    assert_eq!(read(&driver, name), Err(Errno::NOENT));
+    driver.assert_told_is_there();
+}
