@@ -303,7 +303,7 @@ impl Node {
         let open = self.open_buckets();
         let mut result = Ok(());
         for bucket in &open {
-            result = result.and(bucket.fs.read().sync().map(drop).map_err(trouble::fs));
+            result = result.and(bucket.fs.read().record().map(drop).map_err(trouble::fs));
         }
         result = result.and(self.seal());
         for bucket in &open {

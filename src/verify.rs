@@ -212,8 +212,13 @@ impl Check<'_> {
             (None, None) => return Ok(Verdict::Ok),
             (Some(_), None) => return Ok(Verdict::Missing),
             (None, Some(found)) => {
-                let settling = found.kind == FoundKind::File && self.fs.is_pending(path);
-                return Ok(if settling { Verdict::Pending } else { Verdict::Foreign });
+                if found.kind != FoundKind::File {
+                    return Ok(Verdict::Foreign);
+                }
+                if self.fs.is_pending(path) {
+                    return Ok(Verdict::Pending);
+                }
+                return Ok(if self.fs.is_read_only() { self.unreadable(path) } else { Verdict::Foreign });
             }
             (Some(entry), Some(found)) => (entry, found),
         };
@@ -236,6 +241,19 @@ impl Check<'_> {
                 found: format!("{kind:?}").to_lowercase(),
                 ranges: Vec::new(),
             }),
+        }
+    }
+
+    /// A member of an archive that can only be read, and that was not recorded: as a rule because it cannot be read.
+    fn unreadable(&self, path: &BucketPath) -> Verdict {
+        match self.fs.check_content(path, &[0; 32]) {
+            Ok(_) => Verdict::Foreign,
+            Err(error) => Verdict::Damaged {
+                fields: vec!["content"],
+                expected: "content that can be read".to_owned(),
+                found: error.to_string(),
+                ranges: Vec::new(),
+            },
         }
     }
 

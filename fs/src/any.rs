@@ -93,11 +93,21 @@ impl AnyBucket {
         }
     }
 
-    /// As [`LzBucket::trouble`].
+    /// As [`LzBucket::trouble`] and [`ZipBucket::trouble`].
     pub fn trouble(&self) -> Option<String> {
         match self {
             Self::Lz(bucket) => bucket.trouble(),
-            Self::Loopback(_) | Self::Zip(_) => None,
+            Self::Zip(bucket) => bucket.trouble(),
+            Self::Loopback(_) => None,
+        }
+    }
+
+    /// Whether another program has changed its archive since it was opened: opened again, it shows what is there.
+    pub fn is_outdated(&self) -> bool {
+        match self {
+            Self::Lz(bucket) => bucket.is_outdated(),
+            Self::Zip(bucket) => bucket.is_outdated(),
+            Self::Loopback(_) => false,
         }
     }
 
@@ -307,6 +317,17 @@ impl AnyBucket {
             Self::Loopback(bucket) => bucket.sync(),
             Self::Zip(bucket) => bucket.sync(),
             Self::Lz(bucket) => bucket.sync(),
+        }
+    }
+
+    /// As [`Bucket::sync`]; an archive need not have everything when this returns.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn record(&self) -> FsResult<SyncReport> {
+        match self {
+            Self::Lz(bucket) => bucket.inner().sync(),
+            Self::Loopback(_) | Self::Zip(_) => self.sync(),
         }
     }
 

@@ -219,16 +219,22 @@ fn damaged(out: &Terminal, at: &str, path: &VerifyPath) -> Result<()> {
     let place = path.block.map_or_else(|| "the ledger".to_owned(), |block| format!("block {block}"));
     out.line(&format!("{} {at}   {fields} differs from {place}", out.mark(false)))?;
     if let Some(expected) = &path.expected {
-        out.line(&format!("    expected  {}", escape(short(expected))))?;
+        out.line(&format!("    expected  {}", escape(told(expected))))?;
     }
     if let Some(found) = &path.found {
-        out.line(&format!("    found     {}", escape(short(found))))?;
+        out.line(&format!("    found     {}", escape(told(found))))?;
     }
     if !path.ranges.is_empty() {
         let of = path.size.map_or_else(String::new, |size| format!(" of {size}"));
         out.line(&format!("    bytes     {}{of}", ranges(&path.ranges)))?;
     }
     Ok(())
+}
+
+/// A hash cut short; a sentence as it is.
+fn told(what: &str) -> &str {
+    let is_hash = what.len() == 64 && what.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hash { short(what) } else { what }
 }
 
 fn ranges(ranges: &[(u64, u64)]) -> String {
@@ -260,6 +266,17 @@ fn summarise(out: &Terminal, subject: &str, summary: &VerifySummary) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hashes_are_cut_short_and_sentences_are_not() {
+        fn check(what: &str, expect: &str) {
+            assert_eq!(told(what), expect);
+        }
+        let hash = "0123456789abcdef".repeat(4);
+        check(&hash, short(&hash));
+        check("members have names that are shown otherwise", "members have names that are shown otherwise");
+        check("directory", "directory");
+    }
 
     #[test]
     fn many_ranges_are_cut_short() {

@@ -32,12 +32,12 @@ pub(super) fn of_new(request: &wire::Create, kind: BucketKind, root: &Root, regi
             Err(Error::new(Kind::Usage, "--passfile is for archives with encrypted members"))
         }
         (BucketKind::Lz | BucketKind::Loopback, None) => Ok(registry.own_backing(name, kind)),
-        (BucketKind::Lz, Some(from)) => archive(from, None, root, registry),
+        (BucketKind::Lz, Some(from)) => archive(from, kind, None, root, registry),
         (BucketKind::Zip, None) => {
             let text = format!("{name} would be of kind zip, which is made from an archive");
             Err(Error::new(Kind::Usage, text).hint(format!("wizefs create {name} --kind zip --from ARCHIVE.zip")))
         }
-        (BucketKind::Zip, Some(from)) => archive(from, request.passfile.as_deref(), root, registry),
+        (BucketKind::Zip, Some(from)) => archive(from, kind, request.passfile.as_deref(), root, registry),
         (BucketKind::Loopback, Some(from)) => folder(from, root, registry),
     }
 }
@@ -89,8 +89,14 @@ pub(super) fn passphrase(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// An archive that can be read.
-fn archive(from: &Path, passfile: Option<&Path>, root: &Root, registry: &Registry) -> Result<PathBuf> {
+/// An archive that can be read, and changed if it is to be of kind lz.
+fn archive(
+    from: &Path,
+    kind: BucketKind,
+    passfile: Option<&Path>,
+    root: &Root,
+    registry: &Registry,
+) -> Result<PathBuf> {
     let real = resolve(from)?;
     if !real.is_file() {
         return Err(
@@ -101,7 +107,8 @@ fn archive(from: &Path, passfile: Option<&Path>, root: &Root, registry: &Registr
     let passphrase = passfile.map(passphrase).transpose()?;
     let file =
         File::open(&real).map_err(|e| Error::io(Kind::FileMissing, format!("cannot read {}", real.display()), &e))?;
-    let checked = ZipFs::open(file, passphrase).and_then(|archive| archive.check_passphrase());
+    let writable = if kind == BucketKind::Lz { Archive::expect_writable(&file) } else { Ok(()) };
+    let checked = writable.and_then(|()| ZipFs::open(file, passphrase)?.check_passphrase());
     checked.map_err(|error| {
         let error = trouble::fs(error);
         let hint = match error.kind {

@@ -10,6 +10,7 @@ use crate::registry::{BucketConf, Registry};
 use crate::rest::wire;
 use crate::root::Root;
 use parking_lot::{Mutex, RwLock};
+use rustix::io::Errno;
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
@@ -17,6 +18,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use wizefs_fs::lz::has_stage;
 use wizefs_fs::{AnyBucket, Bucket, BucketOptions, Durability, LzBucket, ZipBucket, ZipOptions};
 use wizefs_ledger::{BucketId, Draft, Label, Statement};
 
@@ -185,6 +187,7 @@ impl Node {
             _ => self.unmount_now(name, false)?.node_ends,
         };
         self.refuse_while_detached(name)?;
+        self.complete_archive(&conf)?;
         // Until nobody knows it any more: it would be opened again meanwhile.
         let _opened_by_nobody = self.opening.lock();
         self.close_unopened(name)?;
@@ -208,6 +211,24 @@ impl Node {
         tracing::info!(bucket = %name, "deleted");
         let released = conf.adopted.then_some(conf.originpath);
         Ok(wire::Deleted { v: wire::V, bucket: name.clone(), txid: txid.to_string(), released, node_ends })
+    }
+
+    /// What is beside an adopted archive and not in it goes in, before it is given back.
+    fn complete_archive(&self, conf: &BucketConf) -> Result<()> {
+        let is_behind = || conf.originpath.is_file() && has_stage(&conf.originpath);
+        if !conf.adopted || conf.kind()? != BucketKind::Lz || !is_behind() {
+            return Ok(());
+        }
+        self.bucket(&conf.origin)?.fs()?.sync().map_err(trouble::fs)?;
+        self.close_bucket(&conf.origin)?;
+        if is_behind() {
+            let text =
+                format!("{} does not have everything that was stored in {}", conf.originpath.display(), conf.origin);
+            return Err(
+                Error::new(Kind::Archive, text).hint(format!("wizefs mount {0}; wizefs unmount {0}", conf.origin))
+            );
+        }
+        Ok(())
     }
 
     /// Structure and mount state, without reading file contents.
@@ -278,16 +299,23 @@ impl Node {
 
     /// The bucket with these promises; opened anew when it is open with others.
     pub(super) fn bucket_with(&self, name: &BucketName, wanted: Option<Promises>) -> Result<Arc<OpenBucket>> {
+        let known = self.open.lock().get(name).cloned();
         if wanted.is_none()
-            && let Some(bucket) = self.open.lock().get(name)
+            && let Some(bucket) = known.filter(|bucket| !self.is_outdated(bucket))
         {
-            return Ok(Arc::clone(bucket));
+            return Ok(bucket);
         }
         // Held while opening, so that no bucket is opened twice; not the table's own lock, because the sealer needs that.
         let _one_at_a_time = self.opening.lock();
         // Asked now, when nobody is about to delete it.
         let conf = self.conf(name)?;
-        let known = self.open.lock().get(name).cloned();
+        let mut known = self.open.lock().get(name).cloned();
+        if known.take_if(|bucket| self.is_outdated(bucket)).is_some()
+            && let Err(error) = self.close_unopened(name)
+        {
+            // What waits beside the archive is taken up when it is opened, in a moment.
+            tracing::warn!(bucket = %name, %error, "the archive was changed by another program: opened again");
+        }
         if let Some(bucket) = known {
             let promises = *bucket.options.lock();
             if let Some(wanted) = wanted.filter(|wanted| *wanted != promises) {
@@ -315,6 +343,14 @@ impl Node {
         Ok(bucket)
     }
 
+    /// Whether another program has changed the archive of a bucket that is open and not mounted: it is to be opened again.
+    fn is_outdated(&self, bucket: &OpenBucket) -> bool {
+        let is_mounted = || bucket.mount.try_lock().is_none_or(|mounted| mounted.is_some());
+        bucket.fs_at_once().is_some_and(|fs| fs.is_outdated())
+            && !is_mounted()
+            && self.refuse_while_detached(&bucket.name).is_ok()
+    }
+
     fn open_fs(&self, conf: &BucketConf, promises: Promises, recovered: &Mutex<u64>) -> Result<AnyBucket> {
         if !backing::is_there(conf)? {
             let text = format!("the backing of {} is not there: {}", conf.origin, conf.originpath.display());
@@ -323,10 +359,10 @@ impl Node {
         let notary = Notary::new(Arc::clone(&self.ledger), self.wallet.clone(), bucket_id(conf)?);
         let sink = self.sealer.sink(self, Arc::new(notary));
         let state = self.registry.lock().state_dir(&conf.origin);
+        let passphrase = conf.passfile.as_deref().map(backing::passphrase).transpose()?;
+        let archive = ZipOptions { archive: conf.originpath.clone(), state: state.clone(), passphrase };
         if conf.kind()? == BucketKind::Zip {
-            let passphrase = conf.passfile.as_deref().map(backing::passphrase).transpose()?;
-            let options = ZipOptions { archive: conf.originpath.clone(), state, passphrase };
-            return Ok(AnyBucket::Zip(ZipBucket::open(options, sink).map_err(trouble::fs)?));
+            return Ok(AnyBucket::Zip(ZipBucket::open(archive, sink).map_err(trouble::fs)?));
         }
         let options = BucketOptions {
             backing: conf.originpath.clone(),
@@ -341,8 +377,16 @@ impl Node {
             exclusive: promises.exclusive,
         };
         let (fs, recovery) = if conf.kind()? == BucketKind::Lz {
-            let (bucket, recovery) = LzBucket::open(options, sink).map_err(trouble::fs)?;
-            (AnyBucket::Lz(bucket), recovery)
+            match LzBucket::open(options, Arc::clone(&sink)) {
+                // Where nothing can be written, the archive is read as it is.
+                Err(error) if error.errno() == Errno::ROFS && !has_stage(&conf.originpath) => {
+                    return Ok(AnyBucket::Zip(ZipBucket::open(archive, sink).map_err(trouble::fs)?));
+                }
+                opened => {
+                    let (bucket, recovery) = opened.map_err(trouble::fs)?;
+                    (AnyBucket::Lz(bucket), recovery)
+                }
+            }
         } else {
             let (bucket, recovery) = Bucket::open(options, sink).map_err(trouble::fs)?;
             (AnyBucket::Loopback(bucket), recovery)

@@ -414,7 +414,7 @@ impl Node {
 /// Let the ledger have what is at `path` now.
 pub(super) fn establish(fs: &AnyBucket, path: &BucketPath) -> Result<()> {
     if fs.is_pending(path) {
-        fs.sync().map_err(trouble::fs)?;
+        fs.record().map_err(trouble::fs)?;
     } else if fs.is_undelivered(path) {
         fs.drain().map_err(trouble::fs)?;
     }

@@ -1,5 +1,6 @@
 //! The log of transactions and the check of the chain.
 
+use super::described::bucket_id;
 use super::{Node, files::tree_path, trouble};
 use crate::error::{Error, Kind, Result};
 use crate::name::BucketName;
@@ -162,7 +163,9 @@ impl Node {
 
     fn history_of(&self, scope: Option<(&BucketName, &BucketPath)>) -> Result<History> {
         let Some((name, path)) = scope else { return Ok(History::All) };
-        let id = self.bucket(name)?.id;
+        // Opened, so that what a killed node left is told too; the ledger knows all else without it.
+        let opened = self.bucket(name).map(|bucket| bucket.id);
+        let id = opened.or_else(|_| bucket_id(&self.conf(name)?))?;
         Ok(if path.is_root() { History::Bucket(id) } else { History::Path(id, tree_path(path)?) })
     }
 

@@ -37,6 +37,13 @@ fn fill(folder: &Path, leave: u64) -> PathBuf {
     path
 }
 
+/// What does not get smaller when it is packed.
+fn content(seed: u8, len: u64) -> Vec<u8> {
+    let mut bytes = vec![0; len as usize];
+    blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
 fn is_full(result: &io::Result<()>) -> bool {
     result.as_ref().is_err_and(|e| matches!(e.raw_os_error(), Some(libc::ENOSPC)))
 }
@@ -144,12 +151,6 @@ fn a_full_disk_of_an_archive_is_told_at_the_write_and_leaves_the_archive_whole()
     shell(&folder, "python3 -c 'import zipfile; zipfile.ZipFile(\"a.zip\", \"w\").close()'");
     root.run("create docs --kind lz --from small/a.zip --mount").expect(0);
     let mount = root.mnt("docs", "");
-    // What does not get smaller when it is packed.
-    let content = |seed: u8, len: u64| -> Vec<u8> {
-        let mut bytes = vec![0; len as usize];
-        blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
-        bytes
-    };
     let kept = content(1, 6 * MIB);
     write_durably(&mount.join("kept"), &kept).unwrap();
     root.run("sync").expect(0);
@@ -224,4 +225,74 @@ fn a_root_on_a_read_only_disk_is_checked_and_nothing_is_signed() {
     root.run("put f docs/g").expect(0);
     root.run("verify docs").expect(0);
     root.run("integrity").expect(0);
+}
+
+/// Adopt an archive of a tiny, a large and a larger member on a disk of its own.
+fn small_archive(root: &TestRoot, mib: u64) -> Option<PathBuf> {
+    let small = root.outside().join("small");
+    disk(&small, mib)?;
+    let script = "import os, zipfile; z = zipfile.ZipFile('small/a.zip', 'w'); z.writestr('first', '1')
+z.writestr('large', os.urandom(5 << 20)); z.writestr('larger', os.urandom(6 << 20)); z.close()";
+    shell(root.outside(), &format!("python3 -c \"{script}\""));
+    root.run("create docs --kind lz --from small/a.zip").expect(0);
+    Some(small)
+}
+
+#[test]
+fn an_archive_without_room_for_a_copy_is_changed_where_it_is() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let Some(small) = small_archive(&root, 32) else { return };
+    root.run("mount docs").expect(0);
+    fs::remove_file(root.mnt("docs", "large")).unwrap();
+    root.run("sync").expect(0);
+    fill(&small, 2 * MIB);
+    // So much of it is holes that it would rather be written anew.
+    fs::write(root.mnt("docs", "more"), "more").unwrap();
+    root.run("sync").expect(0);
+    fs::remove_file(root.mnt("docs", "larger")).unwrap();
+    root.run("unmount docs").expect(0);
+    crate::lz::expect_whole(&small.join("a.zip"), "on a full disk");
+    root.run("verify docs").expect(0);
+}
+
+#[test]
+fn a_full_disk_keeps_nobody_from_reading_an_archive_or_removing_from_it() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let Some(small) = small_archive(&root, 32) else { return };
+    root.run("mount docs").expect(0);
+    write_durably(&root.mnt("docs", "late"), &content(4, 3 * MIB)).unwrap();
+    root.kill_node();
+    fill(&small, MIB);
+    root.run("list docs").expect(0);
+    assert_eq!(root.run("get first docs -").expect(0).stdout, "1");
+    root.run("get late docs late").expect(0);
+    root.run("verify docs").expect(0);
+    let before = free(&small);
+    root.run("remove larger docs").expect(0);
+    assert!(free(&small) > before);
+    crate::lz::expect_whole(&small.join("a.zip"), "removed from");
+    root.run("remove large docs").expect(0);
+    root.run("mount docs").expect(0);
+    root.run("unmount docs").expect(0);
+    root.run("verify docs").expect(0);
+    assert!(!small.join("a.zip.lzfs").exists(), "the archive has everything");
+}
+
+#[test]
+fn an_archive_on_a_disk_that_cannot_be_written_is_read() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let Some(small) = small_archive(&root, 32) else { return };
+    rustix::mount::mount_remount(&small, MountFlags::RDONLY, "").unwrap();
+    assert!(root.run("list docs").expect(0).stdout.contains("larger"));
+    assert_eq!(root.run("get first docs -").expect(0).stdout, "1");
+    root.run("verify docs").expect(0);
+    root.run("log docs").expect(0);
+    root.run("mount docs --read-only").expect(0);
+    assert_eq!(fs::read_to_string(root.mnt("docs", "first")).unwrap(), "1");
+    root.run("unmount docs").expect(0);
+    assert_ne!(root.run("remove first docs").code, 0);
+    rustix::mount::mount_remount(&small, MountFlags::empty(), "").unwrap();
+    root.run("remove first docs").expect(0);
+    fs::remove_file(small.join("a.zip")).unwrap();
+    assert!(root.run("log docs").expect(0).stdout.contains("first"));
 }

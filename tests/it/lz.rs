@@ -288,6 +288,74 @@ fn who_else_changes_the_archive_is_found_out() {
 }
 
 #[test]
+fn others_may_change_an_archive_that_is_not_mounted_while_the_node_runs() {
+    let root = TestRoot::new();
+    fs::write(root.outside().join("a"), "a").unwrap();
+    fs::write(root.outside().join("b"), "b").unwrap();
+    shell(root.outside(), "zip -q p.zip a");
+    root.run("node --listen off --grpc-listen off").expect(0);
+    root.run("create p --kind lz --from p.zip").expect(0);
+    let listed = || -> Vec<String> {
+        let entries = root.run("list p --json").expect(0).json();
+        entries["entries"].as_array().unwrap().iter().map(|entry| entry["path"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(listed(), ["a"]);
+    shell(root.outside(), "zip -q p.zip b && zip -qd p.zip a");
+    let verified = root.run("verify p --json").expect(26).json_lines();
+    let kinds: Vec<_> = verified.iter().map(|line| (line["type"].as_str().unwrap(), line["path"].as_str())).collect();
+    assert_eq!(kinds[..2], [("missing", Some("a")), ("foreign", Some("b"))]);
+    assert_eq!(listed(), ["b"]);
+    root.run("put a p/again").expect(0);
+    root.run("accept p/b").expect(0);
+    assert_eq!(listed(), ["again", "b"]);
+    root.run("stop").expect(0);
+    expect_whole(&root.outside().join("p.zip"), "in the end");
+}
+
+#[test]
+fn an_archive_that_is_given_back_has_what_was_synced() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let archive = foreign(&root);
+    root.run("create docs --kind lz --from foreign.zip --mount").expect(0);
+    let mut file = File::create(root.mnt("docs", "synced")).unwrap();
+    file.write_all(b"synced").unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+    root.kill_node();
+    root.run("delete docs --unmount").expect(0);
+    assert!(!root.outside().join("foreign.zip.lzfs").exists());
+    let out = unpacked(&archive, &root.outside().join("out"));
+    assert_eq!(fs::read_to_string(out.join("synced")).unwrap(), "synced");
+}
+
+#[test]
+fn archives_in_another_form_are_whole_and_those_that_cannot_be_written_are_refused() {
+    let root = TestRoot::new();
+    let make = |name: &str, script: &str| {
+        let script = format!("import zipfile; z = zipfile.ZipFile('{name}', 'w'); {script}; z.close()");
+        shell(root.outside(), &format!("python3 -W ignore -c \"{script}\""));
+    };
+    make("twice", "z.writestr('a', '1'); z.writestr('a', '2')");
+    make("both", "z.writestr('a', '1'); z.writestr('a/b', '2')");
+    make("plain", "z.writestr('a', '1')");
+    shell(root.outside(), "(echo stub; cat plain) > prefix; (cat plain; echo more) > suffix");
+    for name in ["twice", "both", "prefix", "suffix"] {
+        root.run(&format!("create {name} --kind lz --from {name}")).expect(0);
+        root.run(&format!("verify {name}")).expect(0);
+    }
+    let part = fs::read(root.outside().join("plain")).unwrap();
+    let end = part.len() - 22;
+    fs::write(root.outside().join("part"), [&part[..end + 4], &[1, 0], &part[end + 6..]].concat()).unwrap();
+    let overlap = Path::new(env!("CARGO_MANIFEST_DIR")).join("fs/tests/data/overlap.zip");
+    fs::copy(overlap, root.outside().join("overlap")).unwrap();
+    for name in ["part", "overlap"] {
+        assert_eq!(root.run(&format!("create {name} --kind lz --from {name} --json")).expect(10).error().1, "archive");
+    }
+    assert!(root.run("create part --kind zip --from part").expect(10).stderr.contains("split"));
+    assert_eq!(root.run("list --json").expect(0).json()["buckets"].as_array().unwrap().len(), 4);
+}
+
+#[test]
 fn archives_of_one_name_do_not_mix() {
     let root = TestRoot::new();
     for folder in ["x", "y"] {

@@ -223,3 +223,43 @@ fn what_is_no_archive_becomes_no_bucket() {
     assert!(root.run("list --json").expect(0).json()["buckets"].as_array().unwrap().is_empty());
     root.run("create z").expect(0);
 }
+
+#[test]
+fn an_archive_that_is_replaced_while_the_node_runs_is_noticed() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    photos(&root);
+    let replace = |by: &str| fs::rename(give(&root, by, "fresh.zip"), root.outside().join("photos.zip")).unwrap();
+    root.run("node --listen off --grpc-listen off").expect(0);
+    root.run("create photos --kind zip --from photos.zip").expect(0);
+    let has_added = || root.run("list photos --json").expect(0).stdout.contains("\"added\"");
+    assert!(!has_added());
+    replace("photos-changed.zip");
+    let lines = root.run("verify photos --json").expect(26).json_lines();
+    assert_eq!(lines[0]["fields"][0], "archive");
+    root.run("get empty photos out").expect(26);
+    assert!(has_added());
+    replace("photos.zip");
+    root.run("verify photos").expect(0);
+    // Programs that use the mount go on reading what they had.
+    root.run("mount photos").expect(0);
+    replace("photos-changed.zip");
+    assert!(!root.mnt("photos", "added").exists());
+    root.run("verify photos").expect(26);
+    assert!(root.run("check photos").expect(1).stdout.contains("replaced"));
+    root.run("unmount photos").expect(0);
+    assert!(has_added());
+    root.run("stop").expect(0);
+}
+
+#[test]
+fn a_member_that_cannot_be_read_is_damaged_and_nothing_to_accept() {
+    let root = TestRoot::new();
+    let script = "import zipfile; z = zipfile.ZipFile('a.zip', 'w'); z.writestr('good', 'x'); z.writestr('bad', 'CONTENT'); z.close()
+b = open('a.zip', 'rb').read(); open('a.zip', 'wb').write(b.replace(b'CONTENT', b'CONTEXT'))";
+    crate::transcript::shell(root.outside(), &format!("python3 -c \"{script}\""));
+    let created = root.run("create z --kind zip --from a.zip --json").expect(0).json();
+    assert_eq!(created["unread"][0]["path"], "bad");
+    let told = root.run("verify z").expect(26);
+    assert!(told.stdout.contains("1 damaged") && told.stdout.contains("bad"), "{}", told.stdout);
+    assert!(!told.stdout.contains("outside") && !told.stderr.contains("accept"), "{}{}", told.stdout, told.stderr);
+}

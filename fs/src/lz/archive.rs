@@ -8,6 +8,7 @@ mod check;
 mod commit;
 mod disk;
 mod edits;
+pub(super) mod folder;
 mod format;
 mod in_place;
 mod order;
@@ -210,8 +211,8 @@ impl Archive {
     /// `EEXIST` when something is there.
     pub fn create(path: &Path) -> FsResult<()> {
         let disk = Disk::new(None);
-        let folder = record::folder(path);
-        record::make(&folder).map_err(|e| FsError::os(folder.display().to_string(), e))?;
+        let folder = folder::beside(path);
+        folder::make(&folder)?;
         let fresh = folder.join("create");
         let output = disk.create(&fresh, 0o644, true)?;
         disk.write(&output, 0, &format::end(0, 0, 0, b""))?;
@@ -259,8 +260,8 @@ impl Archive {
         let file = File::from(opened.map_err(|e| FsError::os(path.display().to_string(), e))?);
         let output = Output { file: Arc::new(file), path: path.to_owned() };
         let disk = Disk::new(observer);
-        let folder = record::folder(path);
-        if folder.is_dir() {
+        let folder = folder::beside(path);
+        if folder::open(&folder)?.is_some() {
             disk.remove(&folder.join("rewrite"))?;
             if record::recover(&disk, &output, &folder, &[])? {
                 let length = output.file.metadata()?.len();
@@ -268,7 +269,7 @@ impl Archive {
                 record::Record::remove(&disk, &folder)?;
             }
         }
-        let table = Arc::new(Table::load(&output.file)?);
+        let table = Arc::new(Table::load(&output.file)?.writable()?);
         Ok(Self {
             path: path.to_owned(),
             disk,
@@ -494,6 +495,6 @@ impl Archive {
 impl Drop for Archive {
     fn drop(&mut self) {
         // Not while a note or somebody else's files are in it.
-        let _in_use = std::fs::remove_dir(record::folder(&self.path));
+        let _in_use = std::fs::remove_dir(folder::beside(&self.path));
     }
 }

@@ -3,6 +3,7 @@
 use super::archive::{Committed, Problem};
 use super::fs::LzFs;
 use super::limits::Reach;
+use super::plan::Puts;
 use super::stage::Stage;
 use crate::bucket::{Bucket, BucketOptions, ContentCheck, Found, Stored, SyncReport};
 use crate::change::{ChangeSink, Hashes};
@@ -122,7 +123,7 @@ impl LzBucket {
     /// # Errors
     /// As there, and as [`LzBucket::sync`].
     pub fn put(&self, path: &BucketPath, mode: Option<u32>, data: &mut dyn Read) -> FsResult<Stored> {
-        self.stage.admit()?;
+        self.stage.expect_writable()?;
         Reach::of(path).check()?;
         self.reach(path, true)?;
         let stored = self.bucket.put(path, mode, data)?;
@@ -135,10 +136,16 @@ impl LzBucket {
     /// # Errors
     /// As there, and as [`LzBucket::sync`].
     pub fn remove(&self, path: &BucketPath) -> FsResult<u64> {
-        self.stage.admit()?;
+        self.stage.expect_writable()?;
         self.reach(path, false)?;
         let number = self.bucket.remove(path)?;
-        self.stage.commit()?;
+        match self.stage.commit() {
+            // Something else has no room.
+            Err(error) if error.errno() == Errno::NOSPC && !self.stage.touched.contains(path) => {
+                tracing::warn!(%error, "the archive lacks what was stored before");
+            }
+            done => done?,
+        }
         Ok(number)
     }
 
@@ -156,7 +163,7 @@ impl LzBucket {
     /// # Errors
     /// As there.
     pub fn make_dir(&self, path: &BucketPath, mode: u32) -> FsResult<()> {
-        self.stage.admit()?;
+        self.stage.expect_writable()?;
         Reach::of(path).check()?;
         self.reach(path, false)?;
         self.bucket.make_dir(path, mode)
@@ -167,7 +174,7 @@ impl LzBucket {
     /// # Errors
     /// As there.
     pub fn remove_dir(&self, path: &BucketPath) -> FsResult<()> {
-        self.stage.admit()?;
+        self.stage.expect_writable()?;
         if let Some(node) = self.reach(path, true)? {
             self.stage.expect_empty(&node)?;
         }
@@ -182,7 +189,7 @@ impl LzBucket {
     /// # Errors
     /// As there.
     pub fn rename(&self, from: &BucketPath, to: &BucketPath) -> FsResult<()> {
-        self.stage.admit()?;
+        self.stage.expect_writable()?;
         self.reach(from, false)?;
         if let Some(node) = self.reach(to, true)? {
             self.stage.expect_empty(&node)?;
@@ -323,18 +330,27 @@ impl LzBucket {
     /// # Errors
     /// What reading it answers.
     pub fn problems(&self) -> FsResult<Vec<Problem>> {
-        self.stage.archive.check()
+        match self.trouble() {
+            Some(what) => Ok(vec![Problem { path: None, what }]),
+            None => self.stage.archive.check(),
+        }
+    }
+
+    /// Whether another program has written the archive since it was opened.
+    pub fn is_outdated(&self) -> bool {
+        self.stage.is_outdated()
     }
 
     /// Why nothing can be changed, if so.
     pub fn trouble(&self) -> Option<String> {
-        self.stage.trouble()
+        self.stage.trouble().or_else(|| self.is_outdated().then(|| self.stage.written_by_another()))
     }
 
-    /// End, as [`Bucket::close`]. When the archive has everything, the stage goes.
+    /// End, as [`Bucket::close`]. When the archive has everything, the stage goes. What came into the stage and not through
+    /// wizefs comes into the archive as it is.
     ///
     /// # Errors
-    /// As there, and as [`LzBucket::sync`]; what is not in the archive then stays in the stage.
+    /// As there, and as [`LzBucket::sync`], but for `ENOSPC`; what is not in the archive then stays in the stage.
     pub fn close(&self) -> FsResult<()> {
         let synced = self.sync();
         self.stage.touched.end();
@@ -347,10 +363,22 @@ impl LzBucket {
             self.stage.leave_unread()?;
         }
         self.bucket.close()?;
-        synced?;
-        if self.stage.is_committed() {
-            self.stage.remove()?;
+        match synced.and_then(|_| self.commit_rest()) {
+            // Whoever waits for the archive has asked for that, and was told; the stage keeps what has no room.
+            Err(error) if error.errno() == Errno::NOSPC => {
+                tracing::warn!(archive = %self.stage.archive.path().display(), %error, "not brought up to date");
+                Ok(())
+            }
+            Ok(()) if self.stage.is_committed() => self.stage.remove(),
+            done => done,
         }
-        Ok(())
+    }
+
+    /// Nobody works in the stage any more: what waits there was never reported.
+    fn commit_rest(&self) -> FsResult<()> {
+        if self.stage.touched.is_empty() || self.bucket.recorder().dirty_count() > 0 {
+            return Ok(());
+        }
+        self.stage.commit_with(Puts::Everything).map(drop)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::archive::{Archive, Committed};
 use super::draft::Draft;
-use super::plan::Plan;
+use super::plan::{Plan, Puts};
 use super::stage::Stage;
 use super::touched::Paths;
 use crate::error::{FsError, FsResult};
@@ -19,19 +19,34 @@ impl Stage {
     /// `ENOSPC` and whatever else writing the archive answers: the stage keeps what is not in the archive. [`FsError::Archive`]
     /// when another program changed the archive; then nothing can be changed any more.
     pub(super) fn commit(&self) -> FsResult<()> {
+        match self.commit_with(Puts::Recorded) {
+            // What was removed makes room.
+            Err(error) if error.errno() == Errno::NOSPC => match self.commit_with(Puts::Nothing)? {
+                true => self.commit_with(Puts::Recorded).map(drop),
+                false => Err(error),
+            },
+            done => done.map(drop),
+        }
+    }
+
+    /// As [`Stage::commit`], with these contents; whether there was anything to be done.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn commit_with(&self, puts: Puts) -> FsResult<bool> {
         if let Some(why) = self.trouble() {
             return Err(FsError::Archive(why));
         }
         let _one_at_a_time = self.committing.lock();
-        let mut tries = 0;
+        let (mut tries, mut is_done) = (0, false);
         loop {
-            let (draft, paths) = self.draft()?;
+            let (draft, paths) = self.draft(puts)?;
             if draft.edits.0.is_empty() {
                 self.expect_as_left()?;
                 let Draft { waiting, left, .. } = draft;
                 self.touched.give_back(waiting, false);
                 self.touched.give_back(left, false);
-                return Ok(());
+                return Ok(is_done);
             }
             let is_all = draft.left.is_empty();
             match self.write(|archive| archive.commit(&draft.edits)) {
@@ -40,9 +55,9 @@ impl Stage {
                     self.touched.give_back(draft.waiting.clone(), false);
                     self.touched.give_back(draft.left.clone(), false);
                     draft.done(&mut self.view.lock(), self, &committed.ids);
-                    tries = 0;
+                    (tries, is_done) = (0, true);
                     if is_all {
-                        return Ok(());
+                        return Ok(true);
                     }
                 }
                 Err(error) => {
@@ -76,6 +91,29 @@ impl Stage {
         Ok(committed)
     }
 
+    /// Whether another program has written the archive since it was opened.
+    pub(super) fn is_outdated(&self) -> bool {
+        let is_as_left = || self.is_as_left().unwrap_or(false);
+        // In the middle of a commit it is in no state that is noted.
+        !is_as_left() && {
+            let _nobody_commits = self.committing.lock();
+            !is_as_left()
+        }
+    }
+
+    /// Before something is changed.
+    ///
+    /// # Errors
+    /// As [`Stage::admit`]; [`FsError::Archive`] when another program has written the archive, which could not take the change.
+    pub(super) fn expect_writable(&self) -> FsResult<()> {
+        self.admit()?;
+        if !self.is_outdated() {
+            return Ok(());
+        }
+        let _nobody_commits = self.committing.lock();
+        self.expect_as_left()
+    }
+
     /// That nobody else has written the archive.
     ///
     /// # Errors
@@ -84,9 +122,14 @@ impl Stage {
         if self.is_as_left()? {
             return Ok(());
         }
-        let why = format!("{} was changed by another program while it was open", self.archive.path().display());
+        let why = self.written_by_another();
         self.give_up(why.clone());
         Err(FsError::Archive(why))
+    }
+
+    /// What is said when another program has written the archive.
+    pub(super) fn written_by_another(&self) -> String {
+        format!("{} was changed by another program while it was open", self.archive.path().display())
     }
 
     /// Rewrite the archive without holes.
@@ -99,13 +142,13 @@ impl Stage {
     }
 
     /// What is to be done, with the paths that were looked at for it.
-    fn draft(&self) -> FsResult<(Draft, Paths)> {
+    fn draft(&self, puts: Puts) -> FsResult<(Draft, Paths)> {
         let recorder = self.recorder()?;
         // Whatever was moved until now is noted, and nothing moves.
         let _moving = self.moving.write();
         let _names = recorder.lock_names();
         let paths = self.touched.take();
-        let drafted = Plan::new(self, recorder, &mut self.view.lock()).make(&paths);
+        let drafted = Plan::new(self, recorder, &mut self.view.lock(), puts).make(&paths);
         match drafted {
             Ok(draft) => Ok((draft, paths)),
             Err(error) => {

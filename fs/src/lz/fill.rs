@@ -57,16 +57,32 @@ impl Stage {
         let Some((number, was)) = self.inodes.lock().unread.get(&dir.id).copied() else { return Ok(()) };
         let fd: OwnedFd = dir.open(OFlags::RDONLY | OFlags::DIRECTORY)?.into();
         let before = Stat::of_fd(&fd)?;
+        // One that its own owner may not write, who is no root, is opened for the moment.
+        let is_closed = before.mode & 0o300 != 0o300;
+        if is_closed {
+            rustix::fs::fchmod(&fd, Mode::from_raw_mode(before.mode) | Mode::RWXU)?;
+        }
+        let filled = self.fill_directory(&fd, dir.id, (number, was));
+        if is_closed {
+            rustix::fs::fchmod(&fd, Mode::from_raw_mode(before.mode))?;
+        }
+        filled?;
+        set_mtime(&fd, before.mtime_ns)?;
+        self.set_read(dir.id);
+        Ok(())
+    }
+
+    fn fill_directory(&self, fd: &OwnedFd, dir: Id, (number, was): (Number, Id)) -> FsResult<()> {
         // What a try that failed has left.
-        clear(&fd)?;
+        clear(fd)?;
         let mut rows = Vec::new();
         for child in self.children(number) {
-            self.make(self.recorder()?, &fd, (dir.id, was), &child, &mut rows)?;
+            self.make(self.recorder()?, fd, (dir, was), &child, &mut rows)?;
             if rows.len() >= ROWS_MAX {
                 self.recorder()?.stream.note(std::mem::take(&mut rows));
             }
         }
-        self.keep_missing((dir.id, was), Some(&fd), &mut rows)?;
+        self.keep_missing((dir, was), Some(fd), &mut rows)?;
         let stream = &self.recorder()?.stream;
         stream.note(rows);
         // Moved before anything else happens to them. A full disk must not keep from reading: then it is done once more
@@ -74,11 +90,8 @@ impl Stage {
         if let Err(error) = stream.drain() {
             tracing::debug!(%error, "rows of a directory are on their way");
         }
-        let listed = Listed::of(&fd)?;
-        Listed { anchor: listed.map_or((0, 0), |l| l.anchor), was: was.0, whole: true }.set(&fd)?;
-        set_mtime(&fd, before.mtime_ns)?;
-        self.set_read(dir.id);
-        Ok(())
+        let listed = Listed::of(fd)?;
+        Listed { anchor: listed.map_or((0, 0), |l| l.anchor), was: was.0, whole: true }.set(fd)
     }
 
     /// What the table knows in the directory and the archive does not have any more is missing there by its present inode.

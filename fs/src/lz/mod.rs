@@ -27,3 +27,4 @@ pub use archive::{
 };
 pub use bucket::LzBucket;
 pub use fs::LzFs;
+pub use stage::has_stage;

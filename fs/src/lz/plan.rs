@@ -3,7 +3,11 @@
 //! The caller holds the namespace lock and everything reported so far is noted as touched. So whatever was moved is found
 //! where it is now, and what is not found is gone.
 
-use super::archive::{Edit, MemberInfo, NewMember, Source};
+mod files;
+
+pub(super) use files::Puts;
+
+use super::archive::{Edit, MemberInfo};
 use super::draft::{Draft, Step};
 use super::stage::Stage;
 use super::touched::Paths;
@@ -13,22 +17,16 @@ use crate::listing;
 use crate::path::BucketPath;
 use crate::recorder::Recorder;
 use crate::stat::{Id, Kind, Stat};
-use crate::table::Settled;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Files put in one commit: they are open until it is made.
 const FILES_MAX: usize = 4096;
-/// Bytes put in one commit, if there is more than one file.
-const BYTES_MAX: u64 = 1024 * 1024 * 1024;
-/// Temporary files of `put` are not the user's.
-const TEMPORARY: &[u8] = b".wizefs-put-";
 /// Permission bits of a directory that its members imply.
 const IMPLIED_MODE: u32 = 0o755;
 
@@ -40,6 +38,7 @@ pub(super) struct Plan<'a> {
     stage: &'a Stage,
     recorder: &'a Arc<Recorder>,
     view: &'a mut View,
+    puts: Puts,
     draft: Draft,
     files_max: usize,
     /// Nodes that go if they are still at this place at the end: not there any more, or put aside.
@@ -60,12 +59,13 @@ struct Dir {
 }
 
 impl<'a> Plan<'a> {
-    pub(super) fn new(stage: &'a Stage, recorder: &'a Arc<Recorder>, view: &'a mut View) -> Self {
+    pub(super) fn new(stage: &'a Stage, recorder: &'a Arc<Recorder>, view: &'a mut View, puts: Puts) -> Self {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
         Self {
             stage,
             recorder,
             view,
+            puts,
             draft: Draft::default(),
             files_max: FILES_MAX.min(usize::try_from(limit / 4).unwrap_or(FILES_MAX)),
             gone: Vec::new(),
@@ -151,9 +151,6 @@ impl<'a> Plan<'a> {
 
     /// What is at `name` in `dir`, and below it when `deep`.
     fn entry(&mut self, dir: &Dir, name: &OsStr, deep: bool) -> FsResult<()> {
-        if is_temporary(name) {
-            return Ok(());
-        }
         let before = (self.draft.edits.0.len(), self.gone.len());
         match Stat::of_name_opt(&dir.fd, name)? {
             None => {
@@ -282,93 +279,6 @@ impl<'a> Plan<'a> {
         self.draft.made.push(number);
     }
 
-    fn file(&mut self, dir: &Dir, name: &OsStr, stat: &Stat) -> FsResult<()> {
-        let id = self.recorder.inodes.id_of(stat);
-        if !self.seen.insert(id) {
-            return Ok(());
-        }
-        let is_hollow = self.stage.inodes.lock().hollow.contains_key(&id);
-        let tied = self.tied(id);
-        let path = dir.path.join(name)?;
-        if is_hollow {
-            return match tied {
-                Some(mine) => self.keep(mine, dir, name, stat),
-                // Another program has taken it out of the archive.
-                None => Ok(()),
-            };
-        }
-        let Some((blake3, size)) = self.settled(id, stat)? else {
-            self.draft.waiting.insert(path, false);
-            // Until it is at rest, the archive has it as it was, where it is.
-            let before = tied.filter(|&mine| self.view.member(mine).is_some());
-            return match before {
-                Some(mine) if self.view.child(dir.number, name.as_bytes()) != Some(mine) => {
-                    self.rename(mine, dir, name)
-                }
-                _ => Ok(()),
-            };
-        };
-        let has_it = |plan: &Self, number: Number| {
-            plan.info(number)
-                .is_some_and(|info| info.kind == Kind::File && info.size == size && info.blake3 == Some(blake3))
-        };
-        if let Some(mine) = tied.filter(|&mine| has_it(self, mine)) {
-            return self.keep(mine, dir, name, stat);
-        }
-        let there = self.view.child(dir.number, name.as_bytes());
-        let ours = |plan: &Self, number: Number| plan.view.inode(number).is_none_or(|inode| inode == id);
-        if let Some(there) = there.filter(|&there| ours(self, there) && has_it(self, there)) {
-            self.tie(there, id);
-            return self.keep(there, dir, name, stat);
-        }
-        let is_much = self.draft.bytes > 0 && self.draft.bytes + size > BYTES_MAX;
-        if is_much || self.draft.files.len() >= self.files_max {
-            self.draft.left.insert(path, false);
-            return Ok(());
-        }
-        self.put(dir, name, stat, blake3)
-    }
-
-    fn put(&mut self, dir: &Dir, name: &OsStr, stat: &Stat, blake3: [u8; 32]) -> FsResult<()> {
-        let id = self.recorder.inodes.id_of(stat);
-        let path = dir.path.join(name)?;
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(&dir.fd, name, flags, Mode::empty())?);
-        let at = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        let there = self.view.child(dir.number, name.as_bytes());
-        let replaced = there.filter(|&there| {
-            self.view.kind(there) == Kind::File && self.view.inode(there).is_none_or(|inode| inode == id)
-        });
-        let number = match replaced {
-            Some(number) => number,
-            None => {
-                self.free(dir, name)?;
-                self.insert(dir.number, name, Kind::File)
-            }
-        };
-        // An older content of the same file, under another name: gone with this.
-        if let Some(old) = self.tied(id).filter(|&old| old != number) {
-            self.is_missing(old);
-        }
-        self.tie(number, id);
-        let source = self.patched(id, number, stat.size, &at).unwrap_or(Source::File(at));
-        let (mode, mtime_ns) = (stat.mode, stat.mtime_ns);
-        self.add(number, Edit::Put(NewMember { path, source, mode, mtime_ns, blake3: Some(blake3) }));
-        self.draft.files.push(file);
-        self.draft.bytes += stat.size;
-        Ok(())
-    }
-
-    /// A file that is a big member with a few parts replaced, as that.
-    fn patched(&self, id: Id, number: Number, size: u64, file: &Path) -> Option<Source> {
-        let filling = self.stage.inodes.lock().patched.get(&id).cloned()?;
-        let base = filling.member();
-        let dirty = filling.written();
-        let bytes: u64 = dirty.iter().map(|range| range.end - range.start).sum();
-        let is_it = self.view.member(number) == Some(base) && bytes <= size / 2;
-        is_it.then(|| Source::Patched { base, file: file.to_owned(), dirty, size })
-    }
-
     fn symlink(&mut self, dir: &Dir, name: &OsStr, stat: &Stat) -> FsResult<()> {
         let id = self.recorder.inodes.id_of(stat);
         if let Some(mine) = self.tied(id) {
@@ -388,17 +298,6 @@ impl<'a> Plan<'a> {
         self.tie(number, id);
         self.add(number, Edit::Symlink { path: dir.path.join(name)?, target, mtime_ns: stat.mtime_ns });
         Ok(())
-    }
-
-    /// The content of a file as it was reported, if it is that.
-    fn settled(&self, id: Id, stat: &Stat) -> FsResult<Option<([u8; 32], u64)>> {
-        let Some(row) = self.recorder.inode_row(id)? else { return Ok(None) };
-        let in_use = self.recorder.inodes.find(self.recorder.inodes.ino_of(stat));
-        let is_dirty = in_use.is_some_and(|node| node.id == id && node.writing.lock().dirty.is_some());
-        match row.content {
-            Settled::Hashed { hashes, .. } if row.matches(stat) && !is_dirty => Ok(Some((hashes.blake3, row.size))),
-            _ => Ok(None),
-        }
     }
 
     /// A content that the archive has: under this name, with these attributes.
@@ -482,14 +381,18 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Whether a name is that of a file that `put` is receiving: nobody sees those as the user's.
-fn is_temporary(name: &OsStr) -> bool {
-    let random = name.as_bytes().strip_prefix(TEMPORARY);
-    random.is_some_and(|random| random.len() == 16 && random.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
-}
-
 /// The directory `name` in `dir`.
 pub(super) fn open_dir(dir: &OwnedFd, name: &OsStr) -> FsResult<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
+    match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        // One that its own owner may not read, who is no root: it is let in for the moment.
+        Err(Errno::ACCESS) => {
+            let mode = Mode::from_raw_mode(Stat::of_name(dir, name)?.mode);
+            rustix::fs::chmodat(dir, name, mode | Mode::RWXU, AtFlags::empty())?;
+            let opened = rustix::fs::openat(dir, name, flags, Mode::empty());
+            rustix::fs::chmodat(dir, name, mode, AtFlags::empty())?;
+            Ok(opened?)
+        }
+        opened => Ok(opened?),
+    }
 }

@@ -6,6 +6,7 @@
 //! tree goes.
 
 use super::apart;
+use super::archive::folder;
 use super::archive::{Archive, Edits, Keeper, MemberId, Pin, Policy, Stamp};
 use super::left;
 use super::patch::{self, Filling};
@@ -20,7 +21,7 @@ use parking_lot::{Mutex, RwLock};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -104,11 +105,9 @@ impl std::fmt::Debug for Stage {
     }
 }
 
-/// The folder of the stage of an archive.
-pub(super) fn folder_of(archive: &Path) -> PathBuf {
-    let mut name = archive.file_name().map_or_else(OsString::new, OsString::from);
-    name.push(".lzfs");
-    archive.with_file_name(name)
+/// Whether there is a stage beside an archive: a session that did not end in order left something in it, or one goes on.
+pub fn has_stage(archive: &Path) -> bool {
+    folder::beside(archive).join(TREE).symlink_metadata().is_ok_and(|found| found.is_dir())
 }
 
 fn cannot(what: &str, path: &Path, error: std::io::Error) -> FsError {
@@ -119,13 +118,13 @@ impl Stage {
     /// Open the archive at `path` and the stage beside it, which is made when it is not there.
     ///
     /// # Errors
-    /// [`FsError::Busy`] when another process uses it; [`FsError::Archive`]; what making the folders answers.
+    /// [`FsError::Busy`] when another process uses it; [`FsError::Archive`]; [`FsError::State`] when others may have put
+    /// something into its folder; what making the folders answers.
     pub(super) fn open(path: &Path) -> FsResult<Self> {
         let found = std::fs::metadata(path).map_err(|e| cannot("open", path, e))?;
         let owner = (found.uid(), found.gid());
-        let folder = folder_of(path);
-        std::fs::create_dir_all(&folder).map_err(|e| cannot("make", &folder, e))?;
-        let lock = File::open(&folder).map_err(|e| cannot("open", &folder, e))?;
+        let folder = folder::beside(path);
+        let lock = folder::make(&folder)?;
         match lock_soon(&lock) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
@@ -133,9 +132,6 @@ impl Stage {
             }
             Err(errno) => return Err(FsError::os(format!("lock {}", folder.display()), errno)),
         }
-        // Whoever may not read the archive must not read its stage either.
-        let mode = std::fs::Permissions::from_mode(0o700);
-        std::fs::set_permissions(&folder, mode).map_err(|e| cannot("make", &folder, e))?;
         let keeper: Keeper = {
             let folder = folder.clone();
             Arc::new(move |stamps| left::note(&folder, stamps))
@@ -149,7 +145,7 @@ impl Stage {
             }
         })?;
         let tree = folder.join(TREE);
-        let is_left = tree.is_dir();
+        let is_left = has_stage(path);
         let is_theirs = is_left && !left::is_ours(&folder, archive.stamp()?)?;
         if !is_left {
             std::fs::create_dir(&tree).map_err(|e| cannot("make", &tree, e))?;
@@ -215,7 +211,7 @@ impl Stage {
         }
         // Renamed first: half a tree must not be taken for what programs left.
         let (tree, done) = (self.tree(), self.folder.join("done"));
-        match std::fs::remove_dir_all(&done) {
+        match remove_tree(&done) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(cannot("remove", &done, e)),
             _ => {}
         }
@@ -232,7 +228,7 @@ impl Stage {
             }
         }
         std::fs::rename(&tree, &done).map_err(|e| cannot("remove", &tree, e))?;
-        std::fs::remove_dir_all(&done).map_err(|e| cannot("remove", &done, e))?;
+        remove_tree(&done).map_err(|e| cannot("remove", &done, e))?;
         match std::fs::remove_dir(&self.folder) {
             Err(e) if e.kind() != std::io::ErrorKind::DirectoryNotEmpty => Err(cannot("remove", &self.folder, e)),
             _ => Ok(()),
@@ -336,7 +332,7 @@ impl Stage {
     /// # Errors
     /// What the kernel answers.
     pub(super) fn open_tree(&self) -> FsResult<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let tree = self.tree();
         rustix::fs::open(&tree, flags, Mode::empty()).map_err(|e| FsError::os(tree.display().to_string(), e))
     }
@@ -367,6 +363,27 @@ impl Stage {
             stat.blocks = stat.size.div_ceil(512);
         }
         stat
+    }
+}
+
+/// Remove a folder with all in it, also directories that their owner may not write, who is no root.
+fn remove_tree(at: &Path) -> std::io::Result<()> {
+    fn let_in(dir: &Path) -> std::io::Result<()> {
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                let_in(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+    match std::fs::remove_dir_all(at) {
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+            let_in(at)?;
+            std::fs::remove_dir_all(at)
+        }
+        removed => removed,
     }
 }
 

@@ -81,6 +81,11 @@ impl Touched {
         self.state.lock().paths.is_empty()
     }
 
+    /// Whether `path` is to be looked at.
+    pub(super) fn contains(&self, path: &BucketPath) -> bool {
+        self.state.lock().paths.contains_key(path)
+    }
+
     /// Wait until it is time to bring the archive up to date; false at the end.
     pub(super) fn wait(&self) -> bool {
         let mut state = self.state.lock();

@@ -51,6 +51,7 @@ pub struct ZipOptions {
 pub struct ZipBucket {
     fs: Arc<ZipFs>,
     stream: Arc<Stream>,
+    archive: PathBuf,
     state: PathBuf,
 }
 
@@ -98,7 +99,19 @@ impl ZipBucket {
         if has_passphrase {
             fs.check_passphrase()?;
         }
-        Ok(Arc::new(Self { fs, stream: Stream::start(sink)?, state: options.state }))
+        Ok(Arc::new(Self { fs, stream: Stream::start(sink)?, archive: options.archive, state: options.state }))
+    }
+
+    /// Whether the archive is another one now, or was written, since it was opened: also when it is gone.
+    pub fn is_outdated(&self) -> bool {
+        let found = File::open(&self.archive).ok().and_then(|file| Stat::of_fd(&file).ok());
+        !found.is_some_and(|found| self.fs.is_as_opened(&found))
+    }
+
+    /// What is shown is not what is there any more, in a sentence, if so.
+    pub fn trouble(&self) -> Option<String> {
+        let archive = self.archive.display();
+        self.is_outdated().then(|| format!("{archive} was changed or replaced by another program while it was open"))
     }
 
     /// The file system, for the FUSE adapter.
@@ -164,7 +177,7 @@ impl ZipBucket {
 
     /// That the archive is the one whose import began earlier; the first time, note what it is.
     fn same_archive(&self) -> FsResult<()> {
-        let (size, mtime_ns) = self.fs.stamp;
+        let Stat { size, mtime_ns, .. } = self.fs.archive;
         let Some(row) = self.stream.row(ARCHIVE_KEY)? else {
             let recorded = Recorded { size, mtime_ns, blake3: self.hash_archive()? };
             let value = borsh::to_vec(&recorded).map_err(|_| Errno::IO)?;
@@ -178,12 +191,14 @@ impl ZipBucket {
         Ok(())
     }
 
+    /// BLAKE3 of the file that is there now.
     fn hash_archive(&self) -> FsResult<[u8; 32]> {
+        let file = File::open(&self.archive).map_err(|e| FsError::os(self.archive.display().to_string(), e))?;
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; CHUNK_BYTES];
         let mut at = 0;
         loop {
-            let read = self.fs.file.read_at(&mut buffer, at)?;
+            let read = file.read_at(&mut buffer, at)?;
             if read == 0 {
                 return Ok(hasher.finalize().into());
             }

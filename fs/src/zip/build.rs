@@ -7,6 +7,7 @@ use crate::error::{FsError, FsResult};
 use rawzip::{FileReader, ZipArchive, ZipLocator};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 /// Directories that members imply, at most, beside four for each member: long runs of `a/a/a/` are hostile.
 const IMPLIED_MAX: u64 = 1 << 20;
@@ -35,8 +36,15 @@ pub(crate) fn claims_too_much(method: u16, encrypted: bool, packed: u64, size: u
 /// # Errors
 /// [`FsError::Archive`] when there is none.
 pub(crate) fn open(file: &File, buffer: &mut [u8]) -> FsResult<ZipArchive<FileReader>> {
-    let archive = ZipLocator::new().locate_in_file(file.try_clone()?, buffer);
-    archive.map_err(|(_, error)| broken(format!("not a zip archive: {error}")))
+    let located = ZipLocator::new().locate_in_file(file.try_clone()?, buffer);
+    let archive = located.map_err(|(_, error)| broken(format!("not a zip archive: {error}")))?;
+    let mut disks = [0; 4];
+    file.read_exact_at(&mut disks, archive.eocd_offset() + 4)?;
+    // With zip64 the other record may tell.
+    if disks != [0; 4] && disks != [0xFF; 4] {
+        return Err(broken("a part of a split archive"));
+    }
+    Ok(archive)
 }
 
 /// Read the index of the archive `file`.

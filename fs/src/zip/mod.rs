@@ -40,14 +40,10 @@ const TARGET_MAX: u64 = 4095;
 /// Positions of `.` and `..` in a listing.
 const DOTS: u64 = 2;
 
-/// Size and modification time of the archive: what changes when somebody writes it.
-type Stamp = (u64, i64);
-
 /// The members of a zip archive as a file system.
 pub struct ZipFs {
     file: Arc<File>,
-    stamp: Stamp,
-    /// Of the archive: its members have the owner and device of the file they are in.
+    /// Of the archive when it was opened: its members have the owner and device of the file they are in.
     archive: Stat,
     index: Index,
     contents: Contents,
@@ -81,7 +77,6 @@ impl ZipFs {
         tracing::debug!(members = index.rows.len(), bytes = index.memory(), hidden = index.hidden, "archive indexed");
         Ok(Self {
             file: Arc::new(file),
-            stamp: (archive.size, archive.mtime_ns),
             archive,
             index,
             contents: Contents::new(passphrase, scratch),
@@ -154,8 +149,13 @@ impl ZipFs {
 
     /// Whether somebody wrote the archive since it was opened.
     fn is_changed(&self) -> FsResult<bool> {
-        let now = Stat::of_fd(&*self.file)?;
-        Ok(self.stamp != (now.size, now.mtime_ns))
+        Ok(!self.is_as_opened(&Stat::of_fd(&*self.file)?))
+    }
+
+    /// Whether a file is the archive, as it was when it was opened.
+    fn is_as_opened(&self, found: &Stat) -> bool {
+        let of = |stat: &Stat| (stat.dev, stat.ino, stat.size, stat.mtime_ns);
+        of(found) == of(&self.archive)
     }
 
     fn member(&self, number: u32) -> FsResult<Member> {

@@ -4,6 +4,7 @@ mod disk;
 mod foreign;
 mod killed;
 mod model;
+mod order;
 mod reflink;
 
 use model::{Model, Node};

@@ -204,3 +204,12 @@ proptest! {
         exhaust(&archive);
     }
 }
+
+#[test]
+fn a_part_of_a_split_archive_is_called_so() {
+    let mut part = bytes("infozip.zip");
+    let at = part.windows(4).rposition(|four| four == b"PK\x05\x06").unwrap();
+    part[at + 4] = 1;
+    let error = open(&part).unwrap_err();
+    assert!(matches!(&error, FsError::Archive(why) if why.contains("split")), "{error}");
+}

@@ -250,7 +250,7 @@ fn puts_of_one_path_at_once_are_all_told_and_the_last_one_is_there() {
         let puts: Vec<_> = (0..PUTS)
             .map(|n| {
                 let (bucket, path) = (&driver.bucket, &path);
-                scope.spawn(move || (bucket.put(path, 0o644, &mut n.to_string().as_bytes()).unwrap(), n))
+                scope.spawn(move || (bucket.put(path, None, &mut n.to_string().as_bytes()).unwrap(), n))
             })
             .collect();
         stored.extend(puts.into_iter().map(|put| put.join().unwrap()));

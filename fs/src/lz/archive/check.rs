@@ -15,6 +15,14 @@ use std::os::unix::fs::FileExt;
 const CHUNK_BYTES: usize = 1024 * 1024;
 
 impl Archive {
+    /// That the archive in `file` can be changed without loss.
+    ///
+    /// # Errors
+    /// [`FsError::Archive`](crate::FsError::Archive) says why it cannot be, or that it is none.
+    pub fn expect_writable(file: &File) -> FsResult<()> {
+        Table::load(file)?.writable().map(drop)
+    }
+
     pub(super) fn find_problems(&self) -> FsResult<Vec<Problem>> {
         // No commit meanwhile.
         let _writing = self.writing.lock();
@@ -26,9 +34,9 @@ impl Archive {
         // As it is on the disk, not as it is remembered.
         let table = Table::load(&file)?;
         let mut problems = Vec::new();
-        match table.fit {
-            Fit::InPlace => {}
-            Fit::Rewrite(why) | Fit::Never(why) => problems.push(Problem { path: None, what: why.into() }),
+        // One that others wrote in another form than ours is whole all the same.
+        if let Fit::Never(why) = table.fit {
+            problems.push(Problem { path: None, what: why.into() });
         }
         let ours = table.entries.iter().all(|entry| entry.header > 0);
         if ours && table.fit == Fit::InPlace {

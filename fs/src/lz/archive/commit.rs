@@ -6,16 +6,17 @@
 
 use super::assemble;
 use super::disk::Output;
-use super::plan::{self, Plan};
-use super::record::{self, Record};
+use super::folder;
+use super::order::{self, Item, MIMETYPE};
+use super::plan::{self, Changed, Plan};
+use super::record::Record;
 use super::table::{self, Fit, Table};
-use super::writer::{self, Writer};
+use super::writer::{self, COPY_BYTES, Writer};
 use super::{Archive, Committed, Edits, Kept, MemberId, Stamp, Strategy};
 use crate::error::{FsError, FsResult};
-use crate::stat::Kind;
 use rustix::io::Errno;
-use std::collections::{BTreeSet, HashMap};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::collections::HashMap;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::sync::Arc;
 
 /// The name of a copy beside the archive.
@@ -36,6 +37,15 @@ pub(super) struct Job<'a> {
     written: u64,
     /// Of the file as it was found.
     stamp: Stamp,
+}
+
+/// Whether a whole new file is to take the place of the old one.
+enum Wish {
+    /// Nothing else will do.
+    Must,
+    /// It is better so.
+    Tidy,
+    No,
 }
 
 impl Archive {
@@ -67,7 +77,7 @@ impl Archive {
     /// The file is what it is to be: what tells of the commit goes when that is noted.
     pub(super) fn at_rest(&self) -> FsResult<()> {
         self.keep(&[self.stamp()?])?;
-        Record::remove(&self.disk, &record::folder(&self.path))
+        Record::remove(&self.disk, &folder::beside(&self.path))
     }
 
     pub(super) fn commit_edits(&self, edits: &Edits) -> FsResult<Committed> {
@@ -82,11 +92,14 @@ impl Archive {
         if let Fit::Never(why) = table.fit {
             return Err(FsError::Archive(format!("{}: {why}", self.path.display())));
         }
-        if job.wants_rewrite(&plan)? {
-            return job.rewrite(&plan);
-        }
-        match job.reflink(&plan) {
-            Err(error) if is_without_reflink(&error) => job.in_place(&plan),
+        let tried = match job.wants_rewrite(&plan)? {
+            Wish::Must => return job.rewrite(&plan),
+            Wish::Tidy => job.rewrite(&plan),
+            Wish::No => job.reflink(&plan),
+        };
+        match tried {
+            // There is no room for a second file.
+            Err(error) if is_without_reflink(&error) || error.errno() == Errno::NOSPC => job.in_place(&plan),
             done => done,
         }
     }
@@ -159,21 +172,28 @@ impl Job<'_> {
     }
 
     /// Whether a whole new file is better than changes in place, or the only way.
-    fn wants_rewrite(&self, plan: &Plan<'_>) -> FsResult<bool> {
+    fn wants_rewrite(&self, plan: &Plan<'_>) -> FsResult<Wish> {
         let table = &self.table;
-        if table.fit != Fit::InPlace || table.length < self.archive.policy.rewrite_below {
-            return Ok(true);
-        }
         // The file must begin with a member after the commit too.
         let first = table.entries.iter().position(|entry| entry.place == 0);
-        if first.is_none_or(|first| plan.leaving.contains(&(first as u32))) {
-            return Ok(true);
+        let first_leaves = first.is_none_or(|first| plan.leaving.contains(&(first as u32)));
+        if table.fit != Fit::InPlace || first_leaves {
+            return Ok(Wish::Must);
+        }
+        if !self.is_big() || plan.places(MIMETYPE) {
+            return Ok(Wish::Tidy);
         }
         let live: u64 = table.live(&self.output.file, &self.pinned)?.iter().map(|(from, to)| to - from).sum();
         let dead = table.dir.0.saturating_sub(live);
         // What directories take turns in is not dead for long.
         let directory = 3 * (table.length - table.dir.0) + SLACK;
-        Ok(dead.saturating_sub(directory) > (table.length / DEAD_PART).max(DEAD_MIN))
+        let is_much = dead.saturating_sub(directory) > (table.length / DEAD_PART).max(DEAD_MIN);
+        Ok(if is_much { Wish::Tidy } else { Wish::No })
+    }
+
+    /// Whether the archive is not written as a whole at every commit.
+    fn is_big(&self) -> bool {
+        self.table.length >= self.archive.policy.rewrite_below
     }
 
     pub(super) fn bound(&self, plan: &Plan<'_>) -> FsResult<u64> {
@@ -190,28 +210,21 @@ impl Job<'_> {
 
     pub(super) fn put(&self, writer: &mut Writer<'_>, plan: &Plan<'_>) -> FsResult<()> {
         for changed in plan.changed.iter().filter(|changed| changed.moves) {
-            let path = changed.path.as_deref().unwrap_or_else(|| self.table.path(changed.old));
-            writer.put_moved(&self.table, &self.output.file, changed.old, path, changed.attributes)?;
+            self.move_one(writer, changed)?;
         }
-        writer.put_all(&plan.made)
+        writer.put_all(&plan.made.iter().collect::<Vec<_>>())
     }
 
     /// A whole new file in place of the old one.
     fn rewrite(&self, plan: &Plan<'_>) -> FsResult<Committed> {
         let archive = self.archive;
         let (copy, guard) = self.new_copy()?;
-        let mut writer = Writer::new(archive, copy.clone(), vec![(0, u64::MAX)], None)?;
-        let stays = plan.changed.iter().filter(|changed| !changed.moves);
-        let attributes: HashMap<u32, (u32, i64)> =
-            stays.filter_map(|changed| Some((changed.old, changed.attributes?))).collect();
-        for number in self.in_file_order(plan) {
-            let changed = attributes.get(&number).copied();
-            let path = self.table.path(number);
-            writer.put_moved(&self.table, &self.output.file, number, path, changed)?;
-        }
-        self.put(&mut writer, plan)?;
+        let prefix = self.prefix()?;
+        let mut writer = Writer::new(archive, copy.clone(), vec![(prefix, u64::MAX)], None)?;
+        writer.copy(&self.output.file, 0, 0, prefix)?;
+        self.put_in_order(&mut writer, plan)?;
         writer.flush()?;
-        let at = writer.filled.last().map_or(0, |(_, to)| *to);
+        let at = writer.filled.last().map_or(prefix, |(_, to)| *to);
         let placed = std::mem::take(&mut writer.placed);
         let ids = assemble::ids(plan, &placed);
         let mut directory = assemble::whole(self.table.comment.clone(), placed)?;
@@ -223,29 +236,55 @@ impl Job<'_> {
         self.committed(Strategy::Rewrite, ids)
     }
 
-    /// Entries that stay, a directory first, or else the oldest: what the file begins with should not leave soon.
-    fn in_file_order(&self, plan: &Plan<'_>) -> Vec<u32> {
-        let table = &self.table;
-        let moves: BTreeSet<u32> =
-            plan.changed.iter().filter(|changed| changed.moves).map(|changed| changed.old).collect();
-        let stays = |number: &u32| {
-            let hidden_twin =
-                table.entries[*number as usize].kind.is_none() && table.find(table.path(*number)).is_some();
-            !plan.leaving.contains(number) && !moves.contains(number) && !hidden_twin
-        };
-        let mut order: Vec<u32> = (0..table.entries.len() as u32).filter(stays).collect();
-        let entry = |number: u32| &table.entries[number as usize];
-        let directory = order.iter().position(|&number| entry(number).kind == Some(Kind::Directory));
-        let oldest = || (0..order.len()).min_by_key(|&at| entry(order[at]).mtime_ns);
-        if let Some(anchor) = directory.or_else(oldest) {
-            order[..=anchor].rotate_right(1);
+    /// Put all members, in the order of the new file; new ones that come together are packed together.
+    fn put_in_order(&self, writer: &mut Writer<'_>, plan: &Plan<'_>) -> FsResult<()> {
+        let stays = plan.changed.iter().filter(|changed| !changed.moves);
+        let attributes: HashMap<u32, (u32, i64)> =
+            stays.filter_map(|changed| Some((changed.old, changed.attributes?))).collect();
+        let mut together = Vec::new();
+        for item in order::of_file(&self.table, plan, self.is_big()) {
+            if let Item::Makes(made) = item {
+                together.push(made);
+                continue;
+            }
+            writer.put_all(&std::mem::take(&mut together))?;
+            match item {
+                Item::Stays(number) => {
+                    let (path, attributes) = (self.table.path(number), attributes.get(&number).copied());
+                    writer.put_moved(&self.table, &self.output.file, number, path, attributes)?;
+                }
+                Item::Moves(changed) => self.move_one(writer, changed)?,
+                Item::Makes(_) => {}
+            }
         }
-        order
+        writer.put_all(&together)
+    }
+
+    fn move_one(&self, writer: &mut Writer<'_>, changed: &Changed) -> FsResult<()> {
+        let path = changed.path.as_deref().unwrap_or_else(|| self.table.path(changed.old));
+        writer.put_moved(&self.table, &self.output.file, changed.old, path, changed.attributes)
+    }
+
+    /// Bytes in front of the archive that are none of it, as those of a program that unpacks it.
+    fn prefix(&self) -> FsResult<u64> {
+        let end = self.table.begin();
+        let mut buffer = vec![0; end.min(COPY_BYTES) as usize];
+        let mut at = 0;
+        while at < end {
+            let count = (end - at).min(COPY_BYTES) as usize;
+            self.output.file.read_exact_at(&mut buffer[..count], at)?;
+            // A hole is nothing.
+            if buffer[..count].iter().any(|&byte| byte != 0) {
+                return Ok(end);
+            }
+            at += count as u64;
+        }
+        Ok(0)
     }
 
     fn new_copy(&self) -> FsResult<(Output, CopyGuard<'_>)> {
-        let folder = record::folder(&self.archive.path);
-        record::make(&folder).map_err(|e| FsError::os(folder.display().to_string(), e))?;
+        let folder = folder::beside(&self.archive.path);
+        folder::make(&folder)?;
         let path = folder.join(COPY);
         let copy = self.archive.disk.create(&path, 0o600, true)?;
         let before = self.output.file.metadata()?;

@@ -3,6 +3,7 @@
 //! Source: APPNOTE 4.3 and 4.5.3 (zip64), Info-ZIP's `extrafld.txt` for 0x5455 and 0x7875. The field 0x7A57 is ours
 //! (docs/ARCHIVES.md), see `ours`.
 
+use super::order::MIMETYPE;
 pub(super) use super::ours::Ours;
 pub(super) use crate::zip::member::Steps;
 use rawzip::extra_fields::{ExtraFieldId, ExtraFields};
@@ -310,7 +311,9 @@ impl Head {
     /// The local header.
     pub(super) fn local(&self) -> Vec<u8> {
         let wide = self.wide_sizes();
-        let extra = self.extra(false, &wide, &self.extra.0);
+        // Programs that ask what kind of archive it is find its content at a fixed place.
+        let is_bare = self.name == MIMETYPE && wide.is_empty();
+        let extra = if is_bare { Vec::new() } else { self.extra(false, &wide, &self.extra.0) };
         let mut out = LOCAL_SIGNATURE.to_vec();
         out.extend_from_slice(&self.needed(!wide.is_empty()).to_le_bytes());
         self.middle(&mut out);

@@ -3,6 +3,7 @@
 use super::assemble::{self, Directory};
 use super::commit::{Job, SLACK, gaps};
 use super::disk::Aligned;
+use super::folder;
 use super::plan::Plan;
 use super::record::{self, Record, Side};
 use super::table::Table;
@@ -30,7 +31,7 @@ impl Job<'_> {
             // Whatever was written belongs to nothing, and the file has its old end.
             let archive = self.archive;
             let kept: Vec<(u64, u64)> = archive.state.read().kept.values().map(|kept| kept.extent).collect();
-            let was_begun = record::recover(&archive.disk, &self.output, &record::folder(&archive.path), &kept)?;
+            let was_begun = record::recover(&archive.disk, &self.output, &folder::beside(&archive.path), &kept)?;
             archive.reload()?;
             if was_begun {
                 archive.at_rest()?;
@@ -47,7 +48,7 @@ impl Job<'_> {
             free = self.free()?;
         }
         let (archive, table) = (self.archive, Arc::clone(&self.table));
-        let folder = record::folder(&archive.path);
+        let folder = folder::beside(&archive.path);
         let old = self.old_side(&free)?;
         let begin = || Record { old: old.clone(), new: None }.write(&archive.disk, &folder);
         let mut writer = Writer::new(archive, self.output.clone(), free.clone(), Some(&begin))?;
@@ -94,7 +95,7 @@ impl Job<'_> {
         let old = self.old_side(&laid.free)?;
         let new = Side { end, hash: blake3::hash(bytes).into(), dead: [dead, &self.pinned].concat() };
         let archive = self.archive;
-        Record { old, new: Some(new) }.write(&archive.disk, &record::folder(&archive.path))?;
+        Record { old, new: Some(new) }.write(&archive.disk, &folder::beside(&archive.path))?;
         laid.writer.begun();
         Ok(())
     }

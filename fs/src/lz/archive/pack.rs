@@ -95,19 +95,24 @@ pub(super) fn deflate(content: &[u8], last: bool) -> FsResult<Vec<u8>> {
     }
 }
 
+/// Content as it is.
+pub(super) fn stored(content: &[u8]) -> Packed {
+    Packed {
+        method: STORED,
+        crc: crc32fast::hash(content),
+        blake3: blake3::hash(content).into(),
+        packed: content.len() as u64,
+        steps: None,
+    }
+}
+
 /// Pack content that fits into memory.
 ///
 /// # Errors
 /// The engine's.
 pub(super) fn whole(content: &[u8]) -> FsResult<(Packed, Option<Vec<u8>>)> {
     let size = content.len() as u64;
-    let mut packed = Packed {
-        method: STORED,
-        crc: crc32fast::hash(content),
-        blake3: blake3::hash(content).into(),
-        packed: size,
-        steps: None,
-    };
+    let mut packed = stored(content);
     let bytes = if content.is_empty() { Vec::new() } else { deflate(content, true)? };
     if content.is_empty() || !pays(size, bytes.len() as u64) {
         return Ok((packed, None));

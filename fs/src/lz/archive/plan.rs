@@ -39,6 +39,12 @@ pub(super) struct Made<'a> {
     pub(super) number: usize,
 }
 
+impl Made<'_> {
+    pub(super) fn is_directory(&self) -> bool {
+        matches!(self.content, Fresh::Directory)
+    }
+}
+
 /// A member that stays and gets another path, mode or time.
 #[derive(Debug)]
 pub(super) struct Changed {
@@ -65,6 +71,12 @@ pub(super) struct Plan<'a> {
 }
 
 impl Plan<'_> {
+    /// Whether the member at `path` is a new one, or another one than before.
+    pub(super) fn places(&self, path: &[u8]) -> bool {
+        let moved = self.changed.iter().filter(|changed| changed.moves).filter_map(|changed| changed.path.as_deref());
+        moved.chain(self.made.iter().map(|made| &made.path[..])).any(|new| new == path)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.leaving.is_empty() && self.changed.is_empty() && self.made.is_empty()
     }
@@ -191,7 +203,7 @@ impl<'a> Resolver<'a> {
     fn is_directory(&self, slot: Slot) -> bool {
         match slot {
             Slot::Old(number) => self.table.entries[number as usize].kind == Some(Kind::Directory),
-            Slot::New(number) => matches!(self.made[number].content, Fresh::Directory),
+            Slot::New(number) => self.made[number].is_directory(),
         }
     }
 

@@ -5,8 +5,8 @@ use super::disk::{Disk, Output};
 use crate::error::{FsError, FsResult};
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::fs::File;
-use std::os::unix::fs::{DirBuilderExt, FileExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 const NAME: &str = "commit";
 const FRESH: &str = "commit.new";
@@ -33,18 +33,6 @@ pub(super) struct Side {
 
 fn invalid(path: &Path, problem: &str) -> FsError {
     FsError::State { path: path.to_owned(), problem: problem.into() }
-}
-
-/// The folder of notes on the archive at `path`.
-pub(super) fn folder(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lzfs");
-    PathBuf::from(name)
-}
-
-/// Make it, for nobody else to write in; it may be there.
-pub(super) fn make(folder: &Path) -> std::io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 impl Side {
@@ -74,7 +62,7 @@ impl Record {
     /// What writing answers.
     pub(super) fn write(&self, disk: &Disk, folder: &Path) -> FsResult<()> {
         if !folder.is_dir() {
-            make(folder).map_err(|e| FsError::os(folder.display().to_string(), e))?;
+            super::folder::make(folder)?;
             if let Some(parent) = folder.parent() {
                 disk.sync_folder(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
             }

@@ -352,6 +352,22 @@ impl Table {
         Ok(Fit::InPlace)
     }
 
+    /// Where its first member is, or else its directory.
+    pub(super) fn begin(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.place).min().unwrap_or(self.dir.0)
+    }
+
+    /// The table of an archive that can be changed.
+    ///
+    /// # Errors
+    /// [`FsError::Archive`] says why it cannot be.
+    pub(super) fn writable(self) -> FsResult<Self> {
+        match self.fit {
+            Fit::Never(why) => Err(broken(why)),
+            Fit::InPlace | Fit::Rewrite(_) => Ok(self),
+        }
+    }
+
     /// The entry at `path`.
     pub(super) fn find(&self, path: &[u8]) -> Option<u32> {
         let found = self.order.binary_search_by(|&number| self.path(number).cmp(path));

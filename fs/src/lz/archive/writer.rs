@@ -2,11 +2,13 @@
 
 use super::disk::{BLOCK_BYTES, Disk, Output};
 use super::format::{DESCRIPTOR, ENCRYPTED, Head, Ours, UTF_8, local_extra};
+use super::order::MIMETYPE;
 use super::pack::{self, Packed};
 use super::plan::{Fresh, Made};
 use super::table::{Entry, Table};
 use super::{Archive, MemberId, Source, source};
 use crate::error::{FsError, FsResult};
+use crate::path::NAME_MAX_BYTES;
 use crate::stat::Kind;
 use rustix::io::Errno;
 use std::fs::File;
@@ -17,7 +19,7 @@ use std::sync::Arc;
 /// to be written; and members up to this size are packed in memory.
 pub(super) const MEMORY_MAX: u64 = 8 * 1024 * 1024;
 /// Bytes copied at once.
-const COPY_BYTES: u64 = 1024 * 1024;
+pub(super) const COPY_BYTES: u64 = 1024 * 1024;
 /// Headers of a new member beside its name.
 const HEADERS_MAX: u64 = 512;
 /// Method 99: AES, whose key does not depend on where the sizes are.
@@ -62,13 +64,26 @@ fn stored_name(path: &[u8], kind: Kind, ours: &mut Ours) -> Vec<u8> {
         Ok(_) => path.to_vec(),
         Err(_) => {
             ours.path = Some(path.to_vec());
-            format!("{}~{:08x}", String::from_utf8_lossy(path), crc32fast::hash(path)).into_bytes()
+            likeness(path)
         }
     };
     if kind == Kind::Directory {
         name.push(b'/');
     }
     name
+}
+
+/// A name that others can show for a path that is no UTF-8, with components that others can make.
+fn likeness(path: &[u8]) -> Vec<u8> {
+    let mark = format!("~{:08x}", crc32fast::hash(path));
+    let last = path.split(|&byte| byte == b'/').count() - 1;
+    let components = path.split(|&byte| byte == b'/').enumerate().map(|(number, component)| {
+        let mark = if number == last { &mark[..] } else { "" };
+        let mut shown = String::from_utf8_lossy(component).into_owned();
+        shown.truncate(shown.floor_char_boundary(NAME_MAX_BYTES - mark.len()));
+        shown + mark
+    });
+    components.collect::<Vec<_>>().join("/").into_bytes()
 }
 
 fn type_bits(kind: Kind) -> u32 {
@@ -200,10 +215,10 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// What reading the sources, packing and writing answer.
-    pub(super) fn put_all(&mut self, made: &[Made<'_>]) -> FsResult<()> {
+    pub(super) fn put_all(&mut self, made: &[&Made<'_>]) -> FsResult<()> {
         let mut batch: Vec<&Made<'_>> = Vec::new();
         let mut bytes = 0;
-        for one in made {
+        for &one in made {
             let bound = made_bound(one)?;
             if bound > MEMORY_MAX {
                 self.put_batch(&std::mem::take(&mut batch))?;
@@ -325,7 +340,11 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn copy(&self, from: &File, mut at: u64, mut to: u64, len: u64) -> FsResult<()> {
+    /// Copy bytes of another file as they are.
+    ///
+    /// # Errors
+    /// What reading and writing answer.
+    pub(super) fn copy(&self, from: &File, mut at: u64, mut to: u64, len: u64) -> FsResult<()> {
         let end = at + len;
         let mut buffer = vec![0; COPY_BYTES as usize];
         while at < end {
@@ -450,7 +469,8 @@ fn ready(archive: &Archive, made: &Made<'_>, owner: (u32, u32)) -> FsResult<Read
     let packed = if size <= pack::WHOLE_MAX {
         let mut content = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
         source::input(archive, &new.source)?.fill(0, &mut content)?;
-        let (packed, bytes) = pack::whole(&content)?;
+        let (packed, bytes) =
+            if made.path == MIMETYPE { (pack::stored(&content), None) } else { pack::whole(&content)? };
         body = bytes.unwrap_or(content);
         packed
     } else {

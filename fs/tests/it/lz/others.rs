@@ -4,10 +4,12 @@ use super::driver::{Driver, Lost};
 use super::own::read;
 use rustix::io::Errno;
 use std::collections::BTreeSet;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use wizefs_fs::lz::{Archive, Edit, Edits, NewMember, Source};
-use wizefs_fs::{AnyBucket, BucketPath, FsError};
+use wizefs_fs::{AnyBucket, BucketOptions, BucketPath, Durability, FsError, LzBucket, MemorySink};
 
 fn path(text: &str) -> BucketPath {
     BucketPath::new(text).unwrap()
@@ -157,4 +159,64 @@ z.writestr('d/vast', 'x'); z.infolist()[-1].file_size = 1 << 62",
     let driver = driver.crash("boot", Lost::default());
     driver.bucket.sync().unwrap();
     assert_eq!(members(&driver.archive()), ["e", "e/link", "e/vast"].map(String::from).into());
+}
+
+/// The archive `a.zip` in `folder`, as the bucket of a node that has never seen it.
+fn adopted(folder: &Path) -> Result<(Arc<LzBucket>, Arc<MemorySink>), FsError> {
+    let (backing, state) = (folder.join("a.zip"), folder.join("state"));
+    let durability = Durability::Relaxed;
+    let options = BucketOptions { backing, state, adopted: true, exclusive: false, read_only: false, durability };
+    let sink: Arc<MemorySink> = Arc::default();
+    Ok((LzBucket::open(options, sink.clone())?.0, sink))
+}
+
+#[test]
+fn nothing_is_done_in_a_folder_that_others_could_prepare() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    Archive::create(&at("a.zip")).unwrap();
+    std::fs::write(at("victim"), "theirs").unwrap();
+    std::fs::create_dir_all(at("folder/inside")).unwrap();
+    std::fs::create_dir(at("a.zip.lzfs")).unwrap();
+    symlink(at("victim"), at("a.zip.lzfs/left.new")).unwrap();
+    symlink(at("folder"), at("a.zip.lzfs/tree")).unwrap();
+    std::fs::set_permissions(at("a.zip.lzfs"), std::fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(matches!(adopted(dir.path()), Err(FsError::State { .. })));
+    assert!(matches!(Archive::open(&at("a.zip")), Err(FsError::State { .. })));
+    assert_eq!(std::fs::read_to_string(at("victim")).unwrap(), "theirs");
+    assert!(at("folder/inside").is_dir());
+}
+
+#[test]
+fn what_nobody_reported_in_a_stage_comes_into_the_archive() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    Archive::create(&at("a.zip")).unwrap();
+    let (bucket, _) = adopted(dir.path()).unwrap();
+    bucket.put(&path("known"), None, &mut &b"1"[..]).unwrap();
+    bucket.abandon();
+    assert!(bucket.close().is_err());
+    drop(bucket);
+    std::fs::create_dir(at("a.zip.lzfs/tree/d")).unwrap();
+    std::fs::write(at("a.zip.lzfs/tree/d/f"), "2").unwrap();
+    std::fs::remove_dir_all(at("state")).unwrap();
+    let (bucket, sink) = adopted(dir.path()).unwrap();
+    bucket.close().unwrap();
+    assert!(!at("a.zip.lzfs").exists(), "the archive has everything");
+    assert_eq!(members(&at("a.zip")), ["known", "d", "d/f"].map(String::from).into());
+    assert!(sink.changes().iter().all(|change| change.op.paths().all(|path| path.to_string() != "d/f")));
+}
+
+#[test]
+fn what_an_archive_of_others_could_not_take_is_not_recorded() {
+    let driver = Driver::new();
+    driver.put("mine", b"1").unwrap();
+    let before = driver.sink.changes().len();
+    zipped(&driver.archive(), "z.writestr('theirs', '2')");
+    let AnyBucket::Lz(bucket) = &driver.bucket else { panic!("a bucket of another kind") };
+    assert!(bucket.is_outdated() && bucket.trouble().is_some());
+    assert!(matches!(bucket.put(&path("more"), None, &mut &b"3"[..]), Err(FsError::Archive(_))));
+    assert!(matches!(bucket.remove(&path("mine")), Err(FsError::Archive(_) | FsError::Os { errno: Errno::ROFS, .. })));
+    assert_eq!(driver.sink.changes().len(), before);
+    assert!(!bucket.problems().unwrap().is_empty());
 }

@@ -171,3 +171,16 @@ fn what_is_in_a_folder_that_nobody_looked_into_stays_known_over_many_sessions() 
     assert_eq!(driver.told().last().unwrap(), "rename a/d z");
     driver.assert_told_is_there();
 }
+
+#[test]
+fn a_file_of_the_user_that_is_named_like_one_of_ours_stays() {
+    let driver = Driver::new();
+    let name = ".wizefs-put-0123456789abcdef";
+    driver.write(name, b"mine").unwrap();
+    let driver = driver.reopen();
+    assert_eq!(read(&driver, name).unwrap(), b"mine");
+    driver.unlink(name).unwrap();
+    let driver = driver.reopen();
+    assert_eq!(read(&driver, name), Err(Errno::NOENT));
+    driver.assert_told_is_there();
+}
