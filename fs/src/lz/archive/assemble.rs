@@ -1,6 +1,6 @@
 //! A new directory: the records that stay, and those of members that were placed.
 
-use super::order::Order;
+use super::order::{Order, parents_first, told_of};
 use super::plan::Plan;
 use super::table::{Entry, Fit, Table};
 use super::writer::{Placed, head_of};
@@ -139,13 +139,14 @@ fn changed_record(file: &File, entry: &mut Entry, path: &[u8], (mode, mtime_ns):
     Ok(record)
 }
 
-/// The directory of an archive in which every member was placed, in this order.
+/// The directory of an archive in which every member was placed. What the file begins with may be in a directory that stands
+/// behind it there, not here.
 ///
 /// # Errors
 /// There are too many bytes of names.
 pub(super) fn whole(comment: Vec<u8>, placed: Vec<Placed>) -> FsResult<Directory> {
     let mut new = Directory::of((comment, Vec::new()), placed.len());
-    new.take(placed)?;
+    new.take(parents_first(placed, told_of))?;
     new.table.sort();
     Ok(new)
 }

@@ -57,12 +57,17 @@ impl<T> Order<T> {
 impl Order<Placed> {
     /// Of `placed` in the directory that `plan` makes of `table`.
     pub(super) fn of(table: &Table, plan: &Plan<'_>, placed: Vec<Placed>) -> Self {
-        Self::among(table, plan, placed, |one| (one.path.clone(), one.entry.kind == Some(Kind::Directory)))
+        Self::among(table, plan, placed, told_of)
     }
 }
 
+/// The path of a member, and whether it is a directory.
+pub(super) fn told_of(placed: &Placed) -> (Vec<u8>, bool) {
+    (placed.path.clone(), placed.entry.kind == Some(Kind::Directory))
+}
+
 /// Directories before what is in them, and all else in its order.
-fn parents_first<T>(items: Vec<T>, told: impl Fn(&T) -> (Vec<u8>, bool)) -> Vec<T> {
+pub(super) fn parents_first<T>(items: Vec<T>, told: impl Fn(&T) -> (Vec<u8>, bool)) -> Vec<T> {
     let paths: Vec<(Vec<u8>, bool)> = items.iter().map(told).collect();
     let of_directories = paths.iter().enumerate().filter(|(_, (_, is_directory))| *is_directory);
     let directories: HashMap<&[u8], usize> = of_directories.map(|(at, (path, _))| (&path[..], at)).collect();
