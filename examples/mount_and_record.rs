@@ -65,7 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{} {what}", logged.txid);
     }
 
-    mount.unmount(false).map_err(|failed| failed.1)?;
+    mount.unmount().map_err(|failed| failed.1)?;
     bucket.close()?;
     Ok(())
 }

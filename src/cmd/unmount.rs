@@ -40,6 +40,11 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
         false => format!("{name} is unmounted from {place}"),
         true => format!("{name} is detached from {place}"),
     });
+    if unmounted.detached && !args.lazy {
+        context.out.hint(
+            "it is mounted elsewhere too, by mount --bind or in another namespace, and served there until that ends",
+        );
+    }
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use crate::rest::wire;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use wizefs_fs::{AnyBucket, Mount, MountOptions, UnmountError, clear_stale_mount};
 
 /// Threads that answer the kernel, per mount: one more than processors, so that one may wait for a disk.
@@ -18,9 +18,6 @@ fn threads() -> usize {
 
 /// A request that takes longer is told of.
 const UNANSWERED: Duration = Duration::from_secs(10);
-
-/// The threads of a mount that is no longer there end within this time, unless it is still in use somewhere.
-const GONE: Duration = Duration::from_secs(2);
 
 /// A mount of this node.
 pub(super) struct Mounted {
@@ -132,7 +129,7 @@ impl Node {
                 v: wire::V,
                 bucket: name.clone(),
                 mountpoint,
-                detached: true,
+                detached: false,
                 node_ends: false,
             });
         };
@@ -168,8 +165,13 @@ impl Node {
     fn take_away(&self, bucket: &OpenBucket, mounted: Mounted, lazy: bool) -> Result<bool> {
         let Mounted { mount, path, ours } = mounted;
         let name = &bucket.name;
-        let detached = match mount.unmount(false).map_err(|failed| *failed) {
-            Ok(()) => false,
+        let detached = match mount.unmount().map_err(|failed| *failed) {
+            Ok(None) => false,
+            Ok(Some(mount)) => {
+                tracing::info!(bucket = %name, "still mounted elsewhere, by mount --bind or in another namespace");
+                self.detached.lock().push((name.clone(), mount));
+                true
+            }
             Err((mount, UnmountError::Busy { .. })) if lazy => {
                 mount.detach().map_err(|e| Error::new(Kind::Fuse, format!("cannot detach {name}: {e}")))?;
                 self.detached.lock().push((name.clone(), mount));
@@ -178,7 +180,7 @@ impl Node {
             Err((mount, error)) => {
                 *bucket.mount.lock() = Some(Mounted { mount, path, ours });
                 return Err(match error {
-                    UnmountError::Busy { holders } => busy(name, &holders),
+                    UnmountError::Busy { holders, mounts } => busy(name, &holders, &mounts),
                     UnmountError::Failed(e) => Error::new(Kind::Fuse, format!("cannot unmount {name}: {e}")),
                 });
             }
@@ -270,22 +272,17 @@ impl Node {
     /// script are quicker than the next look.
     fn notice_gone(&self, name: &BucketName) -> Result<()> {
         let Some(bucket) = self.open.lock().get(name).cloned() else { return Ok(()) };
-        let unmounted = match bucket.mount.lock().as_ref() {
-            Some(mounted) => mountpoint::mounted_at(&mounted.path)? != mountpoint::Found::Wizefs,
+        let mut slot = bucket.mount.lock();
+        // What another program mounted on top of it hides it only.
+        let unmounted = match slot.as_ref() {
+            Some(mounted) => mountpoint::mounted_at(&mounted.path)? == mountpoint::Found::Nothing,
             None => false,
         };
-        let start = Instant::now();
-        while unmounted && start.elapsed() < GONE {
-            let gone = bucket.mount.lock().take_if(|mounted| mounted.mount.is_gone());
-            if let Some(mounted) = gone {
-                self.take_away(&bucket, mounted, false)?;
-                return self.end_promises(&bucket);
-            }
-            // Its threads hear of it from the kernel in a moment. A thread can be joined or asked whether it has ended, not waited for
-            // with an end; and joining would hang when the mount is used elsewhere (another namespace).
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Ok(())
+        let gone = slot.take_if(|_| unmounted);
+        drop(slot);
+        let Some(mounted) = gone else { return Ok(()) };
+        self.take_away(&bucket, mounted, false)?;
+        self.end_promises(&bucket)
     }
 
     /// A node that was started by a mount ends with its last one. True when it does.
@@ -337,8 +334,9 @@ impl Node {
     }
 }
 
-fn busy(name: &BucketName, holders: &[wizefs_fs::Holder]) -> Error {
-    let listed: Vec<String> = holders.iter().map(|h| format!("{} ({})", h.command, h.pid)).collect();
+fn busy(name: &BucketName, holders: &[wizefs_fs::Holder], mounts: &[String]) -> Error {
+    let programs = holders.iter().map(|holder| format!("{} ({})", holder.command, holder.pid));
+    let listed: Vec<String> = programs.chain(mounts.iter().map(|place| format!("the mount at {place}"))).collect();
     let who = if listed.is_empty() { "a program".to_owned() } else { listed.join(", ") };
     Error::new(Kind::Busy, format!("{name} is in use by {who}"))
         .hint(format!("close them, or detach the folder at once: wizefs unmount {name} --lazy"))

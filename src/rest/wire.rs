@@ -244,7 +244,7 @@ pub struct Unmounted {
     /// Where it was.
     #[schema(value_type = String)]
     pub mountpoint: PathBuf,
-    /// It was only detached: programs still hold it, and it ends with the last of them.
+    /// It was only detached: programs or other mounts still hold it, and it ends with the last of them.
     pub detached: bool,
     /// The node ends now, because this was its last mount.
     pub node_ends: bool,

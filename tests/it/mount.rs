@@ -76,6 +76,55 @@ fn a_busy_folder_is_named_refused_and_can_be_detached() {
 }
 
 #[test]
+fn a_folder_that_is_mounted_elsewhere_too_is_detached_and_served_there() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    root.run("create docs --mount").expect(0);
+    let elsewhere = root.outside().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let bind = |from: &std::path::Path| rustix::mount::mount_bind(from, &elsewhere).unwrap();
+    let unbind = || rustix::mount::unmount(&elsewhere, rustix::mount::UnmountFlags::empty()).unwrap();
+    bind(&root.mnt("docs", ""));
+    fs::write(root.mnt("docs", "a"), "a").unwrap();
+    let unmounted = root.run("unmount docs").expect(0);
+    assert!(unmounted.stderr.contains("mounted elsewhere too"), "{unmounted:?}");
+    fs::write(elsewhere.join("b"), "b").unwrap();
+    // It can be mounted again meanwhile, and the same holds when another program takes that mount away.
+    root.run("mount docs").expect(0);
+    unbind();
+    assert_eq!(fs::read(root.mnt("docs", "b")).unwrap(), b"b");
+    bind(&root.mnt("docs", ""));
+    assert!(Command::new("umount").arg(root.mnt("docs", "")).status().unwrap().success());
+    root.run("mount docs").expect(0);
+    unbind();
+    root.run("unmount docs").expect(0);
+    root.expect_no_node();
+    // And at the end of a node.
+    root.run("mount docs").expect(0);
+    bind(&root.mnt("docs", ""));
+    root.run("stop").expect(0);
+    root.expect_no_node();
+    unbind();
+    root.run("verify docs").expect(0);
+}
+
+#[test]
+fn what_is_mounted_in_a_folder_is_named_when_it_is_busy() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs --mount").expect(0);
+    root.run("create inner").expect(0);
+    fs::create_dir(root.mnt("docs", "below")).unwrap();
+    let below = root.mnt("docs", "below");
+    root.run(&format!("mount inner {}", below.display())).expect(0);
+    let busy = root.run("unmount docs").expect(13);
+    assert!(busy.stderr.contains(&format!("the mount at {}", below.display())), "{busy:?}");
+    root.run("unmount inner").expect(0);
+    root.run("unmount docs").expect(0);
+}
+
+#[test]
 fn somebody_else_may_unmount_it() {
     let Some(root) = TestRoot::with_fuse() else { return };
     root.run("create docs --mount").expect(0);

@@ -22,7 +22,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How to mount.
 #[derive(Debug, Clone)]
@@ -58,8 +58,10 @@ pub enum UnmountError {
     /// Somebody uses it.
     #[error("in use")]
     Busy {
-        /// Who.
+        /// Programs.
         holders: Vec<Holder>,
+        /// Places below it where something else is mounted, as mountinfo writes them.
+        mounts: Vec<String>,
     },
     /// Another reason.
     #[error(transparent)]
@@ -224,6 +226,9 @@ fn mount_as_root(mountpoint: &Path, options: &MountOptions) -> std::io::Result<O
     Ok(device)
 }
 
+/// The threads of a mount that is no longer there end within this time, unless it is still mounted somewhere.
+const GONE: Duration = Duration::from_secs(2);
+
 /// Kibibytes the kernel reads ahead on a mount; it offers 128 and lets the mount's owner ask for more.
 const READAHEAD_KIB: &str = "1024";
 
@@ -291,18 +296,30 @@ impl Mount {
         }
     }
 
-    /// Unmount. A lazy unmount hides a mount that is in use; it is served until its last user is gone.
+    /// Whether it ends in a moment, now that it is unmounted: it does not while it is mounted elsewhere too, by `mount --bind` or
+    /// in another namespace.
+    fn ends_soon(&self) -> bool {
+        let start = Instant::now();
+        while !self.is_gone() && start.elapsed() < GONE {
+            // A thread can be joined or asked whether it has ended, not waited for with an end.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.is_gone()
+    }
+
+    /// Unmount. One that is mounted elsewhere too comes back and is served on, as after [`Mount::detach`].
     ///
     /// # Errors
     /// [`UnmountError::Busy`]; the mount comes back with the error, as it was.
-    pub fn unmount(mut self, lazy: bool) -> Result<(), Box<(Self, UnmountError)>> {
+    pub fn unmount(mut self) -> Result<Option<Self>, Box<(Self, UnmountError)>> {
         if !self.is_gone() {
-            match unmount(&self.mountpoint, lazy) {
+            match unmount(&self.mountpoint, false) {
                 // Not mounted any more, by somebody else, is as good.
                 Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
                 Err(Errno::BUSY) => {
                     let holders = self.device.map_or_else(Vec::new, |dev| holders(&self.mountpoint, dev));
-                    return Err(Box::new((self, UnmountError::Busy { holders })));
+                    let mounts = mounts_below(&self.mountpoint);
+                    return Err(Box::new((self, UnmountError::Busy { holders, mounts })));
                 }
                 Err(errno) => {
                     let what = format!("unmount {}", self.mountpoint.display());
@@ -310,13 +327,21 @@ impl Mount {
                 }
             }
         }
-        self.bucket.served_to(None);
-        if !lazy {
-            // The kernel has ended the session; its threads end with it.
-            self.wait();
+        if !self.ends_soon() {
+            return Ok(Some(self));
         }
-        Ok(())
+        self.bucket.served_to(None);
+        self.wait();
+        Ok(None)
     }
+}
+
+/// What is mounted in a folder, as mountinfo writes it; nothing where the kernel does not tell.
+fn mounts_below(folder: &Path) -> Vec<String> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let below = format!("{}/", escaped(folder));
+    let places = table.lines().filter_map(|line| line.split(' ').nth(4));
+    places.filter(|place| place.starts_with(&below)).map(str::to_owned).collect()
 }
 
 fn unmount(mountpoint: &Path, lazy: bool) -> Result<(), Errno> {
