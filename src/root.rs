@@ -125,7 +125,7 @@ impl RootLock {
             Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
             Err(e) => return Err(failed(e.into())),
         }
-        // The process id is for people and error messages only; a full disk must not keep a node from starting.
+        // The process id is for people, and for who waits until another one has it; a full disk must not keep a node from starting.
         let noted =
             file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
         if let Err(e) = noted {
