@@ -273,11 +273,7 @@ impl Bucket {
     /// # Errors
     /// What `syncfs` answers.
     pub fn persist(&self) -> FsResult<()> {
-        let root = self.recorder.inodes.root().fd()?;
-        if let Err(errno) = rustix::fs::syncfs(&*root) {
-            self.doubt_unsealed();
-            return Err(FsError::os("sync of the backing", errno));
-        }
+        self.recorder.inodes.sync().inspect_err(|_| self.doubt_unsealed())?;
         self.recorder.intents.sync()
     }
 

@@ -11,13 +11,13 @@ use std::process::Command;
 
 const MIB: usize = 1 << 20;
 
-/// An ext4 on an image in a disk of 24 MiB that claims to have 160: below `outside`, mounted at `tree`. None, loudly, where that
-/// cannot be made.
-fn thin_disk(root: &TestRoot) -> Option<PathBuf> {
+/// An ext4 on an image in a disk of 24 MiB that claims to have 160, mounted at `tree`: both below `outside`. None, loudly, where
+/// that cannot be made.
+fn thin_disk(root: &TestRoot, tree: &str) -> Option<PathBuf> {
     disk(&root.outside().join("host"), 24)?;
-    let (image, tree) = (root.outside().join("host/image"), root.outside().join("tree"));
+    let (image, tree) = (root.outside().join("host/image"), root.outside().join(tree));
     File::create(&image).unwrap().set_len(160 * MIB as u64).unwrap();
-    fs::create_dir(&tree).unwrap();
+    fs::create_dir_all(&tree).unwrap();
     let made = Command::new("mkfs.ext4").args(["-q", "-F", "-O", "^has_journal", "-m", "0"]).arg(&image).output();
     let mounted = made.and_then(|_| Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&tree).output());
     if mounted.as_ref().is_ok_and(|done| done.status.success()) {
@@ -56,7 +56,7 @@ fn on_disk(path: &Path) -> Vec<u8> {
 #[test]
 fn what_the_disk_did_not_take_is_told_and_is_not_the_last_word() {
     let Some(root) = TestRoot::with_fuse() else { return };
-    let Some(tree) = thin_disk(&root) else { return };
+    let Some(tree) = thin_disk(&root, "tree") else { return };
     root.run("create docs --from tree").expect(0);
     root.run("mount docs").expect(0);
     let mounted = root.mnt("docs", "");
@@ -99,9 +99,32 @@ fn what_the_disk_did_not_take_is_told_and_is_not_the_last_word() {
 }
 
 #[test]
+fn what_is_sealed_is_on_the_disk_also_where_another_one_is_mounted_in_the_folder() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let Some(_disk) = thin_disk(&root, "tree/other") else { return };
+    root.run("create docs --from tree").expect(0);
+    root.run("mount docs").expect(0);
+    let is_there = |bytes: &[u8]| {
+        let image = fs::read(root.outside().join("host/image")).unwrap();
+        image.chunks(1024).any(|block| block.starts_with(&bytes[..1024]))
+    };
+    for seed in [1, 2] {
+        let bytes = content(seed, 8192);
+        fs::write(root.mnt("docs", &format!("other/file{seed}")), &bytes).unwrap();
+        assert!(!is_there(&bytes), "nobody has asked for it yet");
+        root.run("sync").expect(0);
+        assert!(is_there(&bytes), "{seed}");
+        // And so in a session that has not been there yet.
+        root.run("unmount docs").expect(0);
+        root.run("mount docs").expect(0);
+    }
+    root.run("unmount docs").expect(0);
+}
+
+#[test]
 fn what_cannot_be_read_is_an_error_and_gets_no_hash() {
     let Some(root) = TestRoot::with_fuse() else { return };
-    let Some(tree) = thin_disk(&root) else { return };
+    let Some(tree) = thin_disk(&root, "tree") else { return };
     root.run("create docs --from tree").expect(0);
     root.run("mount docs").expect(0);
     let mounted = root.mnt("docs", "");

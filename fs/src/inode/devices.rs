@@ -4,7 +4,8 @@
 //! change with every mount, so it is known by the path at which it was first met, and that is kept from session to session.
 
 use crate::error::{FsError, FsResult};
-use crate::stat::Stat;
+use crate::lease::reopen;
+use crate::stat::{Kind, Stat};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -52,6 +53,12 @@ impl Devices {
     /// Their numbers.
     pub(super) fn numbers(&self) -> &[u64] {
         &self.numbers
+    }
+
+    /// A descriptor to sync each by, except that of the top; `None` for one that is not found where it was met.
+    pub(super) fn descriptors(&self, top: &OwnedFd) -> Vec<Option<File>> {
+        let below = self.numbers.iter().zip(&self.paths).skip(1).filter(|(number, _)| **number != ABSENT);
+        below.map(|(number, path)| readable(top, path, *number).ok()).collect()
     }
 
     /// The index of a device, if it was met at a path.
@@ -133,6 +140,16 @@ fn open(top: &OwnedFd, path: &[u8]) -> FsResult<OwnedFd> {
         at = rustix::fs::openat(&at, OsStr::from_bytes(name), flags, Mode::empty())?;
     }
     if path.is_empty() { Err(Errno::NOENT.into()) } else { Ok(at) }
+}
+
+fn readable(top: &OwnedFd, path: &[u8], number: u64) -> FsResult<File> {
+    let fd = open(top, path)?;
+    let stat = Stat::of_fd(&fd)?;
+    // To open something else than these may wait, or do something.
+    if stat.dev != number || !matches!(stat.kind, Kind::File | Kind::Directory) {
+        return Err(Errno::NXIO.into());
+    }
+    reopen(fd, OFlags::RDONLY | OFlags::NONBLOCK)
 }
 
 #[cfg(test)]

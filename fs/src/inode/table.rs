@@ -136,6 +136,24 @@ impl InodeTable {
         self.devices.write().keep(file, &*self.root.fd()?)
     }
 
+    /// Bring all data and names on all devices to the disk.
+    ///
+    /// # Errors
+    /// What `syncfs` answers, of the first device that fails; the others are synced all the same.
+    pub fn sync(&self) -> FsResult<()> {
+        let top = self.root.fd()?;
+        let below = self.devices.read().descriptors(&top);
+        let mut result = rustix::fs::syncfs(&*top);
+        if below.iter().any(Option::is_none) {
+            // One of them is somewhere.
+            rustix::fs::sync();
+        }
+        for device in below.iter().flatten() {
+            result = result.and(rustix::fs::syncfs(device));
+        }
+        result.map_err(|errno| FsError::os("sync of the backing", errno))
+    }
+
     /// What was at `from` is at `to`, with what is mounted in it, and the other way round if they were exchanged.
     pub fn moved(&self, from: &BucketPath, to: &BucketPath, exchanged: bool) {
         if self.devices.read().numbers().len() > 1 {
