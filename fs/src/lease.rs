@@ -5,11 +5,12 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::PathBuf;
+use std::path::Path;
 
-/// A descriptor's file through procfs: opening it again gives a new open file of the same inode, also of a nameless one.
-pub fn proc_path(fd: impl AsFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
+/// Do something at the path that procfs has for the file of `fd`, also for a nameless one. The path names whatever has the number
+/// of the descriptor: so it is open, and the caller's, until `act` has ended.
+pub fn through_procfs<T>(fd: impl AsFd, act: impl FnOnce(&Path) -> T) -> T {
+    act(Path::new(&format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())))
 }
 
 /// Open the file behind `fd` (which may be `O_PATH`) again with `flags`.
@@ -17,8 +18,8 @@ pub fn proc_path(fd: impl AsFd) -> PathBuf {
 /// # Errors
 /// What the kernel answers.
 pub fn reopen(fd: impl AsFd, flags: OFlags) -> FsResult<File> {
-    let fd = rustix::fs::openat(CWD, proc_path(fd), flags | OFlags::CLOEXEC, Mode::empty())?;
-    Ok(fd.into())
+    let open = |path: &Path| rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty());
+    Ok(through_procfs(fd, open)?.into())
 }
 
 /// Keep a broken lease from ending the process: the kernel's default notice is a fatal SIGIO.
@@ -150,6 +151,16 @@ mod tests {
     }
 
     use std::os::unix::fs::OpenOptionsExt;
+
+    #[test]
+    fn a_file_is_opened_again_by_its_last_descriptor() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, b"content").unwrap();
+        let last = std::sync::Arc::new(File::open(&path).unwrap());
+        let again = reopen(last, OFlags::RDONLY).unwrap();
+        assert_eq!(std::io::read_to_string(again).unwrap(), "content");
+    }
 
     #[test]
     fn the_probe_believes_this_file_system() {

@@ -3,7 +3,7 @@
 
 use crate::error::FsResult;
 use crate::inode::Node;
-use crate::lease::proc_path;
+use crate::lease::through_procfs;
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
@@ -58,7 +58,7 @@ impl Writers {
         let mut watched = self.watched.lock();
         let added = node.fd().and_then(|fd| {
             let flags = WatchFlags::CLOSE_WRITE | WatchFlags::ONESHOT;
-            Ok(inotify::add_watch(events, proc_path(&*fd), flags)?)
+            Ok(through_procfs(fd, |path| inotify::add_watch(events, path, flags))?)
         });
         match added {
             Ok(watch) => drop(watched.insert(watch, Arc::downgrade(node))),

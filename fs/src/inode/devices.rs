@@ -181,4 +181,25 @@ mod tests {
         std::fs::write(dir.path().join("devices"), b"something else").unwrap();
         assert!(matches!(Devices::new(7).keep(dir.path().join("devices"), &top), Err(FsError::State { .. })));
     }
+
+    #[test]
+    fn a_device_is_opened_where_it_was_met_if_it_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("d/there")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, dir.path().join("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0)
+            .unwrap();
+        let top: OwnedFd = File::open(dir.path()).unwrap().into();
+        let number = Stat::of_fd(&top).unwrap().dev;
+        let check = |number: u64, path: Option<&[u8]>, expect: bool| {
+            let mut devices = Devices::new(7);
+            devices.index(number, path);
+            let found: Vec<bool> = devices.descriptors(&top).iter().map(Option::is_some).collect();
+            assert_eq!(found, [expect], "{path:?}");
+        };
+        check(number, Some(b"d/there"), true);
+        check(number, Some(b"d/elsewhere"), false);
+        check(number + 1, Some(b"d/there"), false);
+        check(number, Some(b"pipe"), false);
+        check(number, None, false);
+    }
 }

@@ -6,13 +6,14 @@ use crate::change::{Cause, Op};
 use crate::error::FsResult;
 use crate::inode::Node;
 use crate::intent::Intent;
-use crate::lease::proc_path;
+use crate::lease::through_procfs;
 use crate::recorder::at_of;
 use crate::stat::{Kind, Stat};
 use crate::table::{self, InodeRow};
 use crate::vfs::{Attr, Caller, Fh, Ino, SetAttr, SetTime};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, XattrFlags};
 use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::Arc;
 
 impl LoopbackFs {
@@ -118,12 +119,14 @@ impl LoopbackFs {
 
     pub(super) fn set_xattr(&self, ino: Ino, name: &OsStr, value: &[u8], flags: XattrFlags) -> FsResult<()> {
         let node = self.node(ino)?;
-        self.change_attributes(&node, NODE, || Ok(rustix::fs::setxattr(proc_path(&*node.fd()?), name, value, flags)?))
+        let set = |path: &Path| rustix::fs::setxattr(path, name, value, flags);
+        self.change_attributes(&node, NODE, || Ok(through_procfs(node.fd()?, set)?))
     }
 
     pub(super) fn remove_xattr(&self, ino: Ino, name: &OsStr) -> FsResult<()> {
         let node = self.node(ino)?;
-        self.change_attributes(&node, NODE, || Ok(rustix::fs::removexattr(proc_path(&*node.fd()?), name)?))
+        let remove = |path: &Path| rustix::fs::removexattr(path, name);
+        self.change_attributes(&node, NODE, || Ok(through_procfs(node.fd()?, remove)?))
     }
 }
 
@@ -139,7 +142,7 @@ fn apply(node: &Node, set: &SetAttr) -> FsResult<()> {
         if node.kind == Kind::Symlink {
             return Err(super::not_supported("permission bits of a symbolic link"));
         }
-        rustix::fs::chmod(proc_path(&*fd), Mode::from_raw_mode(mode & 0o7777))?;
+        through_procfs(&*fd, |path| rustix::fs::chmod(path, Mode::from_raw_mode(mode & 0o7777)))?;
     }
     if set.atime.is_some() || set.mtime.is_some() {
         let times = Timestamps { last_access: timespec(set.atime), last_modification: timespec(set.mtime) };
@@ -150,7 +153,7 @@ fn apply(node: &Node, set: &SetAttr) -> FsResult<()> {
 
 fn set_times(node: &Node, fd: &std::os::fd::OwnedFd, times: &Timestamps) -> FsResult<()> {
     if node.kind != Kind::Symlink {
-        return Ok(rustix::fs::utimensat(CWD, proc_path(fd), times, AtFlags::empty())?);
+        return Ok(through_procfs(fd, |path| rustix::fs::utimensat(CWD, path, times, AtFlags::empty()))?);
     }
     // procfs would follow the link; a name in its directory does not.
     for name in node.names() {

@@ -10,7 +10,7 @@ use crate::bucket::Durability;
 use crate::error::{FsError, FsResult};
 use crate::handle::{DirHandle, FileHandle, HandleTable, open_backing};
 use crate::inode::Node;
-use crate::lease::{proc_path, reopen};
+use crate::lease::{reopen, through_procfs};
 use crate::listing;
 use crate::recorder::Recorder;
 use crate::stat::{Kind, Stat};
@@ -197,8 +197,7 @@ impl ReadFs for LoopbackFs {
     }
 
     fn getxattr(&self, ino: Ino, name: &OsStr) -> FsResult<Vec<u8>> {
-        let fd = self.node(ino)?.fd()?;
-        grow(|buf| rustix::fs::getxattr(proc_path(&*fd), name, buf))
+        through_procfs(self.node(ino)?.fd()?, |path| grow(|buf| rustix::fs::getxattr(path, name, buf)))
     }
 
     fn listxattr(&self, ino: Ino) -> FsResult<Vec<u8>> {
@@ -206,8 +205,7 @@ impl ReadFs for LoopbackFs {
         if node.kind == Kind::Symlink {
             return Ok(Vec::new());
         }
-        let fd = node.fd()?;
-        grow(|buf| rustix::fs::listxattr(proc_path(&*fd), buf))
+        through_procfs(node.fd()?, |path| grow(|buf| rustix::fs::listxattr(path, buf)))
     }
 }
 

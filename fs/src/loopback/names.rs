@@ -7,6 +7,7 @@ use crate::change::{Cause, Content, Evidence, Op, Row};
 use crate::error::FsResult;
 use crate::inode::{InodeTable, Node, Writing};
 use crate::intent::{At, Intent};
+use crate::lease::through_procfs;
 use crate::path::BucketPath;
 use crate::recorder::Namespace;
 use crate::stat::{Kind, Stat};
@@ -17,6 +18,7 @@ use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// A link that the backing has made.
@@ -94,9 +96,9 @@ impl LoopbackFs {
         let before = node.stat()?;
         let intent = Intent::Link { at: place.at(), inode: node.id.0 };
         let (id, ()) = self.with_intent(intent, who, || {
-            let from = crate::lease::proc_path(&*node.fd()?);
             let follow = AtFlags::SYMLINK_FOLLOW;
-            Ok(rustix::fs::linkat(rustix::fs::CWD, from, &*place.fd, name, follow)?)
+            let link = |from: &Path| rustix::fs::linkat(rustix::fs::CWD, from, &*place.fd, name, follow);
+            Ok(through_procfs(node.fd()?, link)?)
         })?;
         node.add_name(&place.dir, name);
         let after = node.stat()?;

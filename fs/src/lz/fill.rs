@@ -13,7 +13,7 @@ use crate::change::Row;
 use crate::error::{FsError, FsResult};
 use crate::inode::Node;
 use crate::intent::Intent;
-use crate::lease::proc_path;
+use crate::lease::through_procfs;
 use crate::listing;
 use crate::recorder::{Recorder, at_of};
 use crate::stat::{Id, Kind, Stat};
@@ -25,6 +25,7 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Longest target of a symbolic link, as Linux has it.
@@ -489,6 +490,6 @@ fn times(mtime_ns: i64) -> Timestamps {
 }
 
 fn set_mtime(fd: impl std::os::fd::AsFd, mtime_ns: i64) -> FsResult<()> {
-    let at = proc_path(fd);
-    Ok(rustix::fs::utimensat(rustix::fs::CWD, at, &times(mtime_ns), AtFlags::empty())?)
+    let set = |at: &Path| rustix::fs::utimensat(rustix::fs::CWD, at, &times(mtime_ns), AtFlags::empty());
+    Ok(through_procfs(fd, set)?)
 }
