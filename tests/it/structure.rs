@@ -1,5 +1,6 @@
 //! The walls of ARCHITECTURE.md: who may know whom, where the heavy crates may be named, and how a source file looks.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -132,6 +133,27 @@ fn packages_do_not_depend_on_what_they_must_not_know() {
         found.extend(names.filter(|n| forbidden.contains(n)).map(|n| format!("{name} depends on {n}")));
     }
     expect_none("nothing points back (ARCHITECTURE.md)", found);
+}
+
+/// What RocksDB is made with when these are compiled, and with which features.
+fn made_with(what: &[&str]) -> BTreeSet<String> {
+    let shown = ["tree", "--offline", "--no-dedupe", "--prefix=depth", "--format= {p} {f}"];
+    let output = Command::new(env!("CARGO")).args(shown).args(what).current_dir(top()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines = text.lines().filter_map(|line| line.split_once(' ')).map(|(depth, name)| (depth.parse().ok(), name));
+    let mut lines: Vec<(Option<usize>, &str)> = lines.collect();
+    let first =
+        lines.iter().position(|(_, name)| name.starts_with("librocksdb-sys ")).expect("RocksDB is a dependency");
+    let below = lines.split_off(first);
+    below.iter().skip(1).take_while(|(depth, _)| *depth > below[0].0).map(|(_, name)| (*name).to_owned()).collect()
+}
+
+#[test]
+fn rocksdb_is_compiled_once_for_the_program_and_its_tests() {
+    let program = made_with(&["--edges=normal,build"]);
+    assert!(program.iter().any(|name| name.starts_with("bindgen ")), "{program:?}");
+    assert_eq!(program, made_with(&["--edges=normal,build,dev", "--workspace"]));
 }
 
 #[test]
