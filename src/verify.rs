@@ -12,7 +12,7 @@ use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
-use wizefs_fs::{AnyBucket, ArchiveCheck, BucketPath, Found, FoundKind};
+use wizefs_fs::{AnyBucket, ArchiveCheck, BucketPath, Found, FoundKind, FsError};
 use wizefs_ledger::{Cause, Content, Entry, EntryNode, Leaf, TreePath};
 
 /// Progress is told at most this often.
@@ -134,7 +134,10 @@ impl Check<'_> {
         let found = match self.fs.inspect(path).map_err(trouble::fs)? {
             Some(Found { kind: FoundKind::Directory, .. }) => {
                 self.recognize(path);
-                self.fs.list(path).map_err(trouble::fs)?
+                match self.fs.list(path) {
+                    Err(error) if !path.is_root() && error.is_of_one() => return self.closed(path, &error),
+                    found => found.map_err(trouble::fs)?,
+                }
             }
             _ => Vec::new(),
         };
@@ -163,6 +166,14 @@ impl Check<'_> {
         }
     }
 
+    /// Nobody can say what is in a folder that cannot be looked into.
+    fn closed(&mut self, path: &BucketPath, error: &FsError) -> Result<ControlFlow<()>> {
+        let (expected, found) = ("a folder that can be read".to_owned(), error.to_string());
+        let verdict = Verdict::Damaged { fields: vec!["content"], expected, found, ranges: Vec::new() };
+        let entry = self.entry(path)?;
+        self.report(path, entry.as_ref(), verdict, true)
+    }
+
     fn path(&mut self, path: &BucketPath, entry: Option<Entry>, found: Option<Found>) -> Result<ControlFlow<()>> {
         if entry.is_none() && found.as_ref().is_some_and(|found| found.kind == FoundKind::Special) {
             return Ok(ControlFlow::Continue(()));
@@ -170,6 +181,8 @@ impl Check<'_> {
         if self.progress().is_break() {
             return Ok(ControlFlow::Break(()));
         }
+        // What was in it is not looked for.
+        let unreadable = found.as_ref().is_some_and(|found| found.kind == FoundKind::Unreadable);
         let is_dir = entry.as_ref().is_some_and(Entry::is_directory)
             || found.as_ref().is_some_and(|found| found.kind == FoundKind::Directory);
         let read_before = self.summary.bytes;
@@ -185,7 +198,7 @@ impl Check<'_> {
             }
         };
         let flow = self.report(path, entry.as_ref(), verdict, is_dir)?;
-        if flow.is_break() || !is_dir {
+        if flow.is_break() || !is_dir || unreadable {
             return Ok(flow);
         }
         self.directory(path)
@@ -273,8 +286,8 @@ impl Check<'_> {
         let Some(hashes) = hashes else { return Ok(Verdict::Pending) };
         let checked = match self.fs.check_content(path, &hashes.blake3) {
             Err(error) if error.errno() == rustix::io::Errno::NOENT => return Ok(Verdict::Missing),
-            // What cannot be read is not what was recorded: a member whose checksum fails, a bad block of the disk.
-            Err(error) if error.errno() == rustix::io::Errno::IO => {
+            // What cannot be read is not what was recorded: a member whose checksum fails, a bad block of the disk, a file of others.
+            Err(error) if error.is_of_one() || error.errno() == rustix::io::Errno::IO => {
                 return Ok(Verdict::Damaged {
                     fields: vec!["content"],
                     expected: wire::hex(&hashes.blake3),

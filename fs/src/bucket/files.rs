@@ -49,6 +49,14 @@ pub enum FoundKind {
     Directory,
     /// Pipe, socket or device: works, is not recorded.
     Special,
+    /// There, and cannot be looked at: a mount whose program is gone.
+    Unreadable,
+}
+
+impl Found {
+    fn unreadable(path: BucketPath) -> Self {
+        Self { path, kind: FoundKind::Unreadable, size: 0, mode: 0, mtime_ns: 0, target: None }
+    }
 }
 
 /// A file compared with what is expected of it.
@@ -158,7 +166,14 @@ impl Bucket {
         let names = listing::names(&dir)?;
         let (mut found, mut above) = (Vec::with_capacity(names.len()), None);
         for name in names {
-            let Some(stat) = Stat::of_name_opt(&dir, &name)? else { continue };
+            let stat = match Stat::of_name_opt(&dir, &name) {
+                Err(error) if error.is_of_one() => {
+                    found.push(Found::unreadable(path.join(&name)?));
+                    continue;
+                }
+                stat => stat?,
+            };
+            let Some(stat) = stat else { continue };
             let mut one = found_at(&dir, path.join(&name)?, &name, &stat)?;
             if one.kind == FoundKind::Directory {
                 let above = match &above {
@@ -201,9 +216,9 @@ impl Bucket {
             Err(error) if matches!(error.errno(), Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
             dir => dir?,
         };
-        match Stat::of_name_opt(&*dir, name)? {
-            Some(stat) => Ok(Some(found_at(&dir, path.clone(), name, &stat)?)),
-            None => Ok(None),
+        match Stat::of_name_opt(&*dir, name) {
+            Err(error) if error.is_of_one() => Ok(Some(Found::unreadable(path.clone()))),
+            stat => stat?.map(|stat| found_at(&dir, path.clone(), name, &stat)).transpose(),
         }
     }
 

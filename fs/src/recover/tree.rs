@@ -100,12 +100,21 @@ impl Differences {
         let reported = dir.id == Id::ROOT || recorder.inode_row(dir.id)?.is_some();
         let rows = if reported { table::names_in(recorder.stream.sink(), dir.id)? } else { Vec::new() };
         let mut rows: BTreeMap<Vec<u8>, NameRow> = rows.into_iter().collect();
-        for name in listing::names_in(dir)? {
+        let names = match listing::names_in(dir) {
+            // What was in it is not gone.
+            Err(error) if dir.id != Id::ROOT && error.is_of_one() => {
+                tracing::warn!(ino = dir.ino.0, %error, "a folder cannot be looked at");
+                return Ok(());
+            }
+            names => names?,
+        };
+        for name in names {
             let (node, stat) = match recorder.inodes.open_name(dir, &name) {
                 Ok(found) => found,
                 Err(error) if error.errno() == Errno::NOENT => continue,
-                // A directory above, mounted here: what it hides is not gone.
-                Err(error) if error.errno() == Errno::LOOP => {
+                // A directory above, mounted here, or a mount whose program is gone: what that hides is not gone.
+                Err(error) if error.is_of_one() => {
+                    tracing::warn!(name = %name.display(), %error, "cannot be looked at");
                     rows.remove(name.as_bytes());
                     continue;
                 }
