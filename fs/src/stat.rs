@@ -2,7 +2,7 @@
 
 use crate::error::FsResult;
 use parking_lot::RwLock;
-use rustix::fs::{AtFlags, Statx, StatxFlags, StatxTimestamp};
+use rustix::fs::{AtFlags, Statx, StatxAttributes, StatxFlags, StatxTimestamp};
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 
@@ -65,6 +65,29 @@ impl Id {
     }
 }
 
+/// What the backing lets nobody do with a file, root neither (`chattr(1)`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fixed {
+    /// Nothing.
+    No,
+    /// Change what is in it, or shorten it: only append.
+    AppendOnly,
+    /// Change it.
+    Immutable,
+}
+
+impl Fixed {
+    /// Whether it may be opened with these `O_*` flags.
+    pub fn allows(self, flags: i32) -> bool {
+        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        match self {
+            Self::No => true,
+            Self::AppendOnly => flags & libc::O_TRUNC == 0 && (!writes || flags & libc::O_APPEND != 0),
+            Self::Immutable => flags & libc::O_TRUNC == 0 && !writes,
+        }
+    }
+}
+
 /// Attributes of a file. Times are nanoseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
@@ -98,6 +121,8 @@ pub struct Stat {
     pub ctime_ns: i64,
     /// Birth, 0 where the backing has none; tells a reused inode number apart.
     pub btime_ns: i64,
+    /// What nobody may do with it.
+    pub fixed: Fixed,
 }
 
 const MASK: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
@@ -168,7 +193,13 @@ fn nanos(time: StatxTimestamp) -> i64 {
 impl From<Statx> for Stat {
     fn from(s: Statx) -> Self {
         let dev = rustix::fs::makedev(s.stx_dev_major, s.stx_dev_minor);
+        let fixed = match s.stx_attributes {
+            it if it.contains(StatxAttributes::IMMUTABLE) => Fixed::Immutable,
+            it if it.contains(StatxAttributes::APPEND) => Fixed::AppendOnly,
+            _ => Fixed::No,
+        };
         Self {
+            fixed,
             dev,
             ino: s.stx_ino,
             kind: Kind::from_mode(u32::from(s.stx_mode)),
