@@ -168,16 +168,16 @@ static MOVING_BIRTHS: RwLock<Vec<u64>> = RwLock::new(Vec::new());
 /// `OVERLAYFS_SUPER_MAGIC` of `linux/magic.h`: a file of a lower layer is born again at the first write to it.
 const OVERLAY: i64 = 0x794c_7630;
 
-/// From now on take no file on the file system of `root` for another one because it says it was born at another time, where that
-/// means nothing.
+/// From now on take no file on the device of `of` for another one because it says it was born at another time, where that means
+/// nothing. An overlay has devices for its lower layers, too, when these are on other disks.
 ///
 /// # Errors
 /// What the kernel answers.
-pub fn know_births(root: impl AsFd) -> FsResult<()> {
-    let dev = Stat::of_fd(&root)?.dev;
+pub fn know_births(of: impl AsFd) -> FsResult<()> {
+    let dev = Stat::of_fd(&of)?.dev;
     // The type of this number differs between machines.
     #[allow(clippy::unnecessary_cast, reason = "i64 here, u32 elsewhere")]
-    let overlay = rustix::fs::fstatfs(&root)?.f_type as i64 == OVERLAY;
+    let overlay = rustix::fs::fstatfs(&of)?.f_type as i64 == OVERLAY;
     let mut moving = MOVING_BIRTHS.write();
     moving.retain(|known| *known != dev);
     if overlay {

@@ -2,7 +2,8 @@
 
 use crate::root::{PATIENCE, TestRoot};
 use rustix::fs::{
-    Access, AtFlags, CWD, FallocateFlags, FileType, IFlags, Mode, OFlags, Timespec, Timestamps, XattrFlags, ioctl_setflags, open,
+    Access, AtFlags, CWD, FallocateFlags, FileType, IFlags, Mode, OFlags, Timespec, Timestamps, XattrFlags,
+    ioctl_setflags, open,
 };
 use rustix::io::Errno;
 use std::fs::{self, File};

@@ -1,6 +1,7 @@
 //! Where file systems in user space go wrong: mappings at unmount, storms of opens, writers during hashing, stray signals, backings that
 //! are stacked, and nodes without privilege.
 
+use crate::disk::disk;
 use crate::root::{PATIENCE, Ran, TestRoot};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::Signal;
@@ -107,13 +108,14 @@ fn signals_that_nobody_meant_do_not_end_a_node() {
 
 /// A folder `tree` that is an overlay, with a file `below` from its lower layer; none where there are no overlays.
 fn overlay(root: &TestRoot) -> Option<PathBuf> {
-    for folder in ["lower", "upper", "work", "tree"] {
-        fs::create_dir(root.outside().join(folder)).unwrap();
+    for folder in ["lower", "upper/files", "upper/work", "tree"] {
+        fs::create_dir_all(root.outside().join(folder)).unwrap();
     }
     fs::write(root.outside().join("lower/below"), "from below").unwrap();
     // On a disk of its own: an overlay does not lie on every file system.
     let here = |folder: &str| root.outside().join(folder).display().to_string();
-    let data = format!("lowerdir={},upperdir={},workdir={}", here("lower"), here("upper"), here("work"));
+    let data =
+        format!("lowerdir={},upperdir={},workdir={},xino=off", here("lower"), here("upper/files"), here("upper/work"));
     let data = std::ffi::CString::new(data).unwrap();
     let tree = root.outside().join("tree");
     let mounted = mount("overlay", &tree, "overlay", MountFlags::empty(), data.as_c_str());
@@ -137,6 +139,32 @@ fn a_stacked_backing_is_served_and_its_evidence_is_weaker() {
     root.expect_log_is("docs", &tree);
     root.run("unmount docs").expect(0);
     root.run("verify docs").expect(0);
+}
+
+#[test]
+fn what_comes_up_from_a_layer_on_another_disk_stays_the_same_file() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let Some(()) = disk(&root.outside().join("lower"), 4) else { return };
+    let Some(()) = disk(&root.outside().join("upper"), 4) else { return };
+    fs::write(root.outside().join("lower/second"), "second").unwrap();
+    let Some(tree) = overlay(&root) else { return };
+    root.run("create docs --from tree --mount").expect(0);
+    let at = |name: &str| root.mnt("docs", name);
+    let append = |name: &str, text: &str| {
+        OpenOptions::new().append(true).open(at(name)).unwrap().write_all(text.as_bytes()).unwrap();
+        root.expect_clean(name);
+    };
+    append("below", ", and more");
+    append("below", ", again");
+    fs::set_permissions(at("second"), fs::Permissions::from_mode(0o600)).unwrap();
+    root.expect_clean("new permission bits");
+    root.kill_node();
+    root.run("mount docs").expect(0);
+    append("below", ", after a kill");
+    append("second", " too");
+    let fold = root.expect_log_is("docs", &tree);
+    assert_eq!(fold.causes.keys().collect::<Vec<_>>(), ["import", "mount"], "{:?}", fold.causes);
+    root.run("unmount docs").expect(0);
 }
 
 /// A file that is mapped while it is open to append, and one whose descriptor begins and ceases to append.

@@ -4,7 +4,7 @@
 //! change with every mount, so it is known by the path at which it was first met, and that is kept from session to session.
 
 use crate::error::{FsError, FsResult};
-use crate::stat::Stat;
+use crate::stat::{Stat, know_births};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -40,7 +40,10 @@ impl Devices {
     /// [`FsError::State`] for a file that is not of this kind; what reading answers.
     pub(super) fn keep(&mut self, file: PathBuf, top: &OwnedFd) -> FsResult<()> {
         for path in read(&file)? {
-            let found = open(top, &path).and_then(|fd| Ok(Stat::of_fd(&fd)?.dev));
+            let found = open(top, &path).and_then(|fd| {
+                know_births(&fd)?;
+                Ok(Stat::of_fd(&fd)?.dev)
+            });
             let number = found.ok().filter(|dev| !self.numbers.contains(dev));
             self.numbers.push(number.unwrap_or(ABSENT));
             self.paths.push(path);

@@ -144,12 +144,14 @@ impl InodeTable {
         }
     }
 
-    /// Learn where a device begins that is not known yet.
-    fn meet(&self, parent: &Arc<Node>, name: &OsStr, stat: &Stat) {
-        if self.devices.read().known(stat.dev).is_none() {
+    /// Learn where a device begins that is not known yet. Whether it was not.
+    fn meet(&self, parent: &Arc<Node>, name: &OsStr, stat: &Stat) -> bool {
+        let new = self.devices.read().known(stat.dev).is_none();
+        if new {
             let path = path_to(parent, name);
             self.devices.write().index(stat.dev, Some(&path));
         }
+        new
     }
 
     /// The root directory.
@@ -210,8 +212,11 @@ impl InodeTable {
         self.keep_room();
         let dir = parent.fd()?;
         let fd = self.relieved(|| Ok(open_path(&dir, name)?))?;
-        let stat = Stat::of_fd(&fd)?;
-        self.meet(parent, name, &stat);
+        let mut stat = Stat::of_fd(&fd)?;
+        if self.meet(parent, name, &stat) {
+            know_births(&fd)?;
+            stat = Stat::of_fd(&fd)?;
+        }
         self.refuse_loop(parent, name, &stat)?;
         Ok((self.adopt(parent, name, &stat, Some(fd)), stat))
     }
