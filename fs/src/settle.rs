@@ -120,7 +120,7 @@ impl Recorder {
     }
 
     fn settle_claimed(&self, node: &Arc<Node>, flag: &AtomicBool, in_close: bool) -> FsResult<Outcome> {
-        if node.stat()?.nlink == 0 {
+        if node.stat_named()?.is_none() {
             self.drop_content(node, &mut node.writing.lock());
             return Ok(Outcome::Done(None));
         }
@@ -226,13 +226,12 @@ impl Recorder {
         (undisturbed, flag): (&dyn Fn() -> bool, &AtomicBool),
     ) -> FsResult<Outcome> {
         // Looked at under the lock that a change of attributes takes while the content is not reported.
-        let stat = node.stat()?;
-        if stat.nlink == 0 {
+        let Some(stat) = node.stat_named()? else {
             // Removed while it was hashed, which kept its inner hashes.
             self.outboards.forget(node.id.0, found.stat.size);
             self.drop_content(node, writing);
             return Ok(Outcome::Done(None));
-        }
+        };
         if !undisturbed() {
             return Ok(self.disturbed(flag));
         }
@@ -394,7 +393,8 @@ impl Recorder {
         };
         dirty.since = Instant::now();
         let first = !std::mem::replace(&mut dirty.reported_open, true);
-        let stat = node.stat()?;
+        // Nothing to tell of one that was removed.
+        let Some(stat) = node.stat_named()? else { return Ok(()) };
         let row = self.inode_row(node.id)?;
         // An overwrite moves the change time alone.
         let same = row.is_some_and(|row| row.content == Settled::Open && row.matches(&stat));

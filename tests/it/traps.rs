@@ -167,6 +167,43 @@ fn what_comes_up_from_a_layer_on_another_disk_stays_the_same_file() {
     root.run("unmount docs").expect(0);
 }
 
+/// What editors and databases do: replace a file by another one, and make one where there was one just now.
+const REPLACING: &str = r#"
+import os, sys
+os.chdir(sys.argv[1])
+for i in range(60):
+    name = "file%d" % (i % 7)
+    with open(name + ".new", "w") as new: new.write("%d" % i)
+    os.rename(name + ".new", name)
+    assert open(name).read() == "%d" % i, (name, i)
+    with open("again", "w") as again: again.write("%d" % i)
+    assert open("again").read() == "%d" % i, ("again", i)
+    os.unlink("again")
+"#;
+
+#[test]
+fn a_backing_that_knows_no_birth_and_forgets_what_is_removed_is_served() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    for folder in ["disk", "tree"] {
+        fs::create_dir(root.outside().join(folder)).unwrap();
+    }
+    let tree = root.outside().join("tree");
+    // A file system in user space, as there are many; it ends when it is unmounted, by the root's drop.
+    let mounted = Command::new("bindfs").arg(root.outside().join("disk")).arg(&tree).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        assert_ne!(std::env::var("WIZEFS_REQUIRE_FUSE").as_deref(), Ok("1"), "bindfs is required: install it");
+        eprintln!("SKIPPED, this test needs bindfs");
+        return;
+    }
+    root.run("create docs --from tree --mount").expect(0);
+    let done = Command::new("python3").args(["-c", REPLACING]).arg(root.mnt("docs", "")).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    root.expect_clean("replaced and removed");
+    let fold = root.expect_log_is("docs", &tree);
+    assert_eq!(fold.causes.keys().collect::<Vec<_>>(), ["mount"], "{:?}", fold.causes);
+    root.run("unmount docs").expect(0);
+}
+
 /// A file that is mapped while it is open to append, and one whose descriptor begins and ceases to append.
 const APPENDING: &str = r#"
 import fcntl, mmap, os

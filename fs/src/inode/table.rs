@@ -241,7 +241,7 @@ impl InodeTable {
     pub fn leaving(&self, parent: &Arc<Node>, name: &OsStr) -> FsResult<(Arc<Node>, Stat)> {
         let stat = Stat::of_name(&*parent.fd()?, name)?;
         match self.find(self.ino_of(&stat)) {
-            Some(node) if node.btime_ns == stat.btime_ns && node.is_open() => {
+            Some(node) if node.is_open() && node.is_still(&stat) => {
                 node.add_name(parent, name);
                 Ok((node, stat))
             }
@@ -256,7 +256,7 @@ impl InodeTable {
             return self.root.clone();
         }
         let known = self.find(ino);
-        let node = match known.filter(|node| node.btime_ns == stat.btime_ns) {
+        let node = match known.filter(|node| node.is_still(stat)) {
             Some(node) => {
                 if let Some(fd) = fd {
                     node.keep(fd);
@@ -272,7 +272,7 @@ impl InodeTable {
     fn insert(&self, ino: Ino, stat: &Stat, fd: Option<OwnedFd>) -> Arc<Node> {
         let mut slots = self.slots.write();
         let known = slots.live.get(&ino).and_then(|slot| slot.node.upgrade());
-        if let Some(node) = known.filter(|node| node.btime_ns == stat.btime_ns) {
+        if let Some(node) = known.filter(|node| node.is_still(stat)) {
             return node;
         }
         let node = Arc::new(Node::new(ino, stat, fd, &self.descriptors));
