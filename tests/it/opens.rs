@@ -3,7 +3,7 @@
 use crate::root::{PATIENCE, TestRoot};
 use rustix::fs::{
     Access, AtFlags, CWD, FallocateFlags, FileType, IFlags, Mode, OFlags, Timespec, Timestamps, XattrFlags,
-    ioctl_setflags, open,
+    ioctl_getflags, ioctl_setflags, open,
 };
 use rustix::io::Errno;
 use std::fs::{self, File};
@@ -228,7 +228,8 @@ impl Fixed {
     /// None, loudly, where there are no such files, and for who may not make them.
     fn new(path: PathBuf, flags: IFlags) -> Option<Fixed> {
         fs::write(&path, "0123456789").unwrap();
-        let set = ioctl_setflags(File::open(&path).unwrap(), flags);
+        let file = File::open(&path).unwrap();
+        let set = ioctl_setflags(&file, ioctl_getflags(&file).unwrap_or(IFlags::empty()) | flags);
         set.inspect_err(|e| eprintln!("SKIPPED, no file can be made append-only here: {e}")).ok()?;
         Some(Fixed(path))
     }
@@ -236,7 +237,9 @@ impl Fixed {
 
 impl Drop for Fixed {
     fn drop(&mut self) {
-        ioctl_setflags(File::open(&self.0).unwrap(), IFlags::empty()).unwrap();
+        let file = File::open(&self.0).unwrap();
+        let kept = ioctl_getflags(&file).unwrap() - IFlags::APPEND - IFlags::IMMUTABLE;
+        ioctl_setflags(&file, kept).unwrap();
     }
 }
 
