@@ -3,9 +3,11 @@
 use crate::disk::disk;
 use crate::root::TestRoot;
 use crate::transcript::shell;
+use rustix::fs::{Mode, OFlags, mkdirat, openat};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use serde_json::Value;
 use std::fs;
+use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -19,7 +21,6 @@ fn told(root: &TestRoot, bucket: &str, skip: usize) -> Vec<String> {
 }
 
 fn append(path: &Path, text: &str) {
-    use std::io::Write;
     fs::File::options().append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
 }
 
@@ -259,4 +260,23 @@ fn what_cannot_be_looked_at_keeps_nobody_from_the_rest() {
     assert_eq!((found.len(), found[0]["path"].as_str()), (2, Some("dead")), "{found:?}");
     root.run("accept docs/dead").expect(0);
     root.run("verify docs").expect(0);
+}
+
+#[test]
+fn a_very_deep_folder_is_adopted_listed_and_verified() {
+    let root = TestRoot::new();
+    let mut at = fs::File::open(root.outside()).unwrap();
+    for name in std::iter::once("folder").chain(["d"; 600]) {
+        mkdirat(&at, name, 0o755.into()).unwrap();
+        at = openat(&at, name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap().into();
+    }
+    let flags = OFlags::CREATE | OFlags::WRONLY;
+    let mut file = fs::File::from(openat(&at, "last", flags, 0o644.into()).unwrap());
+    file.write_all(b"deep").unwrap();
+    drop(file);
+    root.run("create docs --from folder").expect(0);
+    let found = root.run("verify docs --json").expect(0).json_lines();
+    assert_eq!((&found[0]["files"], &found[0]["ok"]), (&1.into(), &1.into()));
+    let deepest = format!("docs{}", "/d".repeat(600));
+    assert_eq!(root.run(&format!("list {deepest} --json")).expect(0).json()["entries"][0]["size"], 4);
 }

@@ -149,12 +149,20 @@ impl Bucket {
 
     /// The directory at `path`, without a node, to find names in; that of the top cannot be listed.
     fn dir_at(&self, path: &BucketPath) -> FsResult<Arc<OwnedFd>> {
+        self.dirs_to(path, &mut |_| Ok(()))
+    }
+
+    /// As [`Bucket::dir_at`]; `visit` is shown each directory on the way from the top, the last one too.
+    fn dirs_to(&self, path: &BucketPath, visit: &mut dyn FnMut(&OwnedFd) -> FsResult<()>) -> FsResult<Arc<OwnedFd>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let root = self.recorder.inodes.root().fd()?;
-        path.components().try_fold(root, |at, name| {
+        let mut at = self.recorder.inodes.root().fd()?;
+        visit(&at)?;
+        for name in path.components() {
             let found = rustix::fs::openat(&*at, name, flags, Mode::empty());
-            Ok(Arc::new(found.map_err(|errno| FsError::os(path.to_string(), errno))?))
-        })
+            at = Arc::new(found.map_err(|errno| FsError::os(path.to_string(), errno))?);
+            visit(&at)?;
+        }
+        Ok(at)
     }
 
     /// What is in the directory at `path`, sorted by name bytes.
@@ -162,9 +170,15 @@ impl Bucket {
     /// # Errors
     /// `ENOENT`, `ENOTDIR`.
     pub fn list(&self, path: &BucketPath) -> FsResult<Vec<Found>> {
-        let dir = reopen(&*self.dir_at(path)?, OFlags::RDONLY)?.into();
+        let mut above = Vec::new();
+        let dir = self.dirs_to(path, &mut |dir| {
+            let stat = Stat::of_fd(dir)?;
+            above.push((stat.dev, stat.ino));
+            Ok(())
+        })?;
+        let dir = reopen(&*dir, OFlags::RDONLY)?.into();
         let names = listing::names(&dir)?;
-        let (mut found, mut above) = (Vec::with_capacity(names.len()), None);
+        let mut found = Vec::with_capacity(names.len());
         for name in names {
             let stat = match Stat::of_name_opt(&dir, &name) {
                 Err(error) if error.is_of_one() => {
@@ -175,31 +189,13 @@ impl Bucket {
             };
             let Some(stat) = stat else { continue };
             let mut one = found_at(&dir, path.join(&name)?, &name, &stat)?;
-            if one.kind == FoundKind::Directory {
-                let above = match &above {
-                    Some(above) => above,
-                    None => above.insert(self.dirs_to(path)?),
-                };
-                // A directory above, mounted here, is not entered.
-                if above.contains(&(stat.dev, stat.ino)) {
-                    one.kind = FoundKind::Special;
-                }
+            // A directory above, mounted here, is not entered.
+            if one.kind == FoundKind::Directory && above.contains(&(stat.dev, stat.ino)) {
+                one.kind = FoundKind::Special;
             }
             found.push(one);
         }
         Ok(found)
-    }
-
-    /// Device and number of the directory at `path` and of all above it.
-    fn dirs_to(&self, path: &BucketPath) -> FsResult<Vec<(u64, u64)>> {
-        let mut dirs = Vec::new();
-        let mut at = Some(path.clone());
-        while let Some(path) = at {
-            let stat = Stat::of_fd(&*self.dir_at(&path)?)?;
-            dirs.push((stat.dev, stat.ino));
-            at = path.split_last().map(|(parent, _)| parent);
-        }
-        Ok(dirs)
     }
 
     /// What is at `path`; none when there is nothing.
