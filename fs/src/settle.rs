@@ -361,24 +361,24 @@ impl Recorder {
     /// # Errors
     /// What the sink or the backing answers.
     pub fn dir_by_rows(&self, id: Id) -> FsResult<Option<Arc<Node>>> {
-        if id == Id::ROOT {
-            return Ok(Some(self.inodes.root().clone()));
+        // Up to the top by what is reported, then down by these names: it may be thousands of folders deep.
+        let (mut at, mut names) = (id, Vec::new());
+        while at != Id::ROOT {
+            let row = self.inode_row(at)?;
+            let Some((parent, name)) = row.and_then(|row| row.links.into_iter().next()) else { return Ok(None) };
+            names.push((at, name));
+            at = Id(parent);
         }
-        let Some(bytes) = self.stream.row(&table::inode_key(id))? else {
-            return Ok(None);
-        };
-        let row: InodeRow = table::decode(&bytes)?;
-        let Some((parent, name)) = row.links.first() else {
-            return Ok(None);
-        };
-        let Some(parent) = self.dir_by_rows(Id(*parent))? else {
-            return Ok(None);
-        };
-        match self.inodes.open_name(&parent, std::ffi::OsStr::from_bytes(name)) {
-            Ok((node, _)) => Ok((node.id == id).then_some(node)),
-            Err(error) if error.errno() == Errno::NOENT => Ok(None),
-            Err(error) => Err(error),
+        let mut dir = self.inodes.root().clone();
+        for (id, name) in names.into_iter().rev() {
+            match self.inodes.open_name(&dir, std::ffi::OsStr::from_bytes(&name)) {
+                Ok((node, _)) if node.id == id => dir = node,
+                Ok(_) => return Ok(None),
+                Err(error) if error.errno() == Errno::NOENT => return Ok(None),
+                Err(error) => return Err(error),
+            }
         }
+        Ok(Some(dir))
     }
 
     /// Report a file that stays open for writing by its size; the hash follows when the writers are gone.
