@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -144,14 +144,25 @@ impl InodeTable {
         }
     }
 
-    /// Learn where a device begins that is not known yet. Whether it was not.
-    fn meet(&self, parent: &Arc<Node>, name: &OsStr, stat: &Stat) -> bool {
-        let new = self.devices.read().known(stat.dev).is_none();
-        if new {
+    /// Learn where a device begins that is not known yet.
+    fn meet(&self, parent: &Arc<Node>, name: &OsStr, stat: &Stat) {
+        if self.devices.read().known(stat.dev).is_none() {
             let path = path_to(parent, name);
             self.devices.write().index(stat.dev, Some(&path));
         }
-        new
+    }
+
+    /// Attributes of the open file `fd`, which may be the first of its device.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn stat_of(&self, fd: impl AsFd) -> FsResult<Stat> {
+        let stat = Stat::of_fd(&fd)?;
+        if self.devices.read().known(stat.dev).is_some() {
+            return Ok(stat);
+        }
+        know_births(&fd)?;
+        Stat::of_fd(fd)
     }
 
     /// The root directory.
@@ -212,11 +223,8 @@ impl InodeTable {
         self.keep_room();
         let dir = parent.fd()?;
         let fd = self.relieved(|| Ok(open_path(&dir, name)?))?;
-        let mut stat = Stat::of_fd(&fd)?;
-        if self.meet(parent, name, &stat) {
-            know_births(&fd)?;
-            stat = Stat::of_fd(&fd)?;
-        }
+        let stat = self.stat_of(&fd)?;
+        self.meet(parent, name, &stat);
         self.refuse_loop(parent, name, &stat)?;
         Ok((self.adopt(parent, name, &stat, Some(fd)), stat))
     }
