@@ -154,6 +154,10 @@ fn what_comes_up_from_a_layer_on_another_disk_stays_the_same_file() {
         OpenOptions::new().append(true).open(at(name)).unwrap().write_all(text.as_bytes()).unwrap();
         root.expect_clean(name);
     };
+    // What is made lies on the upper disk, which nobody has met before.
+    fs::write(at("new"), "new").unwrap();
+    fs::rename(at("new"), at("moved")).unwrap();
+    append("moved", " and moved");
     append("below", ", and more");
     append("below", ", again");
     fs::set_permissions(at("second"), fs::Permissions::from_mode(0o600)).unwrap();
@@ -162,6 +166,7 @@ fn what_comes_up_from_a_layer_on_another_disk_stays_the_same_file() {
     root.run("mount docs").expect(0);
     append("below", ", after a kill");
     append("second", " too");
+    append("moved", ", too");
     let fold = root.expect_log_is("docs", &tree);
     assert_eq!(fold.causes.keys().collect::<Vec<_>>(), ["import", "mount"], "{:?}", fold.causes);
     root.run("unmount docs").expect(0);
@@ -179,6 +184,10 @@ for i in range(60):
     with open("again", "w") as again: again.write("%d" % i)
     assert open("again").read() == "%d" % i, ("again", i)
     os.unlink("again")
+    # As git does it.
+    with open("temporary", "w") as temporary: temporary.write("%d" % i)
+    os.link("temporary", "object%d" % i)
+    os.unlink("temporary")
 "#;
 
 #[test]
