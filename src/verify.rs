@@ -9,10 +9,12 @@ use crate::node::{Node, OpenBucket, trouble};
 use crate::rest::wire::{self, VerifyLine, VerifyPath, VerifyProgress, VerifySummary};
 use std::cmp::Ordering;
 use std::ffi::OsStr;
+use std::iter::Peekable;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
-use wizefs_fs::{AnyBucket, ArchiveCheck, BucketPath, Found, FoundKind};
+use std::vec::IntoIter;
+use wizefs_fs::{AnyBucket, ArchiveCheck, BucketPath, Found, FoundKind, FsError};
 use wizefs_ledger::{Cause, Content, Entry, EntryNode, Leaf, TreePath};
 
 /// Progress is told at most this often.
@@ -75,6 +77,43 @@ struct Check<'a> {
     summary: &'a mut VerifySummary,
 }
 
+/// What is left to compare of a folder, by name.
+struct Level {
+    path: BucketPath,
+    recorded: Peekable<IntoIter<(Vec<u8>, Entry)>>,
+    found: Peekable<IntoIter<Found>>,
+}
+
+/// A path, and what each side has there.
+type Child = (BucketPath, Option<Entry>, Option<Found>);
+
+impl Level {
+    fn new(path: BucketPath) -> Level {
+        let (recorded, found) = (Vec::new().into_iter().peekable(), Vec::new().into_iter().peekable());
+        Level { path, recorded, found }
+    }
+
+    fn next_child(&mut self) -> Result<Option<Child>> {
+        let order = match (self.recorded.peek(), self.found.peek()) {
+            (None, None) => return Ok(None),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((name, _)), Some(there)) => name.as_slice().cmp(last_name(&there.path)),
+        };
+        let entry = if order == Ordering::Greater { None } else { self.recorded.next() };
+        let there = if order == Ordering::Less { None } else { self.found.next() };
+        let path = match (&entry, &there) {
+            (_, Some(there)) => there.path.clone(),
+            (Some((name, _)), None) => {
+                let path = self.path.join(OsStr::from_bytes(name));
+                path.map_err(|e| Error::new(Kind::LedgerDamaged, e.to_string()))?
+            }
+            (None, None) => return Ok(None),
+        };
+        Ok(Some((path, entry.map(|(_, entry)| entry), there)))
+    }
+}
+
 /// How a path compares.
 enum Verdict {
     Ok,
@@ -98,7 +137,11 @@ impl Check<'_> {
             let error = Error::new(Kind::FileMissing, format!("there is no {path} in {}", self.bucket.name));
             return Err(error.hint(format!("wizefs list {} shows what is there", self.bucket.name)));
         }
-        self.path(path, entry, found)
+        match self.path(path, entry, found)? {
+            ControlFlow::Continue(true) => self.directory(path),
+            ControlFlow::Continue(false) => Ok(ControlFlow::Continue(())),
+            ControlFlow::Break(()) => Ok(ControlFlow::Break(())),
+        }
     }
 
     /// The archive behind the bucket, where there is one, against what was recorded.
@@ -129,47 +172,67 @@ impl Check<'_> {
         self.node.ledger().entry(&self.bucket.id, &tree_path(path)?).map_err(trouble::ledger)
     }
 
+    /// Compare what is in the folder at `path` and below it. There may be thousands of folders in one another.
     fn directory(&mut self, path: &BucketPath) -> Result<ControlFlow<()>> {
-        let recorded = self.node.ledger().list(&self.bucket.id, &tree_path(path)?).map_err(trouble::ledger)?;
-        let found = match self.fs.inspect(path).map_err(trouble::fs)? {
-            Some(Found { kind: FoundKind::Directory, .. }) => {
-                self.recognize(path);
-                self.fs.list(path).map_err(trouble::fs)?
-            }
-            _ => Vec::new(),
-        };
-        let mut recorded = recorded.unwrap_or_default().into_iter().peekable();
-        let mut found = found.into_iter().peekable();
+        let (mut levels, mut next) = (Vec::new(), Some(path.clone()));
         loop {
-            let order = match (recorded.peek(), found.peek()) {
-                (None, None) => return Ok(ControlFlow::Continue(())),
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some((name, _)), Some(there)) => name.as_slice().cmp(last_name(&there.path)),
-            };
-            let entry = if order == Ordering::Greater { None } else { recorded.next() };
-            let there = if order == Ordering::Less { None } else { found.next() };
-            let child = match (&entry, &there) {
-                (_, Some(there)) => there.path.clone(),
-                (Some((name, _)), None) => {
-                    path.join(OsStr::from_bytes(name)).map_err(|e| Error::new(Kind::LedgerDamaged, e.to_string()))?
+            if let Some(path) = next.take() {
+                match self.level(&path)? {
+                    ControlFlow::Continue(level) => levels.push(level),
+                    ControlFlow::Break(()) => return Ok(ControlFlow::Break(())),
                 }
-                (None, None) => continue,
+            }
+            let Some(level) = levels.last_mut() else { return Ok(ControlFlow::Continue(())) };
+            let Some((path, entry, found)) = level.next_child()? else {
+                levels.pop();
+                continue;
             };
-            let flow = self.path(&child, entry.map(|(_, entry)| entry), there)?;
-            if flow.is_break() {
-                return Ok(flow);
+            match self.path(&path, entry, found)? {
+                ControlFlow::Continue(true) => next = Some(path),
+                ControlFlow::Continue(false) => {}
+                ControlFlow::Break(()) => return Ok(ControlFlow::Break(())),
             }
         }
     }
 
-    fn path(&mut self, path: &BucketPath, entry: Option<Entry>, found: Option<Found>) -> Result<ControlFlow<()>> {
+    /// Both sides of the folder at `path`; neither of one that cannot be looked into, of which that is told.
+    fn level(&mut self, path: &BucketPath) -> Result<ControlFlow<(), Level>> {
+        let recorded = self.node.ledger().list(&self.bucket.id, &tree_path(path)?).map_err(trouble::ledger)?;
+        let mut level = Level::new(path.clone());
+        if let Some(Found { kind: FoundKind::Directory, .. }) = self.fs.inspect(path).map_err(trouble::fs)? {
+            self.recognize(path);
+            match self.fs.list(path) {
+                Err(error) if !path.is_root() && error.is_of_one() => {
+                    return Ok(match self.closed(path, &error)? {
+                        ControlFlow::Continue(()) => ControlFlow::Continue(level),
+                        ControlFlow::Break(()) => ControlFlow::Break(()),
+                    });
+                }
+                found => level.found = found.map_err(trouble::fs)?.into_iter().peekable(),
+            }
+        }
+        level.recorded = recorded.unwrap_or_default().into_iter().peekable();
+        Ok(ControlFlow::Continue(level))
+    }
+
+    /// Nobody can say what is in a folder that cannot be looked into.
+    fn closed(&mut self, path: &BucketPath, error: &FsError) -> Result<ControlFlow<()>> {
+        let (expected, found) = ("a folder that can be read".to_owned(), error.to_string());
+        let verdict = Verdict::Damaged { fields: vec!["content"], expected, found, ranges: Vec::new() };
+        let entry = self.entry(path)?;
+        self.report(path, entry.as_ref(), verdict, true)
+    }
+
+    /// Compare what is at `path`; whether it is a folder to look into.
+    fn path(&mut self, path: &BucketPath, entry: Option<Entry>, found: Option<Found>) -> Result<ControlFlow<(), bool>> {
         if entry.is_none() && found.as_ref().is_some_and(|found| found.kind == FoundKind::Special) {
-            return Ok(ControlFlow::Continue(()));
+            return Ok(ControlFlow::Continue(false));
         }
         if self.progress().is_break() {
             return Ok(ControlFlow::Break(()));
         }
+        // What was in it is not looked for.
+        let unreadable = found.as_ref().is_some_and(|found| found.kind == FoundKind::Unreadable);
         let is_dir = entry.as_ref().is_some_and(Entry::is_directory)
             || found.as_ref().is_some_and(|found| found.kind == FoundKind::Directory);
         let read_before = self.summary.bytes;
@@ -184,11 +247,10 @@ impl Check<'_> {
                 (self.verdict(path, entry.as_ref(), found.as_ref())?, entry)
             }
         };
-        let flow = self.report(path, entry.as_ref(), verdict, is_dir)?;
-        if flow.is_break() || !is_dir {
-            return Ok(flow);
-        }
-        self.directory(path)
+        Ok(match self.report(path, entry.as_ref(), verdict, is_dir)? {
+            ControlFlow::Continue(()) => ControlFlow::Continue(is_dir && !unreadable),
+            ControlFlow::Break(()) => ControlFlow::Break(()),
+        })
     }
 
     /// What is at `path` is what the ledger says. Where it was restored from a copy, the bucket learns here that it is the same.
@@ -273,8 +335,8 @@ impl Check<'_> {
         let Some(hashes) = hashes else { return Ok(Verdict::Pending) };
         let checked = match self.fs.check_content(path, &hashes.blake3) {
             Err(error) if error.errno() == rustix::io::Errno::NOENT => return Ok(Verdict::Missing),
-            // What cannot be read is not what was recorded: a member whose checksum fails, a bad block of the disk.
-            Err(error) if error.errno() == rustix::io::Errno::IO => {
+            // What cannot be read is not what was recorded: a member whose checksum fails, a bad block of the disk, a file of others.
+            Err(error) if error.is_of_one() || error.errno() == rustix::io::Errno::IO => {
                 return Ok(Verdict::Damaged {
                     fields: vec!["content"],
                     expected: wire::hex(&hashes.blake3),

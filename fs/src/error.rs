@@ -71,6 +71,13 @@ impl FsError {
         matches!(self.errno(), Errno::MFILE | Errno::NFILE)
     }
 
+    /// Whether one thing in the backing cannot be looked at: a folder of somebody else, a mount whose program is gone, a bad block.
+    /// There is nothing that the node lacks, so others can be looked at all the same.
+    pub fn is_of_one(&self) -> bool {
+        let lacking = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOSPC, Errno::DQUOT];
+        matches!(self, Self::Os { errno, .. } if !lacking.contains(errno))
+    }
+
     /// A failed system call on something that has a name.
     pub fn os(what: impl Into<String>, errno: impl Into<ErrnoLike>) -> Self {
         Self::Os { what: what.into(), errno: errno.into().0 }

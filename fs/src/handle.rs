@@ -70,7 +70,12 @@ pub(crate) fn passed(flags: i32) -> OFlags {
 /// # Errors
 /// What the kernel answers.
 pub(crate) fn open_backing(node: &Node, flags: i32) -> FsResult<File> {
-    reopen(node.fd()?, passed(flags) | OFlags::NOCTTY)
+    let (appends, flags) = (flags & libc::O_APPEND != 0, passed(flags) | OFlags::NOCTTY);
+    match reopen(node.fd()?, flags) {
+        // One that can only be appended to (`chattr +a`) is not opened otherwise.
+        Err(error) if appends && error.errno() == Errno::PERM => reopen(node.fd()?, flags | OFlags::APPEND),
+        opened => opened,
+    }
 }
 
 /// An open directory: its entries as they were when reading began, so that positions stay true.

@@ -6,10 +6,12 @@ use crate::change::{Cause, Content, Evidence, Op};
 use crate::error::{FsError, FsResult};
 use crate::inode::Node;
 use crate::listing;
+use crate::path::BucketPath;
 use crate::recorder::Recorder;
 use crate::settle::Outcome;
 use crate::stat::{Kind, Stat};
 use crate::table::{self, NameRow, Settled};
+use crate::vfs::Ino;
 use crate::zip::Unread;
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -36,7 +38,7 @@ pub struct ImportProgress {
 pub type Watch<'a> = &'a mut dyn FnMut(&ImportProgress) -> ControlFlow<()>;
 
 impl Bucket {
-    /// Record every file of the backing that is not recorded as it is; what is not recorded because it cannot be entered is named.
+    /// Record every file of the backing that is not recorded as it is; what is not recorded because it cannot be looked at is named.
     /// Returns when the ledger has them pending.
     ///
     /// # Errors
@@ -46,7 +48,14 @@ impl Bucket {
         let mut import = Import { recorder, progress: ImportProgress::default(), unread: Vec::new(), watch };
         let mut dirs = vec![recorder.inodes.root().clone()];
         while let Some(dir) = dirs.pop() {
-            for name in listing::names_in(&dir)? {
+            let names = match listing::names_in(&dir) {
+                Err(error) if dir.ino != Ino::ROOT && error.is_of_one() => {
+                    import.unread(recorder.dir_path(&dir)?, &error);
+                    continue;
+                }
+                names => names?,
+            };
+            for name in names {
                 import.entry(&dir, &name, &mut dirs)?;
             }
         }
@@ -72,6 +81,10 @@ impl Import<'_> {
             Err(error) if error.errno() == Errno::LOOP => {
                 let problem = "a folder that it is in is mounted here".to_owned();
                 self.unread.push(Unread { path: self.recorder.path(dir, name)?, problem });
+                return Ok(());
+            }
+            Err(error) if error.is_of_one() => {
+                self.unread(self.recorder.path(dir, name)?, &error);
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -143,7 +156,19 @@ impl Import<'_> {
                 return Ok(());
             }
         }
-        self.content(node, stat)
+        match self.content(node, stat) {
+            Err(error) if error.is_of_one() => {
+                // Nobody waits for it to be hashed, unless somebody writes it.
+                self.recorder.drop_content(node, &mut node.writing.lock());
+                self.unread(self.recorder.path(dir, name)?, &error);
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    fn unread(&mut self, path: BucketPath, error: &FsError) {
+        self.unread.push(Unread { path, problem: error.errno().to_string() });
     }
 
     fn content(&mut self, node: &Arc<Node>, stat: &Stat) -> FsResult<()> {

@@ -241,6 +241,40 @@ impl Node {
         Stat::of_fd(self.fd()?)
     }
 
+    /// Attributes now, if it has any name left. FUSE and network file systems forget what is removed, also for who has a descriptor
+    /// of it that is not open to read or write.
+    ///
+    /// # Errors
+    /// What the kernel answers otherwise.
+    pub fn stat_named(&self) -> FsResult<Option<Stat>> {
+        match self.stat() {
+            Err(error) if matches!(error.errno(), Errno::NOENT | Errno::STALE) => self.stat_by_name(),
+            stat => Ok(Some(stat?).filter(|stat| stat.nlink > 0)),
+        }
+    }
+
+    /// As [`Node::stat_named`], by a name of it that is left: they may hold each name for a file of its own.
+    fn stat_by_name(&self) -> FsResult<Option<Stat>> {
+        let fd = match self.open_by_name(OFlags::PATH) {
+            Err(error) if error.errno() == Errno::STALE => return Ok(None),
+            fd => fd?,
+        };
+        let stat = Stat::of_fd(&fd)?;
+        match &mut *self.fd.lock() {
+            Some(held) => *held = Arc::new(fd),
+            None => drop(fd),
+        }
+        Ok(Some(stat))
+    }
+
+    /// Whether `stat`, of a file with the number of this one, is of this one. Where files have no birth, a number may be used again
+    /// while the one that had it is still in use here.
+    fn is_still(&self, stat: &Stat) -> bool {
+        let removed =
+            || stat.btime_ns == 0 && stat.nlink > 0 && self.is_open() && matches!(self.stat_named(), Ok(None));
+        self.btime_ns == stat.btime_ns && !removed()
+    }
+
     /// The known names.
     pub fn names(&self) -> Vec<Name> {
         self.names.lock().clone()

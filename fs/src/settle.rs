@@ -120,7 +120,7 @@ impl Recorder {
     }
 
     fn settle_claimed(&self, node: &Arc<Node>, flag: &AtomicBool, in_close: bool) -> FsResult<Outcome> {
-        if node.stat()?.nlink == 0 {
+        if node.stat_named()?.is_none() {
             self.drop_content(node, &mut node.writing.lock());
             return Ok(Outcome::Done(None));
         }
@@ -226,13 +226,12 @@ impl Recorder {
         (undisturbed, flag): (&dyn Fn() -> bool, &AtomicBool),
     ) -> FsResult<Outcome> {
         // Looked at under the lock that a change of attributes takes while the content is not reported.
-        let stat = node.stat()?;
-        if stat.nlink == 0 {
+        let Some(stat) = node.stat_named()? else {
             // Removed while it was hashed, which kept its inner hashes.
             self.outboards.forget(node.id.0, found.stat.size);
             self.drop_content(node, writing);
             return Ok(Outcome::Done(None));
-        }
+        };
         if !undisturbed() {
             return Ok(self.disturbed(flag));
         }
@@ -362,24 +361,24 @@ impl Recorder {
     /// # Errors
     /// What the sink or the backing answers.
     pub fn dir_by_rows(&self, id: Id) -> FsResult<Option<Arc<Node>>> {
-        if id == Id::ROOT {
-            return Ok(Some(self.inodes.root().clone()));
+        // Up to the top by what is reported, then down by these names: it may be thousands of folders deep.
+        let (mut at, mut names) = (id, Vec::new());
+        while at != Id::ROOT {
+            let row = self.inode_row(at)?;
+            let Some((parent, name)) = row.and_then(|row| row.links.into_iter().next()) else { return Ok(None) };
+            names.push((at, name));
+            at = Id(parent);
         }
-        let Some(bytes) = self.stream.row(&table::inode_key(id))? else {
-            return Ok(None);
-        };
-        let row: InodeRow = table::decode(&bytes)?;
-        let Some((parent, name)) = row.links.first() else {
-            return Ok(None);
-        };
-        let Some(parent) = self.dir_by_rows(Id(*parent))? else {
-            return Ok(None);
-        };
-        match self.inodes.open_name(&parent, std::ffi::OsStr::from_bytes(name)) {
-            Ok((node, _)) => Ok((node.id == id).then_some(node)),
-            Err(error) if error.errno() == Errno::NOENT => Ok(None),
-            Err(error) => Err(error),
+        let mut dir = self.inodes.root().clone();
+        for (id, name) in names.into_iter().rev() {
+            match self.inodes.open_name(&dir, std::ffi::OsStr::from_bytes(&name)) {
+                Ok((node, _)) if node.id == id => dir = node,
+                Ok(_) => return Ok(None),
+                Err(error) if error.errno() == Errno::NOENT => return Ok(None),
+                Err(error) => return Err(error),
+            }
         }
+        Ok(Some(dir))
     }
 
     /// Report a file that stays open for writing by its size; the hash follows when the writers are gone.
@@ -394,7 +393,8 @@ impl Recorder {
         };
         dirty.since = Instant::now();
         let first = !std::mem::replace(&mut dirty.reported_open, true);
-        let stat = node.stat()?;
+        // Nothing to tell of one that was removed.
+        let Some(stat) = node.stat_named()? else { return Ok(()) };
         let row = self.inode_row(node.id)?;
         // An overwrite moves the change time alone.
         let same = row.is_some_and(|row| row.content == Settled::Open && row.matches(&stat));

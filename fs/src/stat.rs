@@ -2,7 +2,7 @@
 
 use crate::error::FsResult;
 use parking_lot::RwLock;
-use rustix::fs::{AtFlags, Statx, StatxFlags, StatxTimestamp};
+use rustix::fs::{AtFlags, Statx, StatxAttributes, StatxFlags, StatxTimestamp};
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 
@@ -65,6 +65,29 @@ impl Id {
     }
 }
 
+/// What the backing lets nobody do with a file, root neither (`chattr(1)`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fixed {
+    /// Nothing.
+    No,
+    /// Change what is in it, or shorten it: only append.
+    AppendOnly,
+    /// Change it.
+    Immutable,
+}
+
+impl Fixed {
+    /// Whether it may be opened with these `O_*` flags.
+    pub fn allows(self, flags: i32) -> bool {
+        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        match self {
+            Self::No => true,
+            Self::AppendOnly => flags & libc::O_TRUNC == 0 && (!writes || flags & libc::O_APPEND != 0),
+            Self::Immutable => flags & libc::O_TRUNC == 0 && !writes,
+        }
+    }
+}
+
 /// Attributes of a file. Times are nanoseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
@@ -98,6 +121,8 @@ pub struct Stat {
     pub ctime_ns: i64,
     /// Birth, 0 where the backing has none; tells a reused inode number apart.
     pub btime_ns: i64,
+    /// What nobody may do with it.
+    pub fixed: Fixed,
 }
 
 const MASK: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
@@ -143,16 +168,16 @@ static MOVING_BIRTHS: RwLock<Vec<u64>> = RwLock::new(Vec::new());
 /// `OVERLAYFS_SUPER_MAGIC` of `linux/magic.h`: a file of a lower layer is born again at the first write to it.
 const OVERLAY: i64 = 0x794c_7630;
 
-/// From now on take no file on the file system of `root` for another one because it says it was born at another time, where that
-/// means nothing.
+/// From now on take no file on the device of `of` for another one because it says it was born at another time, where that means
+/// nothing. An overlay has devices for its lower layers, too, when these are on other disks.
 ///
 /// # Errors
 /// What the kernel answers.
-pub fn know_births(root: impl AsFd) -> FsResult<()> {
-    let dev = Stat::of_fd(&root)?.dev;
+pub fn know_births(of: impl AsFd) -> FsResult<()> {
+    let dev = Stat::of_fd(&of)?.dev;
     // The type of this number differs between machines.
     #[allow(clippy::unnecessary_cast, reason = "i64 here, u32 elsewhere")]
-    let overlay = rustix::fs::fstatfs(&root)?.f_type as i64 == OVERLAY;
+    let overlay = rustix::fs::fstatfs(&of)?.f_type as i64 == OVERLAY;
     let mut moving = MOVING_BIRTHS.write();
     moving.retain(|known| *known != dev);
     if overlay {
@@ -168,7 +193,13 @@ fn nanos(time: StatxTimestamp) -> i64 {
 impl From<Statx> for Stat {
     fn from(s: Statx) -> Self {
         let dev = rustix::fs::makedev(s.stx_dev_major, s.stx_dev_minor);
+        let fixed = match s.stx_attributes {
+            it if it.contains(StatxAttributes::IMMUTABLE) => Fixed::Immutable,
+            it if it.contains(StatxAttributes::APPEND) => Fixed::AppendOnly,
+            _ => Fixed::No,
+        };
         Self {
+            fixed,
             dev,
             ino: s.stx_ino,
             kind: Kind::from_mode(u32::from(s.stx_mode)),

@@ -444,5 +444,6 @@ fn kind_name(kind: FoundKind) -> &'static str {
         FoundKind::Symlink => "symlink",
         FoundKind::Directory => "directory",
         FoundKind::Special => "special",
+        FoundKind::Unreadable => "unreadable",
     }
 }

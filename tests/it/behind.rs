@@ -3,9 +3,12 @@
 use crate::disk::disk;
 use crate::root::TestRoot;
 use crate::transcript::shell;
-use rustix::mount::mount_bind;
+use rustix::fs::{Mode, OFlags, mkdirat, openat};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use serde_json::Value;
 use std::fs;
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
@@ -18,7 +21,6 @@ fn told(root: &TestRoot, bucket: &str, skip: usize) -> Vec<String> {
 }
 
 fn append(path: &Path, text: &str) {
-    use std::io::Write;
     fs::File::options().append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
 }
 
@@ -196,4 +198,85 @@ fn a_put_keeps_what_it_does_not_say() {
     root.run("put - docs/new").expect(0);
     assert_eq!(fs::metadata(root.path("buckets/docs/data/new")).unwrap().mode() & 0o7777, 0o644);
     root.run("verify docs").expect(0);
+}
+
+/// A mount in `folder` whose program is gone, as a crash leaves it. None, loudly, for who may not mount.
+fn dead_mount(folder: &Path) -> Option<()> {
+    let device = fs::File::options().read(true).write(true).open("/dev/fuse").unwrap();
+    let data = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
+    let data = std::ffi::CString::new(data).unwrap();
+    let mounted = mount("dead", folder, "fuse", MountFlags::empty(), data.as_c_str());
+    mounted.inspect_err(|e| eprintln!("SKIPPED, this test mounts as root: {e}")).ok()
+}
+
+/// The names in `folder`, as `ls -A` shows them.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = entries.collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_cannot_be_looked_at_keeps_nobody_from_the_rest() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let folder = root.outside().join("folder");
+    shell(
+        root.outside(),
+        "mkdir -p folder/dead folder/late folder/sub; cd folder; echo a > a; echo s > sub/s; echo l > late/l",
+    );
+    let Some(()) = dead_mount(&folder.join("dead")) else { return };
+    let created = root.run("create docs --from folder --json").expect(0).json();
+    assert_eq!(created["unread"][0]["path"], "dead", "{created}");
+    root.run("mount docs").expect(0);
+    let mounted = root.mnt("docs", "");
+    let dead =
+        |name: &str| assert_eq!(fs::metadata(mounted.join(name)).unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
+    for _ in 0..2 {
+        assert_eq!(names(&mounted), names(&folder));
+        dead("dead");
+    }
+    // One that was recorded before its mount died.
+    dead_mount(&folder.join("late")).unwrap();
+    append(&mounted.join("a"), "more\n");
+    root.run("sync").expect(0);
+    let found: Vec<_> = root.run("verify docs --json").expect(26).json_lines();
+    let found: Vec<_> = found.iter().map(|line| (line["type"].as_str().unwrap(), line["path"].as_str())).collect();
+    assert_eq!(found, [("foreign", Some("dead")), ("damaged", Some("late")), ("summary", None)]);
+    let listed = root.run("list docs --json").expect(0).json()["entries"].as_array().unwrap().len();
+    assert_eq!(listed, 4);
+
+    // A recovery looks at everything, and takes nothing for gone that it does not see.
+    append(&mounted.join("a"), "killed\n");
+    root.kill_node();
+    root.run("mount docs").expect(0);
+    assert_eq!(names(&mounted), names(&folder));
+    root.run("sync").expect(0);
+    root.run("unmount docs").expect(0);
+    for name in ["dead", "late"] {
+        unmount(folder.join(name), UnmountFlags::DETACH).unwrap();
+    }
+    let found = root.run("verify docs --json").expect(26).json_lines();
+    assert_eq!((found.len(), found[0]["path"].as_str()), (2, Some("dead")), "{found:?}");
+    root.run("accept docs/dead").expect(0);
+    root.run("verify docs").expect(0);
+}
+
+#[test]
+fn a_very_deep_folder_is_adopted_listed_and_verified() {
+    let root = TestRoot::new();
+    let mut at = fs::File::open(root.outside()).unwrap();
+    for name in std::iter::once("folder").chain(["d"; 600]) {
+        mkdirat(&at, name, 0o755.into()).unwrap();
+        at = openat(&at, name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap().into();
+    }
+    let flags = OFlags::CREATE | OFlags::WRONLY;
+    let mut file = fs::File::from(openat(&at, "last", flags, 0o644.into()).unwrap());
+    file.write_all(b"deep").unwrap();
+    drop(file);
+    root.run("create docs --from folder").expect(0);
+    let found = root.run("verify docs --json").expect(0).json_lines();
+    assert_eq!((&found[0]["files"], &found[0]["ok"]), (&1.into(), &1.into()));
+    let deepest = format!("docs{}", "/d".repeat(600));
+    assert_eq!(root.run(&format!("list {deepest} --json")).expect(0).json()["entries"][0]["size"], 4);
 }

@@ -1,12 +1,15 @@
 //! Unusual ways to open, and what a read-only mount answers.
 
 use crate::root::{PATIENCE, TestRoot};
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags, open};
+use rustix::fs::{
+    Access, AtFlags, CWD, FallocateFlags, FileType, IFlags, Mode, OFlags, Timespec, Timestamps, XattrFlags,
+    ioctl_getflags, ioctl_setflags, open,
+};
 use rustix::io::Errno;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -215,5 +218,55 @@ fn times_before_1970_are_kept_and_those_that_cannot_be_are_refused() {
         assert_eq!(set(seconds, 0), Err(Errno::INVAL), "{seconds}");
     }
     assert_eq!(fs::metadata(&path).unwrap().mtime(), 5_000_000_000);
+    root.run("unmount docs").expect(0);
+}
+
+/// A file that nobody, root neither, may change in some way; changed back when this is dropped, so that it can be removed.
+struct Fixed(PathBuf);
+
+impl Fixed {
+    /// None, loudly, where there are no such files, and for who may not make them.
+    fn new(path: PathBuf, flags: IFlags) -> Option<Fixed> {
+        fs::write(&path, "0123456789").unwrap();
+        let file = File::open(&path).unwrap();
+        let set = ioctl_setflags(&file, ioctl_getflags(&file).unwrap_or(IFlags::empty()) | flags);
+        set.inspect_err(|e| eprintln!("SKIPPED, no file can be made append-only here: {e}")).ok()?;
+        Some(Fixed(path))
+    }
+}
+
+impl Drop for Fixed {
+    fn drop(&mut self) {
+        let file = File::open(&self.0).unwrap();
+        let kept = ioctl_getflags(&file).unwrap() - IFlags::APPEND - IFlags::IMMUTABLE;
+        ioctl_setflags(&file, kept).unwrap();
+    }
+}
+
+#[test]
+fn what_may_only_be_appended_to_or_not_be_changed_is_so_in_the_mount() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let folder = root.outside().join("folder");
+    fs::create_dir(&folder).unwrap();
+    let Some(log) = Fixed::new(folder.join("log"), IFlags::APPEND) else { return };
+    let Some(_seal) = Fixed::new(folder.join("seal"), IFlags::IMMUTABLE) else { return };
+    root.run("create docs --from folder --mount").expect(0);
+    let at = |name: &str| root.mnt("docs", name);
+    for flags in [OFlags::WRONLY, OFlags::RDWR, OFlags::RDONLY | OFlags::TRUNC, OFlags::WRONLY | OFlags::APPEND] {
+        // As on the disk beneath.
+        for name in ["log", "seal"] {
+            let beneath = open(folder.join(name), flags, Mode::empty()).err();
+            assert_eq!(open(at(name), flags, Mode::empty()).err(), beneath, "{name} {flags:?}");
+            assert_eq!(beneath.is_none(), name == "log" && flags.contains(OFlags::APPEND));
+        }
+    }
+    let mut file = File::options().append(true).open(at("log")).unwrap();
+    file.write_all(b" more").unwrap();
+    file.sync_all().unwrap();
+    rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, 8192).unwrap();
+    assert_eq!(file.set_len(3).unwrap_err().raw_os_error(), Some(libc::EPERM));
+    drop(file);
+    root.expect_clean("appended");
+    assert_eq!(fs::read_to_string(&log.0).unwrap(), "0123456789 more");
     root.run("unmount docs").expect(0);
 }

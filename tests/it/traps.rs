@@ -1,6 +1,7 @@
 //! Where file systems in user space go wrong: mappings at unmount, storms of opens, writers during hashing, stray signals, backings that
 //! are stacked, and nodes without privilege.
 
+use crate::disk::disk;
 use crate::root::{PATIENCE, Ran, TestRoot};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::Signal;
@@ -107,13 +108,14 @@ fn signals_that_nobody_meant_do_not_end_a_node() {
 
 /// A folder `tree` that is an overlay, with a file `below` from its lower layer; none where there are no overlays.
 fn overlay(root: &TestRoot) -> Option<PathBuf> {
-    for folder in ["lower", "upper", "work", "tree"] {
-        fs::create_dir(root.outside().join(folder)).unwrap();
+    for folder in ["lower", "upper/files", "upper/work", "tree"] {
+        fs::create_dir_all(root.outside().join(folder)).unwrap();
     }
     fs::write(root.outside().join("lower/below"), "from below").unwrap();
     // On a disk of its own: an overlay does not lie on every file system.
     let here = |folder: &str| root.outside().join(folder).display().to_string();
-    let data = format!("lowerdir={},upperdir={},workdir={}", here("lower"), here("upper"), here("work"));
+    let data =
+        format!("lowerdir={},upperdir={},workdir={},xino=off", here("lower"), here("upper/files"), here("upper/work"));
     let data = std::ffi::CString::new(data).unwrap();
     let tree = root.outside().join("tree");
     let mounted = mount("overlay", &tree, "overlay", MountFlags::empty(), data.as_c_str());
@@ -137,6 +139,78 @@ fn a_stacked_backing_is_served_and_its_evidence_is_weaker() {
     root.expect_log_is("docs", &tree);
     root.run("unmount docs").expect(0);
     root.run("verify docs").expect(0);
+}
+
+#[test]
+fn what_comes_up_from_a_layer_on_another_disk_stays_the_same_file() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let Some(()) = disk(&root.outside().join("lower"), 4) else { return };
+    let Some(()) = disk(&root.outside().join("upper"), 4) else { return };
+    fs::write(root.outside().join("lower/second"), "second").unwrap();
+    let Some(tree) = overlay(&root) else { return };
+    root.run("create docs --from tree --mount").expect(0);
+    let at = |name: &str| root.mnt("docs", name);
+    let append = |name: &str, text: &str| {
+        OpenOptions::new().append(true).open(at(name)).unwrap().write_all(text.as_bytes()).unwrap();
+        root.expect_clean(name);
+    };
+    // What is made lies on the upper disk, which nobody has met before.
+    fs::write(at("new"), "new").unwrap();
+    fs::rename(at("new"), at("moved")).unwrap();
+    append("moved", " and moved");
+    append("below", ", and more");
+    append("below", ", again");
+    fs::set_permissions(at("second"), fs::Permissions::from_mode(0o600)).unwrap();
+    root.expect_clean("new permission bits");
+    root.kill_node();
+    root.run("mount docs").expect(0);
+    append("below", ", after a kill");
+    append("second", " too");
+    append("moved", ", too");
+    let fold = root.expect_log_is("docs", &tree);
+    assert_eq!(fold.causes.keys().collect::<Vec<_>>(), ["import", "mount"], "{:?}", fold.causes);
+    root.run("unmount docs").expect(0);
+}
+
+/// What editors and databases do: replace a file by another one, and make one where there was one just now.
+const REPLACING: &str = r#"
+import os, sys
+os.chdir(sys.argv[1])
+for i in range(60):
+    name = "file%d" % (i % 7)
+    with open(name + ".new", "w") as new: new.write("%d" % i)
+    os.rename(name + ".new", name)
+    assert open(name).read() == "%d" % i, (name, i)
+    with open("again", "w") as again: again.write("%d" % i)
+    assert open("again").read() == "%d" % i, ("again", i)
+    os.unlink("again")
+    # As git does it.
+    with open("temporary", "w") as temporary: temporary.write("%d" % i)
+    os.link("temporary", "object%d" % i)
+    os.unlink("temporary")
+"#;
+
+#[test]
+fn a_backing_that_knows_no_birth_and_forgets_what_is_removed_is_served() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    for folder in ["disk", "tree"] {
+        fs::create_dir(root.outside().join(folder)).unwrap();
+    }
+    let tree = root.outside().join("tree");
+    // A file system in user space, as there are many; it ends when it is unmounted, by the root's drop.
+    let mounted = Command::new("bindfs").arg(root.outside().join("disk")).arg(&tree).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        assert_ne!(std::env::var("WIZEFS_REQUIRE_FUSE").as_deref(), Ok("1"), "bindfs is required: install it");
+        eprintln!("SKIPPED, this test needs bindfs");
+        return;
+    }
+    root.run("create docs --from tree --mount").expect(0);
+    let done = Command::new("python3").args(["-c", REPLACING]).arg(root.mnt("docs", "")).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    root.expect_clean("replaced and removed");
+    let fold = root.expect_log_is("docs", &tree);
+    assert_eq!(fold.causes.keys().collect::<Vec<_>>(), ["mount"], "{:?}", fold.causes);
+    root.run("unmount docs").expect(0);
 }
 
 /// A file that is mapped while it is open to append, and one whose descriptor begins and ceases to append.

@@ -49,6 +49,14 @@ pub enum FoundKind {
     Directory,
     /// Pipe, socket or device: works, is not recorded.
     Special,
+    /// There, and cannot be looked at: a mount whose program is gone.
+    Unreadable,
+}
+
+impl Found {
+    fn unreadable(path: BucketPath) -> Self {
+        Self { path, kind: FoundKind::Unreadable, size: 0, mode: 0, mtime_ns: 0, target: None }
+    }
 }
 
 /// A file compared with what is expected of it.
@@ -141,12 +149,20 @@ impl Bucket {
 
     /// The directory at `path`, without a node, to find names in; that of the top cannot be listed.
     fn dir_at(&self, path: &BucketPath) -> FsResult<Arc<OwnedFd>> {
+        self.dirs_to(path, &mut |_| Ok(()))
+    }
+
+    /// As [`Bucket::dir_at`]; `visit` is shown each directory on the way from the top, the last one too.
+    fn dirs_to(&self, path: &BucketPath, visit: &mut dyn FnMut(&OwnedFd) -> FsResult<()>) -> FsResult<Arc<OwnedFd>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let root = self.recorder.inodes.root().fd()?;
-        path.components().try_fold(root, |at, name| {
+        let mut at = self.recorder.inodes.root().fd()?;
+        visit(&at)?;
+        for name in path.components() {
             let found = rustix::fs::openat(&*at, name, flags, Mode::empty());
-            Ok(Arc::new(found.map_err(|errno| FsError::os(path.to_string(), errno))?))
-        })
+            at = Arc::new(found.map_err(|errno| FsError::os(path.to_string(), errno))?);
+            visit(&at)?;
+        }
+        Ok(at)
     }
 
     /// What is in the directory at `path`, sorted by name bytes.
@@ -154,37 +170,32 @@ impl Bucket {
     /// # Errors
     /// `ENOENT`, `ENOTDIR`.
     pub fn list(&self, path: &BucketPath) -> FsResult<Vec<Found>> {
-        let dir = reopen(&*self.dir_at(path)?, OFlags::RDONLY)?.into();
+        let mut above = Vec::new();
+        let dir = self.dirs_to(path, &mut |dir| {
+            let stat = Stat::of_fd(dir)?;
+            above.push((stat.dev, stat.ino));
+            Ok(())
+        })?;
+        let dir = reopen(&*dir, OFlags::RDONLY)?.into();
         let names = listing::names(&dir)?;
-        let (mut found, mut above) = (Vec::with_capacity(names.len()), None);
+        let mut found = Vec::with_capacity(names.len());
         for name in names {
-            let Some(stat) = Stat::of_name_opt(&dir, &name)? else { continue };
-            let mut one = found_at(&dir, path.join(&name)?, &name, &stat)?;
-            if one.kind == FoundKind::Directory {
-                let above = match &above {
-                    Some(above) => above,
-                    None => above.insert(self.dirs_to(path)?),
-                };
-                // A directory above, mounted here, is not entered.
-                if above.contains(&(stat.dev, stat.ino)) {
-                    one.kind = FoundKind::Special;
+            let stat = match Stat::of_name_opt(&dir, &name) {
+                Err(error) if error.is_of_one() => {
+                    found.push(Found::unreadable(path.join(&name)?));
+                    continue;
                 }
+                stat => stat?,
+            };
+            let Some(stat) = stat else { continue };
+            let mut one = found_at(&dir, path.join(&name)?, &name, &stat)?;
+            // A directory above, mounted here, is not entered.
+            if one.kind == FoundKind::Directory && above.contains(&(stat.dev, stat.ino)) {
+                one.kind = FoundKind::Special;
             }
             found.push(one);
         }
         Ok(found)
-    }
-
-    /// Device and number of the directory at `path` and of all above it.
-    fn dirs_to(&self, path: &BucketPath) -> FsResult<Vec<(u64, u64)>> {
-        let mut dirs = Vec::new();
-        let mut at = Some(path.clone());
-        while let Some(path) = at {
-            let stat = Stat::of_fd(&*self.dir_at(&path)?)?;
-            dirs.push((stat.dev, stat.ino));
-            at = path.split_last().map(|(parent, _)| parent);
-        }
-        Ok(dirs)
     }
 
     /// What is at `path`; none when there is nothing.
@@ -201,9 +212,9 @@ impl Bucket {
             Err(error) if matches!(error.errno(), Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
             dir => dir?,
         };
-        match Stat::of_name_opt(&*dir, name)? {
-            Some(stat) => Ok(Some(found_at(&dir, path.clone(), name, &stat)?)),
-            None => Ok(None),
+        match Stat::of_name_opt(&*dir, name) {
+            Err(error) if error.is_of_one() => Ok(Some(Found::unreadable(path.clone()))),
+            stat => stat?.map(|stat| found_at(&dir, path.clone(), name, &stat)).transpose(),
         }
     }
 

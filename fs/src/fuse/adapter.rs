@@ -3,7 +3,7 @@
 use super::acl;
 use super::convert::{NOTHING, caller, code, dir_flags, file_attr, file_type, open_flags, set_time};
 use super::passthrough::Way;
-use super::replies::{Adapter, empty, xattr};
+use super::replies::{Adapter, add_unknown, empty, shown, xattr};
 use crate::stat::Kind;
 use crate::vfs::{self, Attr, CopyRange, Fh, Ino, SetAttr};
 use fuser::{
@@ -266,11 +266,7 @@ impl Filesystem for Adapter {
     fn readdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let read = self.entries(Ino(ino.0), Fh(fh.0), offset, &mut |entry| {
             let kind = entry.kind.map_or(FileType::RegularFile, file_type);
-            if reply.add(INodeNo(entry.ino), entry.next, kind, entry.name) {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            shown(reply.add(INodeNo(entry.ino), entry.next, kind, entry.name))
         });
         match read {
             Ok(()) => reply.ok(),
@@ -282,19 +278,19 @@ impl Filesystem for Adapter {
         let read = self.entries(Ino(ino.0), Fh(fh.0), offset, &mut |entry| {
             let looked_up = entry.name != "." && entry.name != "..";
             let attr = if looked_up { self.vfs.lookup(Ino(ino.0), entry.name) } else { self.vfs.getattr(Ino(ino.0)) };
-            // Gone since the listing was made: nothing to show.
-            let Ok(attr) = attr else {
-                return ControlFlow::Continue(());
+            let attr = match attr {
+                Ok(attr) => attr,
+                // Gone since the listing was made: nothing to show.
+                Err(error) if error.errno() == rustix::io::Errno::NOENT => return ControlFlow::Continue(()),
+                Err(_) => return shown(add_unknown(&mut reply, &entry)),
             };
             let (file, generation) = (file_attr(&attr), Generation(attr.generation));
             let number = INodeNo(if looked_up { attr.ino.0 } else { entry.ino });
-            if reply.add(number, entry.next, entry.name, &self.trust.ttl, &file, generation) {
-                if looked_up {
-                    self.vfs.forget(attr.ino, 1);
-                }
-                return ControlFlow::Break(());
+            let full = reply.add(number, entry.next, entry.name, &self.trust.ttl, &file, generation);
+            if full && looked_up {
+                self.vfs.forget(attr.ino, 1);
             }
-            ControlFlow::Continue(())
+            shown(full)
         });
         match read {
             Ok(()) => reply.ok(),

@@ -1,17 +1,21 @@
 //! What answers to the kernel have in common: from a result of the [`Vfs`] to a reply of fuser.
 
 use super::acl;
-use super::convert::{code, file_attr};
+use super::convert::{NOTHING, code, file_attr, file_type};
 use super::listings::Listings;
 use super::passthrough::{Backings, Way};
 use super::running::Running;
 use crate::error::FsResult;
 use crate::vfs::{Attr, Dirent, Fh, Ino, Opened, Trust, Vfs};
-use fuser::{BackingId, Errno, Generation, INodeNo, ReplyAttr, ReplyEmpty, ReplyEntry, ReplyXattr};
+use fuser::{
+    BackingId, Errno, FileAttr, FileType, Generation, INodeNo, ReplyAttr, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyXattr,
+};
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A [`Vfs`] as fuser wants it.
 pub(super) struct Adapter {
@@ -84,6 +88,20 @@ impl Adapter {
             Err(error) => reply.error(code(&error)),
         }
     }
+}
+
+/// Whether to go on after an entry of a listing: not when that found no room.
+pub(super) fn shown(full: bool) -> ControlFlow<()> {
+    if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
+/// Show a name whose attributes cannot be had; whoever asks for them is told why. The kernel shows the name and takes no file with
+/// so many bytes, which it gives back at once by a number that none has.
+pub(super) fn add_unknown(reply: &mut ReplyDirectoryPlus, entry: &Dirent<'_>) -> bool {
+    let number = INodeNo(entry.ino | 1 << 63);
+    let kind = entry.kind.map_or(FileType::RegularFile, file_type);
+    let unknown = FileAttr { ino: number, kind, size: u64::MAX, ..NOTHING };
+    reply.add(number, entry.next, entry.name, &Duration::ZERO, &unknown, Generation(0))
 }
 
 pub(super) fn empty(result: FsResult<()>, reply: ReplyEmpty) {

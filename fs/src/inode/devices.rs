@@ -5,7 +5,7 @@
 
 use crate::error::{FsError, FsResult};
 use crate::lease::reopen;
-use crate::stat::{Kind, Stat};
+use crate::stat::{Kind, Stat, know_births};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -41,7 +41,10 @@ impl Devices {
     /// [`FsError::State`] for a file that is not of this kind; what reading answers.
     pub(super) fn keep(&mut self, file: PathBuf, top: &OwnedFd) -> FsResult<()> {
         for path in read(&file)? {
-            let found = open(top, &path).and_then(|fd| Ok(Stat::of_fd(&fd)?.dev));
+            let found = open(top, &path).and_then(|fd| {
+                know_births(&fd)?;
+                Ok(Stat::of_fd(&fd)?.dev)
+            });
             let number = found.ok().filter(|dev| !self.numbers.contains(dev));
             self.numbers.push(number.unwrap_or(ABSENT));
             self.paths.push(path);

@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -170,6 +170,19 @@ impl InodeTable {
         }
     }
 
+    /// Attributes of the open file `fd`, which may be the first of its device.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn stat_of(&self, fd: impl AsFd) -> FsResult<Stat> {
+        let stat = Stat::of_fd(&fd)?;
+        if self.devices.read().known(stat.dev).is_some() {
+            return Ok(stat);
+        }
+        know_births(&fd)?;
+        Stat::of_fd(fd)
+    }
+
     /// The root directory.
     pub fn root(&self) -> &Arc<Node> {
         &self.root
@@ -228,7 +241,7 @@ impl InodeTable {
         self.keep_room();
         let dir = parent.fd()?;
         let fd = self.relieved(|| Ok(open_path(&dir, name)?))?;
-        let stat = Stat::of_fd(&fd)?;
+        let stat = self.stat_of(&fd)?;
         self.meet(parent, name, &stat);
         self.refuse_loop(parent, name, &stat)?;
         Ok((self.adopt(parent, name, &stat, Some(fd)), stat))
@@ -254,7 +267,7 @@ impl InodeTable {
     pub fn leaving(&self, parent: &Arc<Node>, name: &OsStr) -> FsResult<(Arc<Node>, Stat)> {
         let stat = Stat::of_name(&*parent.fd()?, name)?;
         match self.find(self.ino_of(&stat)) {
-            Some(node) if node.btime_ns == stat.btime_ns && node.is_open() => {
+            Some(node) if node.is_open() && node.is_still(&stat) => {
                 node.add_name(parent, name);
                 Ok((node, stat))
             }
@@ -269,7 +282,7 @@ impl InodeTable {
             return self.root.clone();
         }
         let known = self.find(ino);
-        let node = match known.filter(|node| node.btime_ns == stat.btime_ns) {
+        let node = match known.filter(|node| node.is_still(stat)) {
             Some(node) => {
                 if let Some(fd) = fd {
                     node.keep(fd);
@@ -285,7 +298,7 @@ impl InodeTable {
     fn insert(&self, ino: Ino, stat: &Stat, fd: Option<OwnedFd>) -> Arc<Node> {
         let mut slots = self.slots.write();
         let known = slots.live.get(&ino).and_then(|slot| slot.node.upgrade());
-        if let Some(node) = known.filter(|node| node.btime_ns == stat.btime_ns) {
+        if let Some(node) = known.filter(|node| node.is_still(stat)) {
             return node;
         }
         let node = Arc::new(Node::new(ino, stat, fd, &self.descriptors));

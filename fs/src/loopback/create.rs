@@ -70,7 +70,7 @@ impl LoopbackFs {
             let file = inodes.relieved(open)?;
             let finished = || -> FsResult<_> {
                 give_to(place, who, mode)?;
-                Ok((Stat::of_fd(&file)?, inodes.relieved(|| reopen(&file, OFlags::PATH))?))
+                Ok((inodes.stat_of(&file)?, inodes.relieved(|| reopen(&file, OFlags::PATH))?))
             };
             let (stat, path) = finished().inspect_err(|_| take_back(place, AtFlags::empty()))?;
             Ok((file, stat, path))

@@ -69,6 +69,10 @@ impl LoopbackFs {
         let truncates = flags & libc::O_TRUNC != 0;
         let writes = writable || truncates;
         if writes {
+            // The kernel does not look at that when it opens the file itself.
+            if self.passes_through() && !node.stat()?.fixed.allows(flags) {
+                return Err(Errno::PERM.into());
+            }
             self.recorder.begin_write(node, truncates, who)?;
         }
         let opened = self.open_or_offer(node, flags, truncates && who.uid != 0);

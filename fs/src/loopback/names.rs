@@ -199,14 +199,13 @@ impl LoopbackFs {
         place: &Place<'_>,
         before: &Stat,
     ) -> FsResult<Option<Row>> {
-        let after = node.stat()?;
-        if after.nlink == 0 {
+        let Some(after) = node.stat_named()? else {
             // Of what is not recorded yet nobody knows how large it was when it was.
             let recorded = if writing.dirty.is_some() { u64::MAX } else { before.size };
             self.recorder.outboards.forget(node.id.0, recorded);
             self.recorder.drop_content(node, writing);
             return Ok(Some(table::delete(table::inode_key(node.id))));
-        }
+        };
         let Some(mut row) = self.recorder.inode_row(node.id)? else {
             return Ok(None);
         };

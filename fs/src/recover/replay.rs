@@ -14,7 +14,6 @@ use crate::intent::{At, Intent};
 use crate::path::BucketPath;
 use crate::recorder::{Namespace, Recorder};
 use crate::stat::{Id, Kind, Stat};
-use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -130,7 +129,7 @@ impl<'a> Replay<'a> {
         for name in path.components() {
             match self.recorder.inodes.open_name(&node, name) {
                 Ok(found) => (node, stat) = found,
-                Err(error) if matches!(error.errno(), Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+                Err(error) if error.is_of_one() => return Ok(None),
                 Err(error) => return Err(error),
             }
         }

@@ -100,45 +100,16 @@ impl Differences {
         let reported = dir.id == Id::ROOT || recorder.inode_row(dir.id)?.is_some();
         let rows = if reported { table::names_in(recorder.stream.sink(), dir.id)? } else { Vec::new() };
         let mut rows: BTreeMap<Vec<u8>, NameRow> = rows.into_iter().collect();
-        for name in listing::names_in(dir)? {
-            let (node, stat) = match recorder.inodes.open_name(dir, &name) {
-                Ok(found) => found,
-                Err(error) if error.errno() == Errno::NOENT => continue,
-                // A directory above, mounted here: what it hides is not gone.
-                Err(error) if error.errno() == Errno::LOOP => {
-                    rows.remove(name.as_bytes());
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            if !node.kind.is_recorded() {
-                continue;
+        let names = match listing::names_in(dir) {
+            // What was in it is not gone.
+            Err(error) if dir.id != Id::ROOT && error.is_of_one() => {
+                tracing::warn!(ino = dir.ino.0, %error, "a folder cannot be looked at");
+                return Ok(());
             }
-            let row = rows.remove(name.as_bytes());
-            if node.kind == Kind::Directory {
-                dirs.push(node.clone());
-            }
-            let inode = recorder.inode_row(node.id)?;
-            match (row, inode) {
-                (Some(row), Some(inode)) if row.id == node.id.0 => {
-                    let differs = match node.kind {
-                        // Of one reported while it was open, the content is not known yet.
-                        Kind::File => !inode.matches(&stat) || inode.content == Settled::Open,
-                        Kind::Directory => inode.mode != stat.mode,
-                        _ => false,
-                    };
-                    if differs {
-                        self.changed.push((node, stat, (dir.clone(), name)));
-                    }
-                }
-                (row, _) => {
-                    let replaced = row.filter(|row| row.id != node.id.0);
-                    if let Some(row) = replaced.as_ref().filter(|row| row.kind == Kind::Directory) {
-                        lost_dirs.push(Id(row.id));
-                    }
-                    self.appeared.push(Appeared { dir: dir.clone(), name, node, stat, replaced });
-                }
-            }
+            names => names?,
+        };
+        for name in names {
+            self.there(recorder, (dir, name), &mut rows, (&mut *dirs, &mut *lost_dirs))?;
         }
         if rows.is_empty() {
             return Ok(());
@@ -150,6 +121,56 @@ impl Differences {
             }
             let at = (dir.id.0, name);
             self.gone.push(Gone { at, row, dir_ctime_ns, with_parent: false, ours: false });
+        }
+        Ok(())
+    }
+
+    /// Compare a name that is there with its row, which is taken out of `rows`.
+    fn there(
+        &mut self,
+        recorder: &Arc<Recorder>,
+        (dir, name): (&Arc<Node>, OsString),
+        rows: &mut BTreeMap<Vec<u8>, NameRow>,
+        (dirs, lost_dirs): (&mut Vec<Arc<Node>>, &mut Vec<Id>),
+    ) -> FsResult<()> {
+        let (node, stat) = match recorder.inodes.open_name(dir, &name) {
+            Ok(found) => found,
+            Err(error) if error.errno() == Errno::NOENT => return Ok(()),
+            // A directory above, mounted here, or a mount whose program is gone: what that hides is not gone.
+            Err(error) if error.is_of_one() => {
+                tracing::warn!(name = %name.display(), %error, "cannot be looked at");
+                rows.remove(name.as_bytes());
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        if !node.kind.is_recorded() {
+            return Ok(());
+        }
+        let row = rows.remove(name.as_bytes());
+        if node.kind == Kind::Directory {
+            dirs.push(node.clone());
+        }
+        let inode = recorder.inode_row(node.id)?;
+        match (row, inode) {
+            (Some(row), Some(inode)) if row.id == node.id.0 => {
+                let differs = match node.kind {
+                    // Of one reported while it was open, the content is not known yet.
+                    Kind::File => !inode.matches(&stat) || inode.content == Settled::Open,
+                    Kind::Directory => inode.mode != stat.mode,
+                    _ => false,
+                };
+                if differs {
+                    self.changed.push((node, stat, (dir.clone(), name)));
+                }
+            }
+            (row, _) => {
+                let replaced = row.filter(|row| row.id != node.id.0);
+                if let Some(row) = replaced.as_ref().filter(|row| row.kind == Kind::Directory) {
+                    lost_dirs.push(Id(row.id));
+                }
+                self.appeared.push(Appeared { dir: dir.clone(), name, node, stat, replaced });
+            }
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ pub use bucket::{ArchiveCheck, Unread, ZipBucket, ZipOptions};
 
 use crate::error::{FsError, FsResult};
 use crate::handle::HandleTable;
-use crate::stat::Stat;
+use crate::stat::{Fixed, Stat};
 use crate::vfs::{Attr, Caller, Dirent, Fh, Ino, Opened, ReadFs, StatFs};
 use contents::{Contents, Unreadable};
 use crypt::Locked;
@@ -140,6 +140,7 @@ impl ZipFs {
             mtime_ns,
             ctime_ns: mtime_ns,
             btime_ns: 0,
+            fixed: Fixed::No,
         }
     }
 
