@@ -83,6 +83,11 @@ impl Ledger {
         if let Some(found) = crate::fsck::noted_damage(dir) {
             ledger.judge(Some(found));
         }
+        if ledger.poisoned().is_none()
+            && let Err(error) = ledger.purge()
+        {
+            tracing::warn!(%error, "what an erased transaction said may still be on the disk");
+        }
         Ok(ledger)
     }
 
