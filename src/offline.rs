@@ -6,7 +6,7 @@ use crate::rest::logged;
 use crate::rest::wire::{self, Standing, Verified};
 use crate::slice;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use wizefs_ledger::{
@@ -73,16 +73,16 @@ pub fn check_state(file: &Path, text: &str, policy: &Policy) -> Result<Verified>
     let found = state.check().map_err(refuted)?;
     let mut verified = judged("state", policy, &state.coinbase.checkpoint)?;
     let standing = match found.entry.as_ref().map(|entry| &entry.node) {
-        None if file.symlink_metadata().is_ok() => {
+        None if is_gone(file)? => ABSENT,
+        None => {
             return Err(damaged(format!("the proof says that nothing was there, but {} is", file.display())));
         }
-        None => ABSENT,
         Some(EntryNode::Leaf(leaf)) => {
             let claim = Claim { file, proof: "", state: None, slice: None, policy };
             compare_with(&claim, &leaf.content)?;
             CURRENT
         }
-        Some(EntryNode::Directory { .. }) if file.is_dir() => CURRENT,
+        Some(EntryNode::Directory { .. }) if is_folder(file)? => CURRENT,
         Some(EntryNode::Directory { .. }) => return Err(no_folder(file)),
     };
     verified.state = Some(told(&state, &found, standing));
@@ -140,13 +140,13 @@ fn describe(verified: &mut Verified, transaction: &Transaction, index: u64, txid
 fn compare(claim: &Claim<'_>, transaction: &Transaction, standing: Option<&str>) -> Result<()> {
     let file = claim.file;
     let change = transaction.file().ok_or_else(|| damaged("the transaction is not about a file".to_owned()))?;
-    let is_gone = file.symlink_metadata().is_err();
+    let (is_gone, is_folder) = (is_gone(file)?, is_folder(file)?);
     match (&change.op, standing) {
         (FileOp::Put(put) | FileOp::Accept(put), None | Some(CURRENT)) => compare_with(claim, &put.content),
         // Without a state proof it may be what went from the one path or, being a folder, what came to the other.
-        (FileOp::Rename { .. } | FileOp::Exchange { .. }, None) if is_gone || file.is_dir() => Ok(()),
+        (FileOp::Rename { .. } | FileOp::Exchange { .. }, None) if is_gone || is_folder => Ok(()),
         (FileOp::Mkdir { .. }, None) | (_, Some(CURRENT)) => {
-            if file.is_dir() {
+            if is_folder {
                 Ok(())
             } else {
                 Err(no_folder(file))
@@ -155,6 +155,19 @@ fn compare(claim: &Claim<'_>, transaction: &Transaction, standing: Option<&str>)
         _ if is_gone => Ok(()),
         _ => Err(damaged(format!("the proof says that the file was taken away, but {} is there", file.display()))),
     }
+}
+
+/// Whether nothing is there. What cannot be looked at may well be there.
+fn is_gone(file: &Path) -> Result<bool> {
+    match file.symlink_metadata() {
+        Ok(_) => Ok(false),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(true),
+        Err(e) => Err(missing(file, &e)),
+    }
+}
+
+fn is_folder(file: &Path) -> Result<bool> {
+    Ok(!is_gone(file)? && file.is_dir())
 }
 
 fn compare_with(claim: &Claim<'_>, content: &Content) -> Result<()> {

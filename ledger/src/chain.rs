@@ -257,15 +257,19 @@ impl Ledger {
     /// background writes must not meet a full disk.
     fn make_room(&self) -> Result<()> {
         let (Some(free), Some(reserve)) = (self.store.free_space(), &self.reserve) else { return Ok(()) };
-        if free >= LOW {
-            return Ok(());
+        let eased = reserve.ease(free).map_err(|error| LedgerError::Store(StoreError::Io(error.to_string())))?;
+        if free < FLOOR && !eased { Err(LedgerError::Full) } else { Ok(()) }
+    }
+
+    /// Gives the reserve to a disk that is nearly full, for who has to write beside the ledger before anything can be removed.
+    ///
+    /// # Errors
+    /// The reserve cannot be removed.
+    pub fn ease(&self) -> Result<()> {
+        match self.make_room() {
+            Err(LedgerError::Full) => Ok(()),
+            done => done,
         }
-        if reserve.is_held() {
-            tracing::warn!(free, "disk nearly full: releasing the ledger's reserve");
-            reserve.release().map_err(|error| LedgerError::Store(StoreError::Io(error.to_string())))?;
-            return Ok(());
-        }
-        if free < FLOOR { Err(LedgerError::Full) } else { Ok(()) }
     }
 
     /// Refuses to write on a damaged ledger.

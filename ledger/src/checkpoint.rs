@@ -220,7 +220,9 @@ impl Checkpoint {
 
     /// Splits a note into what it states, the signed text and the signature lines.
     pub(crate) fn parse(note: &str) -> Option<(Checkpoint, &str, &str)> {
-        if note.len() > MAX_NOTE || !note.ends_with('\n') {
+        // C2SP signed-note has no control characters but newlines.
+        let is_plain = note.bytes().all(|byte| byte >= b' ' || byte == b'\n');
+        if note.len() > MAX_NOTE || !note.ends_with('\n') || !is_plain {
             return None;
         }
         let split = note.rfind("\n\n")?;
@@ -274,6 +276,17 @@ mod tests {
         assert_eq!(Checkpoint::verify(&note, &stranger), Err(CheckpointError::Signature));
         let elsewhere = Vkey { name: "example.org/log".into(), ..vkey };
         assert_eq!(Checkpoint::verify(&note, &elsewhere), Err(CheckpointError::Origin));
+    }
+
+    #[test]
+    fn a_note_has_no_control_characters() {
+        let (_, note, vkey) = signed();
+        for control in ['\r', '\t', '\0'] {
+            for at in note.match_indices('\n').map(|(at, _)| at) {
+                let altered = format!("{}{control}{}", &note[..at], &note[at..]);
+                assert_eq!(Checkpoint::verify(&altered, &vkey), Err(CheckpointError::Malformed), "{altered:?}");
+            }
+        }
     }
 
     #[test]

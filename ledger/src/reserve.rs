@@ -50,6 +50,18 @@ impl Reserve {
         self.is_held() || (free >= PLENTY && self.make().is_ok())
     }
 
+    /// Gives its blocks back when the disk is low, with `free` bytes left; says whether it did.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub(crate) fn ease(&self, free: u64) -> io::Result<bool> {
+        if free >= LOW || !self.is_held() {
+            return Ok(false);
+        }
+        tracing::warn!(free, "disk nearly full: releasing the ledger's reserve");
+        self.release().map(|()| true)
+    }
+
     /// Gives its blocks back to the disk.
     ///
     /// # Errors

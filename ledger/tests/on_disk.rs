@@ -11,7 +11,7 @@ use wizefs_ledger::store::rocks::RocksStore;
 use wizefs_ledger::store::{Batch, Column, Durability, Read, Store, StoreError};
 use wizefs_ledger::{
     BucketId, BucketKind, Cause, Content, Draft, Evidence, FileOp, Hashes, Label, Ledger, LedgerError, LogKey,
-    OpenError, OpenOptions, Put, Report, Space, Statement, TreePath, Wallet, fsck_dir,
+    OpenError, OpenOptions, Problem, Put, Report, Space, Statement, TreePath, TxId, Wallet, fsck_dir,
 };
 
 fn options() -> OpenOptions {
@@ -310,11 +310,20 @@ fn a_check_that_has_no_room_accuses_nobody_and_nothing_is_forgotten_meanwhile() 
     assert!(stub.unwrap().unwrap().len() > without_updates);
 }
 
-#[test]
-fn what_is_forgotten_is_in_no_file_of_the_ledger() {
-    let dir = tempfile::tempdir().unwrap();
-    // Bytes that do not get smaller.
-    let secret: [u8; 32] = std::array::from_fn(|at| (at * 37 + 11) as u8);
+/// Bytes that do not get smaller.
+const SECRET: [u8; 32] = {
+    let mut bytes = [0; 32];
+    let mut at = 0;
+    while at < 32 {
+        bytes[at] = (at * 37 + 11) as u8;
+        at += 1;
+    }
+    bytes
+};
+
+/// A transaction that states the secret, replaced by another one. Both, and what the file system noted with them, are in table
+/// files.
+fn replaced_secret(dir: &Path) -> TxId {
     let told = |ledger: &Ledger, bucket: BucketId, change: u64, sha256: [u8; 32]| {
         let mut draft = put(bucket, change, "plan");
         if let Statement::File { op: FileOp::Put(put), .. } = &mut draft.statement {
@@ -323,22 +332,75 @@ fn what_is_forgotten_is_in_no_file_of_the_ledger() {
         let note = (b"note".to_vec(), Some(sha256.to_vec()));
         ledger.submit(&options().wallet, vec![draft], &[note]).unwrap()[0]
     };
-    let ledger = Ledger::open(dir.path(), options()).unwrap();
+    let ledger = Ledger::open(dir, options()).unwrap();
     let bucket = create(&ledger);
-    let first = told(&ledger, bucket, 1, secret);
+    let first = told(&ledger, bucket, 1, SECRET);
     drop(ledger);
     // Opening writes what was in the write-ahead log to table files.
-    let ledger = Ledger::open(dir.path(), options()).unwrap();
+    let ledger = Ledger::open(dir, options()).unwrap();
     ledger.seal(u64::MAX).unwrap();
     drop(ledger);
-    let ledger = Ledger::open(dir.path(), options()).unwrap();
+    let ledger = Ledger::open(dir, options()).unwrap();
     told(&ledger, bucket, 2, [4; 32]);
     ledger.seal(u64::MAX).unwrap();
-    let holding = || {
-        let holds = |name: &String| fs::read(dir.path().join(name)).unwrap().windows(32).any(|at| at == secret);
-        names(dir.path()).into_iter().filter(holds).count()
-    };
-    assert!(holding() >= 3, "it is in transactions, state and local rows");
+    assert!(holding(dir) >= 3, "it is in transactions, state and local rows");
+    first
+}
+
+/// How many files of the ledger hold the secret.
+fn holding(dir: &Path) -> usize {
+    let holds = |name: &String| fs::read(dir.join(name)).unwrap().windows(32).any(|at| at == SECRET);
+    names(dir).into_iter().filter(holds).count()
+}
+
+#[test]
+fn what_is_forgotten_is_in_no_file_of_the_ledger() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = replaced_secret(dir.path());
+    let ledger = Ledger::open(dir.path(), options()).unwrap();
     ledger.forget(&first).unwrap();
-    assert_eq!(holding(), 0);
+    assert_eq!(holding(dir.path()), 0);
+}
+
+#[test]
+fn what_a_full_disk_kept_from_being_forgotten_is_when_there_is_room() {
+    // Too small for a reserve.
+    let Some(disk) = Tmpfs::new("96m") else { return };
+    let dir = disk.0.path().join("ledger");
+    let first = replaced_secret(&dir);
+    let forget_in_vain = |ledger: &Ledger| {
+        press(disk.0.path(), 128 << 10);
+        assert!(matches!(ledger.forget(&first), Err(LedgerError::Full)));
+        assert!(ledger.transaction(&first).unwrap().unwrap().transaction.is_none(), "it is erased");
+        assert!(holding(&dir) > 0, "and not from the files yet");
+        fs::remove_file(disk.0.path().join("ballast")).unwrap();
+    };
+    let ledger = Ledger::open(&dir, options()).unwrap();
+    forget_in_vain(&ledger);
+    forget_in_vain(&ledger);
+    drop(ledger);
+    // Opening it is enough.
+    let ledger = Ledger::open(&dir, options()).unwrap();
+    assert_eq!((holding(&dir), fsck_of(&ledger)), (0, vec![]));
+    assert!(matches!(ledger.forget(&first), Err(LedgerError::Refused(_))));
+}
+
+fn fsck_of(ledger: &Ledger) -> Vec<Problem> {
+    ledger.fsck(&mut |_| ControlFlow::Continue(())).unwrap().problems
+}
+
+#[test]
+fn a_ledger_on_a_full_disk_opens_on_its_reserve() {
+    let Some(disk) = Tmpfs::new("300m") else { return };
+    let dir = disk.0.path().join("ledger");
+    let ledger = Ledger::open(&dir, options()).unwrap();
+    let bucket = create(&ledger);
+    ledger.seal(u64::MAX).unwrap();
+    drop(ledger);
+    assert!(dir.join("reserve").exists());
+    press(disk.0.path(), 0);
+    let ledger = Ledger::open(&dir, options()).unwrap();
+    assert_eq!((ledger.space(), dir.join("reserve").exists()), (Space::Reserve, false));
+    ledger.submit(&options().wallet, vec![put(bucket, 1, "settled when full")], &[]).unwrap();
+    ledger.seal(u64::MAX).unwrap().unwrap();
 }

@@ -44,7 +44,7 @@ pub fn run(context: &Context, args: &Args) -> Result<u8> {
         rebuild_folder(&root.ledger(), &mut heard)?
     } else {
         match context.with_node(|client| ask(client, &mut heard)) {
-            Err(e) if e.kind == Kind::LedgerDamaged => {
+            Err(e) if e.kind == Kind::LedgerDamaged && matches!(crate::socket::connect(&root), Ok(None)) => {
                 let _lock = RootLock::wait(&root, || true)?;
                 integrity_of_folder(&root.ledger(), &mut heard)?
             }

@@ -3,6 +3,7 @@
 use super::{Context, complete};
 use crate::client::{segment, segments};
 use crate::error::{Kind, Result};
+use crate::interrupt::unless_interrupted;
 use crate::name::Target;
 use crate::rest::wire::{LogLine, Status};
 use crate::root::{Root, wait_for_user};
@@ -72,7 +73,8 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
             Err(error) => return Err(error),
         }
         // Without a node to ask, this must not keep the root from those who change something.
-        wait_for_user(&Root::new(&context.config()?.root));
+        let root = Root::new(&context.config()?.root);
+        unless_interrupted(move || wait_for_user(&root))?;
     }
     if let (Some(Target { bucket, path, .. }), false) = (&target, found) {
         out.hint(&format!("nothing was ever recorded at {bucket}/{path}; wizefs list {bucket} shows what is there"));

@@ -356,6 +356,8 @@ impl Node {
             let text = format!("the backing of {} is not there: {}", conf.origin, conf.originpath.display());
             return Err(Error::new(Kind::FileMissing, text).hint("mount or restore it and try again"));
         }
+        // Opening writes, and on a full disk nothing could be removed without it.
+        self.ledger.ease().map_err(trouble::ledger)?;
         let notary = Notary::new(Arc::clone(&self.ledger), self.wallet.clone(), bucket_id(conf)?);
         let sink = self.sealer.sink(self, Arc::new(notary));
         let state = self.registry.lock().state_dir(&conf.origin);

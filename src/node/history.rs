@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 use wizefs_fs::BucketPath;
-use wizefs_ledger::{BucketId, History, Logged, Order, Report};
+use wizefs_ledger::{BucketId, History, LedgerError, Logged, Order, Report};
 
 /// How long a follower waits for a block before it looks whether its reader is still there.
 const FOLLOW_PATIENCE: Duration = Duration::from_secs(1);
@@ -43,11 +43,20 @@ impl Node {
         if query.follow || query.from.is_some() {
             return self.follow(&history, query, &mut names, lines);
         }
-        // Nothing that a power cut could take back is shown.
-        self.ledger.sync().map_err(trouble::ledger)?;
-        self.tell(&history, Order::NewestFirst, None, query.n, lines, &mut |logged, lines| {
+        let from = if self.may_show_pending()? { None } else { self.ledger.size().checked_sub(1) };
+        self.tell(&history, Order::NewestFirst, from, query.n, lines, &mut |logged, lines| {
             Ok(lines.line(&names.line(self, &logged)?))
         })
+    }
+
+    /// Put what is pending on the disk: nothing that a power cut could take back is shown. False when the ledger takes no writes
+    /// and is only read: what is final may be shown then.
+    pub(super) fn may_show_pending(&self) -> Result<bool> {
+        match self.ledger.sync() {
+            Ok(()) => Ok(true),
+            Err(LedgerError::Poisoned(_) | LedgerError::Full) => Ok(false),
+            Err(error) => Err(trouble::ledger(error)),
+        }
     }
 
     fn follow(&self, history: &History, query: LogQuery, names: &mut Names, lines: &mut Lines) -> Result<()> {

@@ -7,6 +7,7 @@ use super::{Node, trouble};
 use crate::error::{Error, Kind, Result};
 use parking_lot::{Condvar, Mutex};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -136,7 +137,8 @@ impl Sealer {
 }
 
 /// Make the data and names of a bucket durable. One that is being opened (its recovery reports changes already, and may wait
-/// for us to make room) is not asked but reached through its folder.
+/// for us to make room) is not asked but reached through its folder. Where that is gone, its disk unplugged for one, there is
+/// nothing to sync, and nothing that could: it keeps nobody else's changes from being sealed.
 fn persist(node: &Node, id: &BucketId) -> Result<()> {
     if let Some(bucket) = node.open_bucket(id)
         && let Some(fs) = bucket.fs_at_once()
@@ -145,6 +147,12 @@ fn persist(node: &Node, id: &BucketId) -> Result<()> {
     }
     let Some(backing) = node.backing_of(id)? else { return Ok(()) };
     let synced = File::open(&backing).and_then(|folder| Ok(rustix::fs::syncfs(folder)?));
+    if let Err(e) = &synced
+        && matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+    {
+        tracing::warn!(backing = %backing.display(), "sealed without it: what a bucket was made from is gone");
+        return Ok(());
+    }
     synced.map_err(|e| Error::io(Kind::Failed, format!("cannot sync {}", backing.display()), &e))
 }
 

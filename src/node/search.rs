@@ -17,8 +17,6 @@ use wizefs_ledger::{BucketId, Content, Entry, Hash, History, Logged, Order, Tree
 
 /// Fewer digits name a file rather than a hash; tables show 12.
 const HASH_DIGITS: std::ops::RangeInclusive<usize> = 8..=64;
-/// Transactions read at a time.
-const PAGE: usize = 256;
 
 /// What is looked for.
 #[derive(Debug, Clone, Deserialize, utoipa::IntoParams)]
@@ -76,6 +74,18 @@ impl Pattern {
 }
 
 impl Node {
+    /// Whether a search makes sense.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for a pattern that makes none, [`Kind::BucketUnknown`].
+    pub fn check_search(&self, query: &SearchQuery) -> Result<()> {
+        Pattern::new(&query.pattern)?;
+        if let Some(name) = &query.bucket {
+            self.bucket_status(&BucketName::new(name)?)?;
+        }
+        Ok(())
+    }
+
     /// Write what matches to `lines`: what buckets hold now, and for a hash also what they held once.
     ///
     /// # Errors
@@ -86,14 +96,13 @@ impl Node {
             Some(name) => vec![self.bucket_status(&BucketName::new(name)?)?.origin],
             None => self.bucket_names(),
         };
-        // Nothing that a power cut could take back is shown.
-        self.ledger.sync().map_err(trouble::ledger)?;
+        let pending = self.may_show_pending()?;
         let mut shown = HashSet::new();
         let mut scope = Vec::new();
         for name in &names {
             let Some(bucket) = self.ledger.bucket_named(name.as_str()).map_err(trouble::ledger)? else { continue };
             scope.push(bucket.id);
-            if self.search_bucket(&pattern, name, &bucket.id, &mut shown, lines)?.is_break() {
+            if self.search_bucket(&pattern, (name, &bucket.id), pending, &mut shown, lines)?.is_break() {
                 return Ok(());
             }
         }
@@ -102,7 +111,7 @@ impl Node {
                 (Some(_), Some(id)) => History::Bucket(*id),
                 _ => History::All,
             };
-            self.search_history(&pattern, &history, &shown, lines)?;
+            self.search_history(&pattern, &history, pending, &shown, lines)?;
         }
         Ok(())
     }
@@ -110,8 +119,8 @@ impl Node {
     fn search_bucket(
         &self,
         pattern: &Pattern,
-        name: &BucketName,
-        id: &BucketId,
+        (name, id): (&BucketName, &BucketId),
+        pending: bool,
         shown: &mut HashSet<Hash>,
         lines: &mut Lines,
     ) -> Result<ControlFlow<()>> {
@@ -122,7 +131,7 @@ impl Node {
                 return ControlFlow::Continue(());
             }
             flow = self.current(name, path, entry).map(|found| {
-                if !by_name && !pattern.is_hash_of(&found) {
+                if (!pending && found.block.is_none()) || (!by_name && !pattern.is_hash_of(&found)) {
                     return ControlFlow::Continue(());
                 }
                 shown.insert(entry.content_txid());
@@ -179,28 +188,27 @@ impl Node {
         &self,
         pattern: &Pattern,
         history: &History,
+        pending: bool,
         shown: &HashSet<Hash>,
         lines: &mut Lines,
     ) -> Result<()> {
-        let mut names = Names::default();
-        let mut next = 0;
-        loop {
-            let page = self.ledger.history(history, Order::OldestFirst, Some(next), PAGE).map_err(trouble::ledger)?;
-            let full = page.len() == PAGE;
-            for logged in page {
-                next = logged.index.map_or(next, |index| index + 1);
-                if shown.contains(&logged.txid) || !names_a_file(&logged) {
-                    continue;
-                }
-                let found = past(names.line(self, &logged)?);
-                if pattern.is_hash_of(&found) && lines.line(&found).is_break() {
-                    return Ok(());
+        let (mut names, mut done) = (Names::default(), Ok(()));
+        let visited = self.ledger.visit_history(history, Order::OldestFirst, None, &mut |logged| {
+            let wanted = |logged: &Logged| {
+                (pending || logged.index.is_some()) && !shown.contains(&logged.txid) && names_a_file(logged)
+            };
+            let Some(logged) = logged.filter(wanted) else { return lines.are_read() };
+            match names.line(self, &logged).map(past) {
+                Ok(found) if pattern.is_hash_of(&found) => lines.line(&found),
+                Ok(_) => ControlFlow::Continue(()),
+                Err(error) => {
+                    done = Err(error);
+                    ControlFlow::Break(())
                 }
             }
-            if !full {
-                return Ok(());
-            }
-        }
+        });
+        visited.map_err(trouble::ledger)?;
+        done
     }
 }
 

@@ -57,6 +57,7 @@ pub(crate) fn ledger(error: LedgerError) -> Error {
     let kind = match &error {
         LedgerError::Refused(_) => Kind::Refused,
         LedgerError::Spent(_) => Kind::Spent,
+        LedgerError::Store(StoreError::Corrupt(_)) => Kind::LedgerDamaged,
         LedgerError::Store(_) => Kind::Failed,
         LedgerError::Full => Kind::NoSpace,
         LedgerError::Poisoned(_) => Kind::LedgerDamaged,

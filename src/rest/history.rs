@@ -129,5 +129,8 @@ async fn integrity(State(node): State<Arc<Node>>, Asked(query): Asked<IntegrityQ
 }
 
 async fn search(State(node): State<Arc<Node>>, Asked(query): Asked<SearchQuery>) -> Response {
-    stream::lines(move |lines| node.search(&query, lines))
+    match node.check_search(&query) {
+        Ok(()) => stream::lines(move |lines| node.search(&query, lines)),
+        Err(error) => error.into_response(),
+    }
 }

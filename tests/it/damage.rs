@@ -133,6 +133,10 @@ fn each_kind_of_damage_is_named_beside_a_node_that_serves() {
         assert!(first["problem"].as_str().unwrap().contains(words), "{what}: {report}");
         // It goes on serving what can be read, and signs nothing more.
         root.run("status").expect(0);
+        assert_eq!(root.run("log -n 1 --json").expect(0).json_lines().len(), 1, "{what}");
+        if what == "a missing transaction" {
+            assert_eq!(root.run("block 3 --json").expect(26).error().1, "ledger-damaged");
+        }
         assert_eq!(root.run("put a docs/new --json").expect(26).error().1, "ledger-damaged", "{what}");
         root.run("stop").expect(0);
         fs::remove_dir_all(&ledger).unwrap();

@@ -199,6 +199,34 @@ fn one_full_disk_for_everything_can_be_emptied_again() {
     root.run("verify docs").expect(0);
 }
 
+#[test]
+fn removing_frees_a_disk_that_is_full_to_the_last_byte() {
+    let root = TestRoot::new();
+    let Some(()) = disk(&root.path(""), 300) else { return };
+    root.run("create docs").expect(0);
+    fs::write(root.outside().join("FILE"), content(1, MIB)).unwrap();
+    for name in ["first", "second", "third"] {
+        root.run(&format!("put FILE docs/{name}")).expect(0);
+    }
+    let filler = fill(&root.path(""), 0);
+    // Nobody has the ledger open ...
+    root.run("status").expect(0);
+    root.run("get first docs fetched").expect(0);
+    root.run("remove first docs").expect(0);
+    // ... or the bucket, after the reserve came back.
+    fs::remove_file(&filler).unwrap();
+    root.run("node --listen off --grpc-listen off").expect(0);
+    root.wait_for("the reserve to be there again", || {
+        root.run("status").expect(0);
+        root.path("ledger/reserve").exists()
+    });
+    fill(&root.path(""), 0);
+    root.run("remove second docs").expect(0);
+    root.run("list docs").expect(0);
+    root.run("stop").expect(0);
+    root.run("integrity").expect(0);
+}
+
 /// Make the disk in `folder` take writes, or none.
 fn remount(folder: &Path, flags: MountFlags) {
     rustix::mount::mount_remount(folder, flags, c"").unwrap();

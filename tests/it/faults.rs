@@ -113,6 +113,26 @@ fn who_follows_the_log_keeps_nobody_from_the_root() {
 }
 
 #[test]
+fn a_signal_ends_who_follows_the_log_without_a_node() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    let mut follower = root.start("log --follow --json");
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    assert!(lines.next().is_some());
+    // It waits for others to change something once it has let go of the root.
+    let lock = fs::File::open(root.path("node.lock")).unwrap();
+    root.wait_for("the follower to let go of the root", || {
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
+    });
+    let pid = rustix::process::Pid::from_child(&follower);
+    root.wait_for("the signal to end it", || {
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        follower.try_wait().unwrap().is_some()
+    });
+    finish(follower).expect(128 + 15);
+}
+
+#[test]
 fn commands_at_the_same_time_wait_for_each_other() {
     let root = TestRoot::new();
     root.run("create docs").expect(0);

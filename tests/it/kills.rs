@@ -225,6 +225,30 @@ fn puts_that_were_answered_survive_a_kill() {
 }
 
 #[test]
+fn a_folder_that_is_gone_with_its_disk_keeps_nobody_else_from_the_ledger() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let (folder, away) = (root.outside().join("disk/folder"), root.outside().join("away"));
+    fs::create_dir_all(&folder).unwrap();
+    root.run("create ext --from disk/folder --mount").expect(0);
+    root.run("create docs").expect(0);
+    // Killed while a change of it is pending.
+    let mut count = 0;
+    root.wait_for("a change to be pending", || {
+        count += 1;
+        fs::write(root.mnt("ext", &format!("file{count}")), "new").unwrap();
+        root.run("status --json").expect(0).json()["ledger"]["pending"] != 0
+    });
+    root.kill_node();
+    fs::rename(root.outside().join("disk"), &away).unwrap();
+    for line in ["status", "list", "put - docs/a", "mine", "log ext", "integrity"] {
+        root.run(line).expect(0);
+    }
+    root.run("get file1 ext -").expect(11);
+    fs::rename(&away, root.outside().join("disk")).unwrap();
+    root.run("verify").expect(0);
+}
+
+#[test]
 fn an_import_that_is_killed_goes_on_where_it_was() {
     let Some(root) = TestRoot::with_fuse() else { return };
     let mut random = Random::new(seed());

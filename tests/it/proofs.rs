@@ -96,6 +96,13 @@ fn the_current_version_and_absence_are_proven() {
     assert_eq!((said["type"].as_str(), said["state"]["standing"].as_str()), (Some("state"), Some("current")));
     elsewhere(&root, "verify a.bin --proof b.p.state --policy keys").expect(26);
 
+    // What cannot be looked at may well be there.
+    std::os::unix::fs::symlink("loop", root.outside().join("loop")).unwrap();
+    for proof in ["gone.p", "never.p"] {
+        elsewhere(&root, &format!("verify loop/a.bin --proof {proof} --policy keys")).expect(11);
+        elsewhere(&root, &format!("verify a.bin/x --proof {proof} --policy keys")).expect(0);
+    }
+
     // The state of one moment beside the proof of another, and a row altered.
     fs::write(root.outside().join("gone.p.state"), &text).unwrap();
     elsewhere(&root, "verify nothing --proof gone.p --policy keys").expect(26);

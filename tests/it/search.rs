@@ -1,5 +1,6 @@
 //! `wizefs search`: files by name, content and transaction, in all buckets, now and once.
 
+use crate::rest::Service;
 use crate::root::TestRoot;
 use serde_json::Value;
 use std::fs;
@@ -76,4 +77,12 @@ fn a_running_node_is_asked() {
     root.run("node").expect(0);
     assert_eq!(found(&root, &["note"]), ["docs/sub/notes.txt"]);
     root.run("stop").expect(0);
+}
+
+#[test]
+fn a_search_that_makes_no_sense_is_refused_by_its_status() {
+    let rest = Service::start(TestRoot::new());
+    for (query, status) in [("pattern=%5B", 400), ("pattern=x&bucket=nosuch", 404), ("pattern=x", 200)] {
+        assert_eq!(rest.ask("GET", &format!("/v1/search?{query}"), "", "").0, status, "{query}");
+    }
 }

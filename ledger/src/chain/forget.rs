@@ -6,6 +6,15 @@ use crate::state::{Entry, EntryNode, Sealed, View, row, stored};
 use crate::store::{Batch, Durability};
 use crate::transaction::{Authored, Body, Envelope, Erased, ErasedVersion};
 
+/// Key of the row of [`Column::Meta`] that names the bucket of the erased transaction at a log index, for as long as its
+/// bytes may still be in the store's files.
+fn unpurged(index: u64) -> Vec<u8> {
+    [UNPURGED, &index.to_be_bytes()].concat()
+}
+
+/// What the keys of those rows begin with.
+const UNPURGED: &[u8] = b"purge";
+
 /// An erased transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forgotten {
@@ -17,29 +26,38 @@ pub struct Forgotten {
 
 impl Ledger {
     /// Erases a transaction about a file for good, here: copies and backups elsewhere are not reached. What it stated must
-    /// not be the current state of a path. Takes as long as a check of the chain up to it.
+    /// not be the current state of a path. Takes as long as a check of the chain up to it. One that is erased, whose bytes
+    /// could not be taken from the disk, is erased once more.
     ///
     /// # Errors
     /// [`LedgerError::Refused`] for one that is unknown, pending, current, or no statement about a file;
-    /// [`LedgerError::Full`] when the disk has no room for finding out what it did, which later checks need.
+    /// [`LedgerError::Full`] when the disk has no room for finding out what it did, which later checks need, or for writing
+    /// anew the files that hold it: it is erased then, and to be erased once more.
     pub fn forget(&self, txid: &TxId) -> Result<Forgotten> {
-        let refuse = |why: String| Err(LedgerError::Refused(why));
-        let (Forgotten { index, block }, transaction) = self.final_transaction(txid)?;
-        let Envelope::Authored(Authored { author, sequence, time_us, body, .. }) = &transaction.envelope else {
-            return refuse("only statements about files are erased".into());
-        };
-        let Body::File(file) = body else { return refuse("only statements about files are erased".into()) };
+        let refuse = |why: &str| Err(LedgerError::Refused(why.into()));
         self.revive()?;
-        let updates = self.updates_of(index)?;
+        if let Some(place) = self.half_erased(txid)? {
+            self.purge()?;
+            return Ok(place);
+        }
+        let (place, transaction) = self.final_transaction(txid)?;
+        let Envelope::Authored(Authored { author, sequence, time_us, body, .. }) = &transaction.envelope else {
+            return refuse("only statements about files are erased");
+        };
+        let Body::File(file) = body else { return refuse("only statements about files are erased") };
+        let updates = self.updates_of(place.index)?;
         let locks = (self.writer.lock(), self.sealer.lock());
         self.check_health()?;
+        // Somebody else may have erased it meanwhile.
+        self.final_transaction(txid)?;
         self.refuse_current(&file.bucket, txid)?;
         let version = ErasedVersion::V0;
         let kind = body.kind();
         let stub = Erased { version, author: *author, sequence: *sequence, time_us: *time_us, kind, updates };
         let mut batch = Batch::default();
-        batch.put(Column::Transactions, index.to_be_bytes(), encode(&stub));
-        index_rows(index, txid, &transaction, &mut |key, _| {
+        batch.put(Column::Transactions, place.index.to_be_bytes(), encode(&stub));
+        batch.put(Column::Meta, unpurged(place.index), encode(&file.bucket));
+        index_rows(place.index, txid, &transaction, &mut |key, _| {
             // The way from its name to its place stays; that it was about this bucket and path goes.
             if key.first() != Some(&b't') {
                 batch.delete(Column::Index, key);
@@ -48,15 +66,46 @@ impl Ledger {
         self.store.write(batch, Durability::Synced).map_err(|error| self.failed(error))?;
         // It is erased. To take it from the disk may be long work, beside which others write.
         drop(locks);
-        // Where it was while pending, what it made of the bucket, and what the file system noted with it.
-        let said = [
-            (Column::Transactions, index.to_be_bytes().to_vec()),
-            (Column::Mempool, Vec::new()),
-            (Column::State, row::entry_prefix(&file.bucket)),
-            (Column::Local, Vec::new()),
-        ];
-        self.store.purge(&said).map_err(|error| self.unread(error))?;
-        Ok(Forgotten { index, block })
+        self.purge()?;
+        Ok(place)
+    }
+
+    /// Takes from the disk what erased transactions said, as far as that was not done yet: this may have been broken off.
+    pub(super) fn purge(&self) -> Result<()> {
+        let mut erased = Vec::new();
+        self.read(scan_prefix(&*self.store, Column::Meta, UNPURGED, &mut |key, bucket| {
+            erased.push((key.to_vec(), bucket.to_vec()));
+            ControlFlow::Continue(())
+        }))?;
+        if erased.is_empty() {
+            return Ok(());
+        }
+        // To write files anew takes room.
+        self.make_room()?;
+        // Where it was while pending, and what the file system noted with it.
+        let mut said = vec![(Column::Mempool, Vec::new()), (Column::Local, Vec::new())];
+        let mut done = Batch::default();
+        for (key, bucket) in erased {
+            said.push((Column::Transactions, key[UNPURGED.len()..].to_vec()));
+            // What it made of the bucket.
+            said.push((Column::State, row::entry_prefix(&self.read(stored(&bucket))?)));
+            done.delete(Column::Meta, key);
+        }
+        self.store.purge(&said).map_err(|error| match error {
+            StoreError::Full => self.failed(error),
+            error => self.unread(error),
+        })?;
+        self.store.write(done, Durability::Synced).map_err(|error| self.failed(error))
+    }
+
+    /// The place of a transaction that is erased, but for what may be left of it on the disk.
+    fn half_erased(&self, txid: &TxId) -> Result<Option<Forgotten>> {
+        let Some(Logged { index: Some(index), block: Some(block), transaction: None, .. }) = self.transaction(txid)?
+        else {
+            return Ok(None);
+        };
+        let noted = self.read(self.store.get(Column::Meta, &unpurged(index)))?;
+        Ok(noted.map(|_| Forgotten { index, block }))
     }
 
     /// What [`Ledger::forget`] would erase now, without erasing it.
@@ -64,6 +113,9 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::forget`].
     pub fn may_forget(&self, txid: &TxId) -> Result<Forgotten> {
+        if let Some(place) = self.half_erased(txid)? {
+            return Ok(place);
+        }
         let (place, transaction) = self.final_transaction(txid)?;
         let Some(file) = transaction.file() else {
             return Err(LedgerError::Refused("only statements about files are erased".into()));

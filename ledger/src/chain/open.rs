@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::fsck::Problem;
+use crate::reserve::free_space;
 
 /// Rows of [`Column::Meta`].
 pub(crate) const GENESIS: &[u8] = b"genesis";
@@ -58,12 +59,17 @@ impl Ledger {
             }
             std::fs::create_dir_all(dir).map_err(|error| StoreError::Io(format!("{}: {error}", dir.display())))?;
         }
+        // Opening writes too.
+        let reserve = Reserve::new(dir);
+        if let Err(error) = reserve.ease(free_space(dir).unwrap_or(u64::MAX)) {
+            tracing::warn!(%error, "cannot release the ledger's reserve");
+        }
         let store = open_dir(dir, is_made).map_err(|error| match error {
             StoreError::Corrupt(reason) => OpenError::Damaged(reason),
             other => OpenError::Store(other),
         })?;
         let mut ledger = Ledger::open_store(Arc::new(store), options)?;
-        ledger.reserve = Some(Reserve::new(dir));
+        ledger.reserve = Some(reserve);
         ledger.dir = Some(dir.to_path_buf());
         crate::fsck::sweep(dir);
         ledger.space();
@@ -76,6 +82,11 @@ impl Ledger {
         }
         if let Some(found) = crate::fsck::noted_damage(dir) {
             ledger.judge(Some(found));
+        }
+        if ledger.poisoned().is_none()
+            && let Err(error) = ledger.purge()
+        {
+            tracing::warn!(%error, "what an erased transaction said may still be on the disk");
         }
         Ok(ledger)
     }

@@ -285,9 +285,15 @@ fn nothing_is_sealed_upon_a_damaged_node_of_the_state_map() {
     let rows = fixture.store.rows();
     let is_entry = |(column, row): &(Column, Vec<u8>)| *column == Column::State && row[0] == b'e';
     let entries: Vec<_> = rows.0.keys().filter(|key| is_entry(key)).filter_map(|(_, row)| row::map_key(row)).collect();
-    // Inner nodes, and the leaves that are about to change: the others, as the bucket's, nobody reads.
-    let is_read = |node: &[u8]| node[8] == 1 || entries.iter().any(|entry| entry.0 == node[9..41]);
-    let nodes = rows.0.iter().filter(|((column, key), node)| *column == Column::Nodes && key[0] > 0 && is_read(node));
+    // Leaves that are about to change, and the inner nodes above them: the others, as the bucket's, nobody reads.
+    let nibble = |bytes: &[u8], at: usize| bytes[at / 2] >> (4 - at % 2 * 4) & 15;
+    let is_above = |key: &[u8], entry: &[u8]| (0..key[0].into()).all(|at| nibble(&key[1..], at) == nibble(entry, at));
+    let is_read = |key: &[u8], node: &[u8]| match node[8] {
+        1 => entries.iter().any(|entry| is_above(key, &entry.0)),
+        _ => entries.iter().any(|entry| entry.0 == node[9..41]),
+    };
+    let nodes =
+        rows.0.iter().filter(|((column, key), node)| *column == Column::Nodes && key[0] > 0 && is_read(key, node));
     let nodes: Vec<_> = nodes.map(|(key, _)| key.clone()).collect();
     assert!(nodes.len() > 40);
     for node in nodes {

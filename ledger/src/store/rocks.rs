@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
+use rocksdb::properties::BACKGROUND_ERRORS;
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor,
     CompactOptions, DB, DBCompressionType, DBPinnableSlice, DBRawIterator, DBRecoveryMode, ErrorKind, FlushOptions,
@@ -410,6 +411,8 @@ impl Store for RocksStore {
     /// The old bytes may be in table files, and in the write-ahead log, which goes when all columns are written to table files.
     fn purge(&self, beginnings: &[(Column, Vec<u8>)]) -> Result<(), StoreError> {
         let db = self.db()?;
+        let failures = || db.property_int_value(BACKGROUND_ERRORS).map(Option::unwrap_or_default).map_err(classify);
+        let before = failures()?;
         let handles = Column::ALL.into_iter().map(|column| handle(&db, column)).collect::<Result<Vec<_>, _>>()?;
         let mut flush = FlushOptions::default();
         flush.set_wait(true);
@@ -418,6 +421,13 @@ impl Store for RocksStore {
         compact.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
         for (column, beginning) in beginnings {
             db.compact_range_cf_opt(handle(&db, *column)?, Some(beginning), end_of(beginning), &compact);
+        }
+        // It does not say itself whether it was done.
+        if failures()? != before {
+            return Err(match self.free_space() {
+                Some(..crate::reserve::LOW) => StoreError::Full,
+                _ => StoreError::Io("the files that hold what was erased could not be written anew".into()),
+            });
         }
         Ok(())
     }

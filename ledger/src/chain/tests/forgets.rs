@@ -96,3 +96,28 @@ fn damage_is_found_beside_an_erased_transaction() {
         assert!(!report.problems.is_empty(), "{key:?}");
     }
 }
+
+#[test]
+fn an_erasure_that_is_broken_off_is_ended_by_the_next_one() {
+    let mut fixture = Fixture::new();
+    let txid = stated(&mut fixture, vec![put("x", 1), put("x", 2)])[0];
+    // The stub is written, what it stands for taken from the files, and that noted.
+    for writes in 0..3 {
+        let store = Arc::new(CrashStore::new(fixture.store.rows(), writes));
+        let ledger = Ledger::open_store(store.clone(), options()).unwrap();
+        assert!(ledger.forget(&txid).is_err(), "{writes}");
+        let store = Arc::new(MemoryStore::new(store.restart(Unsynced::Kept)));
+        let ledger = Ledger::open_store(store.clone(), options()).unwrap();
+        let place = ledger.may_forget(&txid).unwrap();
+        assert_eq!(ledger.forget(&txid).unwrap(), place, "{writes}");
+        let mut left = 0;
+        scan_prefix(&*store, Column::Meta, b"purge", &mut |_, _| {
+            left += 1;
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(left, 0, "{writes}");
+        assert!(matches!(ledger.forget(&txid), Err(LedgerError::Refused(_))), "{writes}");
+        assert_clean(&ledger);
+    }
+}
