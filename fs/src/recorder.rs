@@ -223,6 +223,20 @@ impl Recorder {
         Ok(())
     }
 
+    /// A directory is made at a name. If another one was reported there, and went behind the bucket, what was reported in it is
+    /// missing in this one.
+    ///
+    /// # Errors
+    /// What the sink answers.
+    pub fn follows(&self, parent: &Node, name: &OsStr, node: &Arc<Node>, stat: &Stat) -> FsResult<()> {
+        match self.name_row(parent.id, name)? {
+            Some(row) if row.kind == Kind::Directory && row.id != node.id.0 => {
+                self.succeed((parent, name), &row, (node, stat))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Rows of a directory under this name.
     ///
     /// # Errors

@@ -61,6 +61,32 @@ fn what_came_or_went_behind_the_bucket_is_accepted_whatever_it_is() {
 }
 
 #[test]
+fn what_was_in_a_folder_that_was_made_anew_is_missing_until_it_is_accepted() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let folder = root.outside().join("folder");
+    fs::create_dir(&folder).unwrap();
+    root.run("create docs --from folder").expect(0);
+    root.run("mount docs").expect(0);
+    let mounted = root.mnt("docs", "");
+    shell(&mounted, "mkdir d d/sub; echo a > d/a; echo b > d/sub/b; echo kept > d/kept");
+    root.run("sync").expect(0);
+    fs::remove_dir_all(folder.join("d")).unwrap();
+    root.wait_for("the kernel to see that it is gone", || fs::create_dir(mounted.join("d")).is_ok());
+    fs::write(mounted.join("d/kept"), "new").unwrap();
+    root.run("sync").expect(0);
+    let verified = root.run("verify docs").expect(26);
+    for (path, missing) in [("d/a", true), ("d/sub/b", true), ("d/kept", false)] {
+        assert_eq!(verified.stdout.contains(path) || verified.stderr.contains(path), missing, "{path}: {verified:#?}");
+    }
+    for path in ["d/a", "d/sub/b", "d/sub"] {
+        root.run(&format!("accept docs/{path}")).expect(0);
+    }
+    root.run("verify docs").expect(0);
+    root.expect_log_is("docs", &folder);
+    root.run("unmount docs").expect(0);
+}
+
+#[test]
 fn a_folder_restored_from_a_copy_is_known_again_once_it_was_verified() {
     let Some(root) = TestRoot::with_fuse() else { return };
     let tree = root.outside().join("tree");

@@ -183,8 +183,10 @@ impl LoopbackFs {
             self.made(&place, who, bits, AtFlags::REMOVEDIR)
         })?;
         let node = self.node(attr.ino)?;
-        let mut rows = self.recorder.dir_rows(&node, &place.dir, name, &attr.stat)?;
+        let mut rows = Vec::new();
         self.recorder.imply_dirs(&place.dir, &mut rows)?;
+        self.recorder.follows(&place.dir, name, &node, &attr.stat)?;
+        rows.extend(self.recorder.dir_rows(&node, &place.dir, name, &attr.stat)?);
         node.recorded.store(true, std::sync::atomic::Ordering::Release);
         let op = Op::Mkdir { path, mode: attr.stat.mode };
         self.recorder.emit(&names, Cause::Mount, op, rows, vec![id]);
