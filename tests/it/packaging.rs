@@ -104,6 +104,8 @@ fn units_are_as_systemd_wants_them() {
     for unit in ["wizefs-node.service", "wizefs@.service"] {
         let text = fs::read_to_string(top().join("packaging/systemd").join(unit)).unwrap();
         assert!(text.contains("=/usr/bin/wizefs "), "{unit}");
+        // Unescaped, wizefs@my-docs would mean a bucket called my/docs.
+        assert!(!text.contains("%I"), "{unit}: names of buckets need no escaping");
         let here = text.replace("/usr/bin/wizefs", env!("CARGO_BIN_EXE_wizefs"));
         fs::write(root.path().join(unit), here).unwrap();
     }
