@@ -87,7 +87,10 @@ async fn report_health(
             None => ServingStatus::Serving,
             Some(_) => ServingStatus::NotServing,
         };
-        reporter.set_service_status(SERVICE_NAME, status).await;
+        // The empty name is the whole server, which probes ask for.
+        for service in [SERVICE_NAME, ""] {
+            reporter.set_service_status(service, status).await;
+        }
     }
 }
 

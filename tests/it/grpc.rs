@@ -74,7 +74,7 @@ fn address_and_token(root: &TestRoot) -> (String, String) {
     (status["node"]["grpc"].as_str().unwrap().to_owned(), token.trim().to_owned())
 }
 
-fn run_python(python: &Path, args: &[&str]) -> Ran {
+pub(crate) fn run_python(python: &Path, args: &[&str]) -> Ran {
     let mut client = Command::new(python);
     client.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     finish_within(PATIENCE * 15, client.spawn().unwrap())
