@@ -29,8 +29,10 @@ use tonic_health::server::HealthReporter;
 
 /// What reflection tells.
 const DESCRIPTORS: &[u8] = include_bytes!("grpc/descriptors.bin");
-/// Most bytes of content in one message; it is also what stock clients accept by default.
+/// Most bytes of content in one message to the node.
 const MESSAGE_CONTENT: usize = 4 << 20;
+/// Most bytes of content in one from it: stock clients accept 4 MiB by default, with what stands beside the content.
+const REPLY_CONTENT: usize = MESSAGE_CONTENT - 1024;
 /// Most bytes of one message: the content, and names.
 const MESSAGE: usize = MESSAGE_CONTENT + (64 << 10);
 /// How often health looks whether the node takes writes.

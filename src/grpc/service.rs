@@ -5,7 +5,7 @@ use super::generated::{
     FilesystemRequest, FilesystemResponse, GetRequest, GetResponse, PutRequest, PutResponse, RemoveRequest,
     RemoveResponse,
 };
-use super::{MESSAGE_CONTENT, status, too_large};
+use super::{MESSAGE_CONTENT, REPLY_CONTENT, status, too_large};
 use crate::error::{Error, Kind, Result};
 use crate::name::{BucketName, bucket_path};
 use crate::node::{Node, Recorded};
@@ -142,7 +142,7 @@ impl WizeFsService for Service {
 
     async fn get(&self, request: Request<GetRequest>) -> Reply<GetResponse> {
         let (Recorded { stored, .. }, file) = self.fetch(request).await?;
-        if stored.size > MESSAGE_CONTENT as u64 {
+        if stored.size > REPLY_CONTENT as u64 {
             return Err(too_large());
         }
         let read = move || {
