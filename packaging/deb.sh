@@ -33,13 +33,17 @@ if "$program" man --help >/dev/null 2>&1; then
     "$program" man "$tree/usr/share/man/man1" >/dev/null
 fi
 find "$tree/usr/share/man" -type f -exec gzip -9 -n {} +
+# Called by its name: the scripts call the program as it was called, and here it is not where it will be.
 complete() {
-    "$program" completions "$1" >"$tree/complete" 2>/dev/null && install -D -m 644 "$tree/complete" "$tree/usr/share/$2"
+    PATH="$tree/usr/bin:$PATH" wizefs completions "$1" >"$tree/complete" 2>/dev/null || return 0
+    # zsh reads the file as the body of a function when Tab is pressed for the first time, which is to be answered as well.
+    [ "$1" != zsh ] || echo '[ "${funcstack[1]}" != _wizefs ] || _clap_dynamic_completer_wizefs "$@"' >>"$tree/complete"
+    install -D -m 644 "$tree/complete" "$tree/usr/share/$2"
     rm -f "$tree/complete"
 }
-complete bash bash-completion/completions/wizefs || true
-complete zsh zsh/vendor-completions/_wizefs || true
-complete fish fish/vendor_completions.d/wizefs.fish || true
+complete bash bash-completion/completions/wizefs
+complete zsh zsh/vendor-completions/_wizefs
+complete fish fish/vendor_completions.d/wizefs.fish
 
 # The libraries that the program asks for, with the versions of the machine it was built on.
 depends=$(cd "$tree" && mkdir debian && printf 'Source: wizefs\n\nPackage: wizefs\nArchitecture: any\n' >debian/control &&

@@ -7,7 +7,8 @@
 use crate::client::Client;
 use crate::error::{Error, Kind, Result};
 use crate::rest::wire::{NodeStatus, Status};
-use clap::Parser;
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Parser};
 use serde::Deserialize;
 use std::ffi::OsString;
 use std::fmt;
@@ -76,13 +77,13 @@ pub struct ListenArgs {
     #[arg(long, value_name = "FILE", env = "WIZEFS_TOKEN_FILE", hide_env = true)]
     pub token_file: Option<PathBuf>,
     /// Speak TLS on TCP, with the certificate in ROOT/tls; made when it is missing
-    #[arg(long, env = "WIZEFS_TLS", hide_env = true)]
+    #[arg(long, env = "WIZEFS_TLS", hide_env = true, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub tls: bool,
     /// A name by which clients on TCP may call this node, besides localhost and addresses
     #[arg(long = "name", value_name = "HOST", env = "WIZEFS_NAMES", hide_env = true, value_delimiter = ',')]
     pub names: Vec<String>,
     /// Listen on an address that is not loopback without token and TLS: whoever reaches it is the owner
-    #[arg(long, env = "WIZEFS_INSECURE", hide_env = true)]
+    #[arg(long, env = "WIZEFS_INSECURE", hide_env = true, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub insecure: bool,
 }
 

@@ -4,11 +4,13 @@
 use axum::Router;
 use axum::serve::Listener;
 use hyper::server::conn::{http1, http2};
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use std::io::Cursor;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
@@ -25,6 +27,8 @@ const HEAD_BYTES: usize = 128 * 1024;
 const HEAD_FIELDS: usize = 100;
 /// What every HTTP/2 connection begins with has this many bytes.
 const PREFACE: usize = 24;
+/// At the end a connection of which nothing was heard yet has this long: what it wants may be on its way.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// A silent HTTP/2 client is asked this often whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Calls of one HTTP/2 connection at once.
@@ -72,12 +76,12 @@ pub(crate) async fn accept(
             // Who connected before the socket was removed is accepted first, and told that the node ends.
             biased;
             (stream, place) = accepted => {
-                let (router, watcher, tls) = (router.clone(), graceful.watcher(), tls.clone());
+                let (router, watcher, tls, end) = (router.clone(), graceful.watcher(), tls.clone(), end.clone());
                 tokio::spawn(async move {
                     match tls {
-                        None => serve(stream, protocol, router, watcher).await,
+                        None => serve(stream, protocol, router, watcher, end).await,
                         Some(tls) => match timeout(HEAD_PATIENCE, tls.accept(stream)).await {
-                            Ok(Ok(stream)) => serve(stream, protocol, router, watcher).await,
+                            Ok(Ok(stream)) => serve(stream, protocol, router, watcher, end).await,
                             Ok(Err(e)) => tracing::debug!(error = %e, "no TLS"),
                             Err(_) => tracing::debug!("no TLS in time"),
                         },
@@ -99,9 +103,15 @@ async fn serve(
     protocol: Protocol,
     router: Router,
     watcher: Watcher,
+    end: watch::Receiver<bool>,
 ) {
     let served = match protocol {
-        Protocol::Http1 => watcher.watch(first(stream, router)).await,
+        Protocol::Http1 => {
+            let served = first(stream, router, end).await;
+            // It is waited for until here.
+            drop(watcher);
+            served
+        }
         Protocol::Http2 => match begun(stream).await {
             Some(stream) => watcher.watch(second(stream, router)).await,
             None => return tracing::debug!("no HTTP/2 in time"),
@@ -114,13 +124,33 @@ async fn serve(
 
 type Service = TowerToHyperService<Router>;
 
-fn first<S: AsyncRead + AsyncWrite + Unpin + 'static>(
-    stream: S,
+/// Serve to the end. Whoever has just connected then is heard first, and told that the node ends: hyper would hang up, and a
+/// client that has sent a file would not know what became of it.
+async fn first(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     router: Router,
-) -> http1::Connection<TokioIo<S>, Service> {
+    mut end: watch::Receiver<bool>,
+) -> hyper::Result<()> {
+    let (asked, routes) = (Arc::new(AtomicBool::new(false)), Service::new(router));
+    let note = Arc::clone(&asked);
+    let service = service_fn(move |request| {
+        note.store(true, Ordering::Relaxed);
+        routes.call(request)
+    });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_buf_size(HEAD_BYTES).max_headers(HEAD_FIELDS);
-    http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        served = connection.as_mut() => return served,
+        () = reached(&mut end) => {}
+    }
+    if !asked.load(Ordering::Relaxed)
+        && let Ok(served) = timeout(LAST_WORD, connection.as_mut()).await
+    {
+        return served;
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
 }
 
 fn second<S: AsyncRead + AsyncWrite + Unpin + 'static>(

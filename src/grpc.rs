@@ -9,7 +9,7 @@ mod service;
 use crate::connections::reached;
 use crate::error::{Error, Kind};
 use crate::node::Node;
-use crate::rest::Guard;
+use crate::rest::{Guard, body};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -29,8 +29,10 @@ use tonic_health::server::HealthReporter;
 
 /// What reflection tells.
 const DESCRIPTORS: &[u8] = include_bytes!("grpc/descriptors.bin");
-/// Most bytes of content in one message; it is also what stock clients accept by default.
+/// Most bytes of content in one message to the node.
 const MESSAGE_CONTENT: usize = 4 << 20;
+/// Most bytes of content in one from it: stock clients accept 4 MiB by default, with what stands beside the content.
+const REPLY_CONTENT: usize = MESSAGE_CONTENT - 1024;
 /// Most bytes of one message: the content, and names.
 const MESSAGE: usize = MESSAGE_CONTENT + (64 << 10);
 /// How often health looks whether the node takes writes.
@@ -58,7 +60,7 @@ pub fn router(node: &Arc<Node>, guard: Arc<Guard>) -> Result<Router, Error> {
     Ok(routes
         .into_axum_router()
         .layer(axum::middleware::from_fn(explain_limit))
-        .layer(axum::middleware::map_request(async |request: Request| request.map(unbroken)))
+        .layer(axum::middleware::map_request(async |request: Request| paced(request).map(unbroken)))
         .layer(axum::middleware::from_fn_with_state((Arc::clone(node), guard), check))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(node), count)))
 }
@@ -87,7 +89,10 @@ async fn report_health(
             None => ServingStatus::Serving,
             Some(_) => ServingStatus::NotServing,
         };
-        reporter.set_service_status(SERVICE_NAME, status).await;
+        // The empty name is the whole server, which probes ask for.
+        for service in [SERVICE_NAME, ""] {
+            reporter.set_service_status(service, status).await;
+        }
     }
 }
 
@@ -130,6 +135,13 @@ async fn explain_limit(request: Request, next: Next) -> Response {
         Some(refused) if refused.code() == Code::OutOfRange => too_large().into_http(),
         _ => reply,
     }
+}
+
+/// A file comes here at the pace that REST asks for: whoever sends nothing holds a place for uploads. Questions about health and by
+/// reflection may stay open.
+fn paced(request: Request) -> Request {
+    let is_ours = request.uri().path().trim_start_matches('/').starts_with(SERVICE_NAME);
+    if is_ours { body::paced(request) } else { request }
 }
 
 /// tonic takes a request that its client cancelled for one that has ended well: half a file would be stored as the whole. So the

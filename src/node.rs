@@ -237,10 +237,21 @@ impl Node {
             return Some(format!("the ledger is damaged and takes no writes: {why}"));
         }
         match self.ledger.space() {
-            Space::Ample => self.unanswered(),
+            Space::Ample => self.no_room().or_else(|| self.unanswered()),
             Space::Reserve => Some("the disk holding the ledger is almost full: only removes are taken".to_owned()),
             Space::Full => Some("the disk holding the ledger is full".to_owned()),
         }
+    }
+
+    /// What the ledger keeps for itself lets it go on where no file can be stored any more.
+    fn no_room(&self) -> Option<String> {
+        /// Less than this holds no file worth mentioning.
+        const ROOM: u64 = 64 << 10;
+        let disk = rustix::fs::statvfs(self.root.path()).ok()?;
+        // Some blocks are for root alone.
+        let blocks = if rustix::process::geteuid().is_root() { disk.f_bfree } else { disk.f_bavail };
+        let is_full = blocks.saturating_mul(disk.f_frsize) < ROOM;
+        is_full.then(|| "the disk holding the root folder is full".to_owned())
     }
 
     /// The node at a glance.

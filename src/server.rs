@@ -294,7 +294,7 @@ impl Protection {
         let tls = match config.tls {
             false => None,
             true => {
-                let (acceptor, fingerprint) = tls::acceptor(node.root(), &config.names)?;
+                let (acceptor, fingerprint) = tls::acceptor(node.root(), &names_of(config))?;
                 tracing::info!(%fingerprint, "certificate");
                 node.set_fingerprint(fingerprint);
                 Some(acceptor)
@@ -307,6 +307,16 @@ impl Protection {
         let reachable = matches!(listen, Listen::On(address) if !address.ip().to_canonical().is_loopback());
         Arc::new(Guard::new(self.token.as_deref(), self.names.clone(), reachable))
     }
+}
+
+/// What the certificate is for: names, and the addresses at which the node listens, which clients compare with it.
+fn names_of(config: &Config) -> Vec<String> {
+    let addresses =
+        [config.listen, config.grpc_listen, config.chain_listen].into_iter().filter_map(|listen| match listen {
+            Listen::On(address) if !address.ip().is_unspecified() => Some(address.ip().to_string()),
+            _ => None,
+        });
+    config.names.iter().cloned().chain(addresses).collect()
 }
 
 /// The failure of a `wizefs node` when another one serves the root.

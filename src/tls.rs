@@ -60,6 +60,8 @@ fn make(folder: &Path, names: &[String]) -> Result<()> {
     let failed = |e: rcgen::Error| Error::new(Kind::Internal, format!("cannot make a certificate: {e}"));
     let mut known = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     known.extend(names.iter().cloned());
+    known.sort();
+    known.dedup();
     let mut params = CertificateParams::new(known).map_err(failed)?;
     params.distinguished_name.push(DnType::CommonName, "wizefs");
     let key = KeyPair::generate().map_err(failed)?;

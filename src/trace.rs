@@ -41,7 +41,12 @@ enum Sink {
 
 /// Begin: WIZEFS_TRACE is a filter that beats `default`; WIZEFS_TRACE_FORMAT=json writes one object per line.
 pub fn start(default: &str) {
-    let wanted = std::env::var("WIZEFS_TRACE").ok().filter(|text| EnvFilter::try_new(text).is_ok());
+    let asked = std::env::var("WIZEFS_TRACE").ok().filter(|text| !text.is_empty());
+    let (wanted, odd) = match asked.map(|text| parse(&text).map(|_| text)) {
+        Some(Ok(text)) => (Some(text), None),
+        Some(Err(error)) => (None, Some(error)),
+        None => (None, None),
+    };
     let first = wanted.unwrap_or_else(|| default.to_owned());
     let (filter, handle) = reload::Layer::new(EnvFilter::new(&first));
     let journal = is_journal().then(tracing_journald::layer).and_then(|journal| journal.ok());
@@ -57,6 +62,9 @@ pub fn start(default: &str) {
     };
     if tracing_subscriber::registry().with(filter).with(output).try_init().is_ok() {
         drop(SETTING.set(Setting { handle, first, step: Mutex::new(0) }));
+    }
+    if let Some(error) = odd {
+        tracing::warn!("WIZEFS_TRACE: {error}");
     }
 }
 
@@ -108,15 +116,22 @@ pub fn filter() -> String {
 /// # Errors
 /// [`Kind::Usage`] when it is none.
 pub fn set_filter(text: &str) -> Result<()> {
-    let refused = |e: &dyn std::fmt::Display| Error::new(Kind::Usage, format!("{text:?} is no filter: {e}"));
-    if let Some(odd) = text.split(',').find(|part| !is_directive(part)) {
-        return Err(refused(&format!("{odd:?} is no level")).hint(HINT));
-    }
-    let filter = EnvFilter::try_new(text).map_err(|e| refused(&e).hint(HINT))?;
+    let filter = parse(text)?;
     match SETTING.get() {
-        Some(setting) => setting.handle.reload(filter).map_err(|e| refused(&e)),
+        Some(setting) => setting.handle.reload(filter).map_err(|e| refused(text, &e)),
         None => Ok(()),
     }
+}
+
+fn parse(text: &str) -> Result<EnvFilter> {
+    if let Some(odd) = text.split(',').find(|part| !is_directive(part)) {
+        return Err(refused(text, &format!("{odd:?} is no level")).hint(HINT));
+    }
+    EnvFilter::try_new(text).map_err(|e| refused(text, &e).hint(HINT))
+}
+
+fn refused(text: &str, why: &dyn std::fmt::Display) -> Error {
+    Error::new(Kind::Usage, format!("{text:?} is no filter: {why}"))
 }
 
 const HINT: &str = "info, debug, or info,wizefs_fs=trace";

@@ -37,6 +37,10 @@ step "where it should be" mounted "$docs"
 step "files are kept" sh -c "cp /etc/os-release $docs/release && cmp /etc/os-release $docs/release && wizefs sync"
 step "another user reads" su nobody -s /bin/sh -c "cat $docs/release"
 step "and writes nothing" su nobody -s /bin/sh -c "! touch $docs/x 2>/dev/null"
+step "a bucket whose name has a dash" wizefs create my-docs
+step "is mounted by its name" systemctl start wizefs@my-docs
+step "where it should be" mounted /var/lib/wizefs/mnt/my-docs
+step "and taken away" systemctl stop wizefs@my-docs
 step "REST answers" curl -sS --fail http://127.0.0.1:13000/v1/buckets/docs/files/release
 
 step "the node is restarted" systemctl restart wizefs-node

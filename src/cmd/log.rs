@@ -48,7 +48,8 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     let whole_chain = target.is_none();
     let headings = ["BLOCK", "WHEN", "BY", "OP", if whole_chain { "BUCKET/PATH" } else { "PATH" }, "SIZE", "CONTENT"];
     let mut table = Table::new(&headings, &[true, false, false, false, false, true]);
-    let mut found = false;
+    // Nobody who asks for nothing is told that there is nothing.
+    let mut found = args.n == Some(0);
     let mut next = None;
     loop {
         let asked = context.with_node(|client| {

@@ -5,7 +5,7 @@ use super::generated::{
     FilesystemRequest, FilesystemResponse, GetRequest, GetResponse, PutRequest, PutResponse, RemoveRequest,
     RemoveResponse,
 };
-use super::{MESSAGE_CONTENT, status, too_large};
+use super::{MESSAGE_CONTENT, REPLY_CONTENT, status, too_large};
 use crate::error::{Error, Kind, Result};
 use crate::name::{BucketName, bucket_path};
 use crate::node::{Node, Recorded};
@@ -13,12 +13,12 @@ use crate::rest::{blocking, body, pieces, wire};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
+use parking_lot::Mutex;
 use std::io::Read;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::io::{StreamReader, SyncIoBridge};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 use wizefs_fs::{BucketPath, Verified};
 
 /// What a call that succeeded says.
@@ -118,31 +118,34 @@ impl WizeFsService for Service {
 
     async fn put_stream(&self, request: Request<Streaming<PutRequest>>) -> Reply<PutResponse> {
         let mut parts = request.into_inner();
-        let Some(first) = parts.message().await? else {
+        let first = parts.message().await.map_err(|e| broken_off(&e))?;
+        let Some(first) = first else {
             return Err(Status::invalid_argument("the first message must name the file"));
         };
         let PutRequest { filename, content, origin } = first;
-        let (is_other, note) = (Arc::new(AtomicBool::new(false)), names_other(&origin, &filename));
-        let noted = Arc::clone(&is_other);
+        let is_other = names_other(&origin, &filename);
+        let fault = Arc::new(Mutex::new(None));
+        let note = Arc::clone(&fault);
         // A stream that breaks off, or goes on with another file, is an error of the reader, and nothing is stored.
-        let rest = parts.map_err(std::io::Error::other).map(move |part| match part {
-            Ok(part) if note(&part) => {
-                noted.store(true, Ordering::Release);
-                Err(std::io::Error::other(OTHER))
-            }
-            part => part.map(|part| part.content),
+        let rest = parts.map(move |part| {
+            let refused = match part {
+                Ok(part) if is_other(&part) => status(&Error::new(Kind::Usage, OTHER).without_hint()),
+                Ok(part) => return Ok(part.content),
+                Err(e) => broken_off(&e),
+            };
+            let failed = std::io::Error::other(refused.message().to_owned());
+            *note.lock() = Some(refused);
+            Err(failed)
         });
         let all = stream::iter([Ok(content)]).chain(rest);
         let stored = self.store(origin, filename, SyncIoBridge::new(StreamReader::new(all))).await;
-        match is_other.load(Ordering::Acquire) {
-            true => Err(status(&Error::new(Kind::Usage, OTHER).without_hint())),
-            false => stored,
-        }
+        let fault = fault.lock().take();
+        fault.map_or(stored, Err)
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Reply<GetResponse> {
         let (Recorded { stored, .. }, file) = self.fetch(request).await?;
-        if stored.size > MESSAGE_CONTENT as u64 {
+        if stored.size > REPLY_CONTENT as u64 {
             return Err(too_large());
         }
         let read = move || {
@@ -174,6 +177,14 @@ impl WizeFsService for Service {
         });
         let txid = removed.await?.txid.unwrap_or_default();
         Ok(Response::new(RemoveResponse { executed: true, message: OK.to_owned(), txid }))
+    }
+}
+
+/// Why a stream ended before its time.
+fn broken_off(e: &Status) -> Status {
+    match e.code() {
+        Code::OutOfRange => too_large(),
+        _ => status(&body::broken_off(e.message())),
     }
 }
 

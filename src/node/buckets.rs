@@ -9,7 +9,7 @@ use crate::notary::Notary;
 use crate::registry::{BucketConf, Registry};
 use crate::rest::wire;
 use crate::root::Root;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use rustix::io::Errno;
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
@@ -18,12 +18,17 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use wizefs_fs::lz::has_stage;
 use wizefs_fs::{AnyBucket, Bucket, BucketOptions, Durability, LzBucket, ZipBucket, ZipOptions};
 use wizefs_ledger::{BucketId, Draft, Label, Statement};
 
 /// Folders of deleted buckets, until they are gone.
 const DELETED: &str = ".deleted-";
+
+/// So long those who use a bucket are waited for that is to be closed or opened anew. An upload lasts as long as its client likes,
+/// and whoever waits for it keeps others from the whole node.
+const USERS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a bucket promises while it is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -313,6 +318,9 @@ impl Node {
         if known.take_if(|bucket| self.is_outdated(bucket)).is_some()
             && let Err(error) = self.close_unopened(name)
         {
+            if self.open.lock().contains_key(name) {
+                return Err(error);
+            }
             // What waits beside the archive is taken up when it is opened, in a moment.
             tracing::warn!(bucket = %name, %error, "the archive was changed by another program: opened again");
         }
@@ -320,7 +328,7 @@ impl Node {
             let promises = *bucket.options.lock();
             if let Some(wanted) = wanted.filter(|wanted| *wanted != promises) {
                 self.refuse_while_detached(name)?;
-                let mut fs = bucket.fs.write();
+                let mut fs = alone(&bucket)?;
                 fs.close().map_err(trouble::fs)?;
                 *fs = self.open_fs(&conf, wanted, &bucket.recovered)?;
                 *bucket.options.lock() = wanted;
@@ -403,6 +411,9 @@ impl Node {
     }
 
     /// Wait for those who use the bucket, record what they did, and close it.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] when that takes long.
     pub(super) fn close_bucket(&self, name: &BucketName) -> Result<()> {
         let _one_at_a_time = self.opening.lock();
         self.close_unopened(name)
@@ -411,7 +422,7 @@ impl Node {
     /// As [`Node::close_bucket`], for a caller that holds the lock under which buckets are opened.
     fn close_unopened(&self, name: &BucketName) -> Result<()> {
         let Some(bucket) = self.open.lock().get(name).cloned() else { return Ok(()) };
-        let fs = bucket.fs.write();
+        let fs = alone(&bucket)?;
         let closed = fs.close();
         // What an archive could not take waits beside it, and is taken up when the bucket is opened again.
         if closed.is_ok() || matches!(&*fs, AnyBucket::Lz(_)) {
@@ -420,6 +431,14 @@ impl Node {
         }
         closed.map_err(trouble::fs)
     }
+}
+
+/// The file system of a bucket, while nobody else uses it.
+fn alone(bucket: &OpenBucket) -> Result<RwLockWriteGuard<'_, AnyBucket>> {
+    bucket.fs.try_write_for(USERS_PATIENCE).ok_or_else(|| {
+        let error = Error::new(Kind::Busy, format!("{} is in use: files are being stored in it", bucket.name));
+        error.hint("try again when whoever sends them has ended")
+    })
 }
 
 /// Finish deletes that a crash interrupted.

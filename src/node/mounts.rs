@@ -140,8 +140,8 @@ impl Node {
         let is_lz = matches!(&*bucket.fs()?, AnyBucket::Lz(_));
         let synced = match (is_lz, detached) {
             (_, true) => synced,
-            (true, false) => synced.and(self.close_bucket(name)),
-            (false, false) => synced.and(self.end_promises(&bucket)),
+            (true, false) => synced.and(unless_used(self.close_bucket(name))),
+            (false, false) => synced.and(unless_used(self.end_promises(&bucket))),
         };
         let node_ends = self.end_without_mounts();
         synced?;
@@ -332,6 +332,11 @@ impl Node {
         }
         Ok(())
     }
+}
+
+/// A bucket that somebody still stores a file in is unmounted all the same, and stays open as it is.
+fn unless_used(ended: Result<()>) -> Result<()> {
+    ended.or_else(|error| if error.kind == Kind::Busy { Ok(()) } else { Err(error) })
 }
 
 fn busy(name: &BucketName, holders: &[wizefs_fs::Holder], mounts: &[String]) -> Error {

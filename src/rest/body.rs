@@ -124,12 +124,7 @@ impl Upload {
         let failed = Arc::new(Mutex::new(None));
         let note = Arc::clone(&failed);
         let stream = stream.map_err(move |text| {
-            let error = if text.contains(SLOW) {
-                Error::new(Kind::TooSlow, SLOW)
-            } else {
-                Error::new(Kind::Usage, format!("the upload broke off: {text}"))
-            };
-            *note.lock() = Some(error);
+            *note.lock() = Some(broken_off(&text));
             io::Error::other(text)
         });
         Upload { reader: Box::new(SyncIoBridge::new(StreamReader::new(stream))), failed }
@@ -173,8 +168,16 @@ impl Read for Upload {
 
 const SLOW: &str = "the body of the request comes too slowly";
 
+/// Why an upload ended before its time, by what was said of it.
+pub(crate) fn broken_off(text: &str) -> Error {
+    if text.contains(SLOW) {
+        return Error::new(Kind::TooSlow, SLOW);
+    }
+    Error::new(Kind::Usage, format!("the upload broke off: {text}"))
+}
+
 /// The same request, whose body fails when its client is too slow.
-pub(super) fn paced(request: Request) -> Request {
+pub(crate) fn paced(request: Request) -> Request {
     request.map(|body| if http_body::Body::is_end_stream(&body) { body } else { PACE.of(body) })
 }
 

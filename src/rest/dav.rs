@@ -86,7 +86,7 @@ async fn answer(dav: Dav, mut request: Request) -> Result<Response> {
             let node = Arc::clone(&dav.node);
             purpose = blocking(move || transfer.purpose(&node)).await?;
         }
-        _ => {}
+        _ => request = request::harmless(request).await?,
     }
     let config = DavHandler::builder().filesystem(Box::new(Buckets { node: dav.node, purpose }));
     let mut reply = dav.handler.handle_with(config, request).await.map(Body::new);

@@ -81,3 +81,31 @@ fn the_root_is_below_home_unless_told() {
     let nowhere = root.command(&["list"]).env_remove("WIZEFS_ROOT").env_remove("HOME").output().unwrap();
     assert_eq!(nowhere.status.code(), Some(2));
 }
+
+#[test]
+fn variables_of_flags_take_the_same_words() {
+    let root = TestRoot::new();
+    for name in ["WIZEFS_TLS", "WIZEFS_INSECURE", "WIZEFS_READ_ONLY", "WIZEFS_EXCLUSIVE", "WIZEFS_ALLOW_OTHER"] {
+        for value in ["1", "yes", "0", "false", ""] {
+            // There is no such bucket, which is found out when everything else is understood.
+            let told = root.command(&["mount", "none"]).env(name, value).output().unwrap();
+            assert_eq!(told.status.code(), Some(6), "{name}={value}: {}", String::from_utf8_lossy(&told.stderr));
+        }
+    }
+}
+
+#[test]
+fn a_filter_that_is_none_is_told_and_silences_nobody() {
+    let root = TestRoot::new();
+    let told = root.command(&["list"]).env("WIZEFS_TRACE", "debgu").output().unwrap();
+    let told = String::from_utf8(told.stderr).unwrap();
+    assert!(told.contains("WIZEFS_TRACE") && told.contains("debgu"), "{told}");
+}
+
+#[test]
+fn who_asks_for_none_of_a_log_is_not_told_that_there_is_nothing() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    assert_eq!(root.run("log docs -n 0").expect(0).stderr, "");
+    assert!(root.run("log docs/none").expect(0).stderr.contains("nothing was ever recorded"));
+}

@@ -1,5 +1,7 @@
 //! Full disks: what is written fails and is said, nothing false is recorded, removing works, and with space all goes on.
 
+use crate::grpc::{python, run_python};
+use crate::rest::Service;
 use crate::root::TestRoot;
 use crate::transcript::shell;
 use rustix::mount::{MountFlags, mount};
@@ -323,4 +325,47 @@ fn an_archive_on_a_disk_that_cannot_be_written_is_read() {
     root.run("remove first docs").expect(0);
     fs::remove_file(small.join("a.zip")).unwrap();
     assert!(root.run("log docs").expect(0).stdout.contains("first"));
+}
+
+/// The ledger's reserve keeps it going where no file can be stored any more: that is no node for those who store.
+#[test]
+fn a_node_on_a_full_disk_says_that_it_is_not_ready() {
+    let root = TestRoot::new();
+    let Some(()) = disk(&root.path(""), 200) else { return };
+    root.run("create docs").expect(0);
+    root.run("node --listen 127.0.0.1:0 --grpc-listen 127.0.0.1:0").expect(0);
+    let node = root.run("status --json").expect(0).json()["node"].clone();
+    let rest = Service { address: node["rest"].as_str().unwrap().to_owned(), root };
+    let grpc = node["grpc"].as_str().unwrap();
+    let is_ready = || {
+        let (status, why) = rest.ask("GET", "/readyz", "", "");
+        assert_eq!(status == 200, why == "ready", "{why}");
+        let (_, metrics) = rest.ask("GET", "/metrics", "", "");
+        assert!(metrics.contains(&format!("\nwizefs_problem {}\n", u8::from(status != 200))), "{why}");
+        status == 200
+    };
+    assert!(is_ready() && is_serving(grpc, true));
+    let filler = fill(&rest.root.path(""), 0);
+    rest.root.run("put - docs/f").expect(1);
+    assert!(!is_ready());
+    rest.root.wait_for("health to tell", || is_serving(grpc, false));
+    fs::remove_file(filler).unwrap();
+    rest.root.wait_for("health to tell", || is_ready() && is_serving(grpc, true));
+    rest.root.run("put - docs/f").expect(0);
+    rest.root.run("stop").expect(0);
+    rest.root.expect_no_node();
+}
+
+/// What gRPC's health service says of the whole server.
+const HEALTH: &str = "
+import sys, grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+with grpc.insecure_channel(sys.argv[1], options=[('grpc.enable_http_proxy', 0)]) as channel:
+    reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+sys.exit(reply.status != health_pb2.HealthCheckResponse.SERVING)
+";
+
+/// Compares it with what is true; where there is no client, it is taken for that.
+fn is_serving(grpc: &str, expect: bool) -> bool {
+    python().is_none_or(|python| (run_python(&python, &["-c", HEALTH, grpc]).code == 0) == expect)
 }

@@ -74,7 +74,7 @@ fn address_and_token(root: &TestRoot) -> (String, String) {
     (status["node"]["grpc"].as_str().unwrap().to_owned(), token.trim().to_owned())
 }
 
-fn run_python(python: &Path, args: &[&str]) -> Ran {
+pub(crate) fn run_python(python: &Path, args: &[&str]) -> Ran {
     let mut client = Command::new(python);
     client.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     finish_within(PATIENCE * 15, client.spawn().unwrap())
@@ -133,4 +133,34 @@ fn a_connection_that_does_not_begin_is_hung_up_on() {
         assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 0, "hung up on, without a word");
     }
     root.run("stop").expect(0);
+}
+
+/// A stream that begins, and does not go on. The messages are as proto/wizefs.proto has them: name, content, bucket.
+const STILL: &str = "
+import sys, threading, grpc
+def parts():
+    yield b'\\x0a\\x01f\\x12\\x05begun\\x1a\\x04docs'
+    threading.Event().wait()
+with grpc.insecure_channel(sys.argv[1], options=[('grpc.enable_http_proxy', 0)]) as channel:
+    try:
+        channel.stream_unary('/wizefsservice.WizeFsService/PutStream')(parts())
+        raise AssertionError('stored')
+    except grpc.RpcError as error:
+        more = dict(error.trailing_metadata() or ()) | dict(error.initial_metadata() or ())
+        assert (error.code(), more['wizefs-kind']) == (grpc.StatusCode.DEADLINE_EXCEEDED, 'too-slow'), error
+import os
+os._exit(0)
+";
+
+/// A place for uploads is nobody's for ever.
+#[test]
+fn a_stream_that_stands_still_is_cut_off() {
+    let Some(python) = python() else { return };
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    root.run("node --grpc-listen 127.0.0.1:0").expect(0);
+    let status = root.run("status --json").expect(0).json();
+    run_python(&python, &["-c", STILL, status["node"]["grpc"].as_str().unwrap()]).expect(0);
+    root.run("stop").expect(0);
+    root.run("get f docs").expect(11);
 }

@@ -100,12 +100,24 @@ def streams(client):
     content = b"".join(part.content for part in call(request(origin=ORIGIN, filename="large")))
     assert content == piece * 20
     assert [part.content for part in call(request(origin=ORIGIN, filename="empty"))] == [b""]
-    # What one message cannot hold is refused with the way out.
+    # What one message cannot hold is refused with the way out, also when it is the client that would not take it.
+    for size in [(4 << 20) - 1024, 4 << 20]:
+        client.call("Put", origin=ORIGIN, filename="edge", content=bytes(size))
+        if size < 4 << 20:
+            assert len(client.call("Get", origin=ORIGIN, filename="edge").content) == size
+    client.refused("Get", grpc.StatusCode.OUT_OF_RANGE, "too-large", origin=ORIGIN, filename="edge")
     for name, more in [("Get", {"filename": "large"}), ("Put", {"filename": "larger", "content": piece * 5})]:
         error = client.refused(name, grpc.StatusCode.OUT_OF_RANGE, None, origin=ORIGIN, **more)
         assert "Stream" in error.details(), error.details()
         more = dict(error.trailing_metadata() or ()) | dict(error.initial_metadata() or ())
         assert (more["wizefs-kind"], more["wizefs-exit"]) == ("too-large", "1"), more
+    for parts in [[piece * 5], [b"a", piece * 5]]:
+        request, call = client.method("PutStream")
+        try:
+            call(iter([request(origin=ORIGIN, filename="large", content=part) for part in parts]))
+            raise AssertionError("a message that is too large was taken")
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.OUT_OF_RANGE, error
     # A stream is of one file.
     request, call = client.method("PutStream")
     for other in [{"filename": "second"}, {"origin": "Other"}]:

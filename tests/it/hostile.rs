@@ -217,3 +217,16 @@ fn an_address_for_others_is_refused_without_protection() {
     }
     assert!(!root.path("node.sock").exists());
 }
+
+#[test]
+fn the_certificate_is_for_the_address_that_clients_reach() {
+    let root = TestRoot::new();
+    root.run("node --listen 127.0.0.2:0 --tls").expect(0);
+    let status = root.run("status --json").expect(0).json();
+    let url = format!("https://{}/healthz", status["node"]["rest"].as_str().unwrap());
+    let curl = ["-sS", "--fail", "--noproxy", "*", "--cacert", root.path("tls/cert.pem").to_str().unwrap(), &url]
+        .map(str::to_owned);
+    let ran = std::process::Command::new("curl").args(curl).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), "ok\n", "{ran:?}");
+    root.run("stop").expect(0);
+}

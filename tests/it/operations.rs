@@ -5,7 +5,8 @@ use crate::root::TestRoot;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::net::UnixDatagram;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 
 /// Samples by name and labels, from a text that must be whole OpenMetrics.
@@ -180,4 +181,21 @@ fn a_service_manager_hears_when_the_node_is_ready_lives_and_ends() {
     root.run("stop").expect(0);
     until("STOPPING=1");
     crate::root::finish(node).expect(0);
+}
+
+/// A command that comes when the last mount goes, for instance: it asks the next node, or is that itself.
+#[test]
+fn who_has_just_connected_to_a_node_that_ends_is_told() {
+    let root = TestRoot::new();
+    root.run("node").expect(0);
+    let mut late = UnixStream::connect(root.path("node.sock")).unwrap();
+    let mut stop = UnixStream::connect(root.path("node.sock")).unwrap();
+    stop.write_all(b"POST /v1/stop HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n").unwrap();
+    // The socket goes first.
+    root.wait_for("the beginning of the end", || !root.path("node.sock").exists());
+    late.write_all(b"PUT /v1/buckets/docs/files/f HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx").unwrap();
+    let mut told = String::new();
+    late.read_to_string(&mut told).unwrap();
+    assert!(told.starts_with("HTTP/1.1 503") && told.contains("\"kind\":\"stopping\""), "{told}");
+    root.expect_no_node();
 }

@@ -104,6 +104,8 @@ fn units_are_as_systemd_wants_them() {
     for unit in ["wizefs-node.service", "wizefs@.service"] {
         let text = fs::read_to_string(top().join("packaging/systemd").join(unit)).unwrap();
         assert!(text.contains("=/usr/bin/wizefs "), "{unit}");
+        // Unescaped, wizefs@my-docs would mean a bucket called my/docs.
+        assert!(!text.contains("%I"), "{unit}: names of buckets need no escaping");
         let here = text.replace("/usr/bin/wizefs", env!("CARGO_BIN_EXE_wizefs"));
         fs::write(root.path().join(unit), here).unwrap();
     }
@@ -146,6 +148,7 @@ fn the_package_holds_a_program_that_works() {
     {
         assert!(tree.join(file).exists(), "{file}");
     }
+    completions_call_the_program_by_its_name(&tree.join("usr/share"));
     // What is installed does what the README says, and the helper leads to it.
     let program = tree.join("usr/bin/wizefs");
     let wizefs = |line: &str| other(&root, &program, &line.split(' ').collect::<Vec<_>>());
@@ -161,6 +164,19 @@ fn the_package_holds_a_program_that_works() {
     root.expect_no_node();
     assert_eq!(wizefs("get a docs -").expect(0).stdout, "packed");
     installs_and_leaves_nothing(&root, &package);
+}
+
+/// It is not there any more where it was when they were made.
+#[track_caller]
+fn completions_call_the_program_by_its_name(share: &Path) {
+    for (script, call) in [
+        ("bash-completion/completions/wizefs", "\"wizefs\" -- "),
+        ("zsh/vendor-completions/_wizefs", " wizefs -- "),
+        ("fish/vendor_completions.d/wizefs.fish", "WIZEFS_COMPLETE=fish wizefs -- "),
+    ] {
+        let text = fs::read_to_string(share.join(script)).unwrap();
+        assert!(text.contains(call) && !text.contains("/wizefs"), "{script}: {text}");
+    }
 }
 
 /// Whatever becomes of the test, the machine has no package from it.

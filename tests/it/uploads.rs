@@ -225,6 +225,43 @@ fn an_upload_that_breaks_off_changes_nothing() {
     rest.root.run("verify docs").expect(0);
 }
 
+/// The node of whoever sends a file for hours, such as `tail -f FILE | wizefs put - docs/FILE`.
+#[test]
+fn an_upload_that_does_not_end_keeps_nobody_from_the_node() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let rest = Service::start(root);
+    for bucket in ["docs", "archive.zip", "other"] {
+        rest.root.run(&format!("create {bucket}")).expect(0);
+    }
+    rest.root.run("mount archive.zip").expect(0);
+    let mut sending: Vec<TcpStream> = Vec::new();
+    for bucket in ["docs", "archive.zip"] {
+        let head = format!("PUT /v1/buckets/{bucket}/files/f HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n");
+        let mut stream = TcpStream::connect(&rest.address).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        sending.push(stream);
+    }
+    let has_begun = |name: &String| name.starts_with(".wizefs-put-");
+    rest.root.wait_for("the uploads", || walk(&rest.root.path("buckets/docs/data")).iter().any(has_begun));
+    for line in ["mount docs --durability close", "mount docs --read-only", "delete docs --yes"] {
+        let told = rest.root.run(line).expect(13).stderr;
+        assert!(told.contains("docs is in use"), "{line}: {told}");
+    }
+    rest.root.run("create third").expect(0);
+    rest.root.run("mount other").expect(0);
+    rest.root.run("list docs").expect(0);
+    rest.root.run("unmount archive.zip").expect(0);
+    for stream in &mut sending {
+        stream.write_all(b"ab").unwrap();
+        let mut reply = [0; 12];
+        stream.read_exact(&mut reply).unwrap();
+        assert_eq!(&reply, b"HTTP/1.1 200");
+    }
+    assert_eq!(rest.bytes("/v1/buckets/archive.zip/files/f").2, b"ab");
+    rest.root.run("mount docs --durability close").expect(0);
+    rest.root.run("verify").expect(0);
+}
+
 #[test]
 fn what_a_program_writes_into_an_upload_is_recorded_as_it_is_in_the_end() {
     let Some(root) = TestRoot::with_fuse() else { return };

@@ -106,3 +106,22 @@ fn folders_of_buckets_are_told_and_foreign_requests_refused() {
     assert_eq!(rest.ask("PROPFIND", "/dav/docs/%2e%2e/%2e%2e/", "", "").0 / 100, 4);
     assert_eq!(rest.ask("PROPFIND", "/dav/", "Origin: http://evil.example\r\n", "").0, 403);
 }
+
+#[test]
+fn xml_of_any_depth_is_answered() {
+    let rest = Service::start(TestRoot::new());
+    rest.root.run("create docs").expect(0);
+    let nested = |begin: &str| begin.repeat(65_000 / begin.len());
+    let entities = "<!DOCTYPE a [<!ENTITY b \"<c><c><c><c><c><c><c><c><c><c>\">]><a>".to_owned() + &nested("&b;");
+    let wide: String = nested("<\0a\0>\0");
+    for method in ["PROPFIND", "PROPPATCH", "LOCK"] {
+        for xml in [nested("<a>"), nested("<a></a>"), entities.clone(), wide.clone()] {
+            let (status, said) = rest.ask(method, "/dav/docs/f", "Depth: 0\r\n", &xml);
+            assert_eq!(status / 100, 4, "{method} {}: {said}", &xml[..20]);
+        }
+    }
+    // What clients really send.
+    let asked = r#"<?xml version="1.0"?><propfind xmlns="DAV:"><prop><resourcetype/><getetag/><quota-used-bytes/></prop></propfind>"#;
+    assert_eq!(rest.ask("PROPFIND", "/dav/docs/", "Depth: 0\r\n", asked).0, 207);
+    assert_eq!(rest.ask("GET", "/healthz", "", "").0, 200);
+}

@@ -220,6 +220,9 @@ fn ledger(status: &Status) -> Vec<Finding> {
     let ledger = &status.ledger;
     let mut found = Vec::new();
     match &status.node.problem {
+        Some(problem) if problem.contains("disk") => {
+            found.push(Finding::error("ledger", problem.clone(), "free some space"));
+        }
         Some(problem) => {
             found.push(Finding::error("ledger", problem.clone(), "wizefs integrity names what is damaged"))
         }

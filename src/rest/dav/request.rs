@@ -5,6 +5,7 @@ use crate::client::segments;
 use crate::error::{Error, Kind, Result};
 use crate::name::{BucketName, bucket_path};
 use crate::node::Node;
+use crate::rest::body::Sent;
 use crate::rest::rest_of;
 use axum::body::Body;
 use axum::extract::Request;
@@ -118,6 +119,33 @@ fn is_within(path: &BucketPath, around: &BucketPath) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
+/// So many elements may be begun and ended in the XML of a request. The crate takes those that are in one another apart by
+/// recursion: some thousands of them would take all of the stack, and the process with it.
+const MOST_MARKS: usize = 512;
+
+/// The same request, whose XML is no danger to the crate.
+///
+/// # Errors
+/// [`Kind::Usage`]; as [`Sent::bytes`].
+pub(super) async fn harmless(request: Request) -> Result<Request> {
+    let (head, body) = request.into_parts();
+    let bytes = Sent::of(Request::new(body)).await.bytes()?;
+    if !is_harmless(&bytes) {
+        let text = format!("the XML of the request has a document type, or more than {MOST_MARKS} marks");
+        return Err(Error::new(Kind::Usage, text).without_hint());
+    }
+    Ok(Request::from_parts(head, Body::from(bytes)))
+}
+
+/// Counted is what begins like a mark, whatever it is. A document type could make many of few: an entity may hold elements.
+fn is_harmless(xml: &[u8]) -> bool {
+    const DOCTYPE: &[u8] = b"<!doctype";
+    // Characters may have two bytes.
+    let text: Vec<u8> = xml.iter().copied().filter(|byte| *byte != 0).collect();
+    let marks = text.iter().filter(|byte| **byte == b'<').count();
+    marks <= MOST_MARKS && !text.windows(DOCTYPE.len()).any(|part| part.eq_ignore_ascii_case(DOCTYPE))
+}
+
 /// A body whose length stands in another field than Content-Length, as that of the macOS Finder does, fails when it has
 /// another one: what fails is not stored.
 pub(super) fn measured(request: Request) -> Request {
@@ -144,4 +172,28 @@ fn exactly(body: Body, length: u64) -> Body {
             None => None,
         }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn xml_that_would_take_the_stack_is_known() {
+        fn check(xml: &str, expect: bool) {
+            assert_eq!(is_harmless(xml.as_bytes()), expect, "{}", &xml[..xml.len().min(80)]);
+            let wide: Vec<u8> = xml.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            assert_eq!(is_harmless(&wide), expect, "in two bytes: {}", &xml[..xml.len().min(80)]);
+        }
+        check("", true);
+        check(
+            "<?xml version=\"1.0\"?><propfind xmlns=\"DAV:\"><prop><getetag/><resourcetype/></prop></propfind>",
+            true,
+        );
+        check(&"<a>".repeat(MOST_MARKS), true);
+        check(&"<a>".repeat(MOST_MARKS + 1), false);
+        // In two bytes the second one of this name looks like the end of an element.
+        check(&"<\u{12f}>".repeat(MOST_MARKS + 1), false);
+        check("<!DOCTYPE a [<!ENTITY b \"<c><c><c>\">]><a>&b;&b;&b;</a>", false);
+    }
 }
