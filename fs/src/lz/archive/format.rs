@@ -4,7 +4,7 @@
 //! (docs/ARCHIVES.md), see `ours`.
 
 use super::order::MIMETYPE;
-pub(super) use super::ours::Ours;
+pub(super) use super::ours::{Of, Ours};
 pub(super) use crate::zip::member::Steps;
 use rawzip::extra_fields::{ExtraFieldId, ExtraFields};
 
@@ -327,6 +327,7 @@ impl Head {
     /// The record of the directory, of the member whose local header of `header` bytes is at `place`.
     pub(super) fn central(&mut self, place: u64, header: usize) -> Vec<u8> {
         self.ours.header = Some(header as u32);
+        self.ours.of = Some(Of { crc: self.crc, packed: self.packed });
         let mut wide = self.wide_sizes();
         let far = place >= u64::from(u32::MAX);
         if far {
