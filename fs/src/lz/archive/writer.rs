@@ -405,6 +405,9 @@ pub(super) fn head_of(
             let dos = head.dos;
             head.set_mode(mode | type_bits(kind));
             head.set_time(mtime_ns);
+            if mtime_ns != entry.mtime_ns {
+                head.forget_times();
+            }
             // The local header stays, and has the time of DOS too.
             head.dos = if renamed { head.dos } else { dos };
         }

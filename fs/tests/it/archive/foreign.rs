@@ -123,6 +123,32 @@ i.extra = b'\\x42\\x42' + (65490).to_bytes(2, 'little') + bytes(65490); z.writes
 }
 
 #[test]
+fn a_time_that_is_set_is_the_one_that_others_see() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("a.zip");
+    // NTFS, as 7-Zip writes it, and what Info-ZIP wrote once.
+    let script = "import struct, sys, zipfile; z = zipfile.ZipFile(sys.argv[1], 'w')
+for name in 'small', 'large':
+    i = zipfile.ZipInfo(name, (2001, 2, 3, 4, 5, 6)); ntfs = 126256395060000000
+    i.extra = struct.pack('<HHIHHQQQ', 10, 32, 0, 1, 24, ntfs, ntfs, ntfs) + struct.pack('<HHII', 0x5855, 8, 981173106, 981173106)
+    z.writestr(i, 'text' * (20000 if name == 'large' else 1))
+z.close()";
+    for policy in [IN_PLACE, WHOLE] {
+        assert!(Command::new("python3").args(["-c", script]).arg(&place).status().unwrap().success());
+        let archive = Archive::open_with(&place, policy, None).unwrap();
+        let dated = |name| Edit::Attributes { path: path(name), mode: 0o600, mtime_ns: TIME };
+        archive.commit(&Edits(vec![dated("small"), dated("large")])).unwrap();
+        drop(archive);
+        let archive = Archive::open_with(&place, policy, None).unwrap();
+        assert_eq!(archive.find(&path("small")).unwrap().mtime_ns, TIME);
+        tools_accept(&place);
+        let listed = Command::new("7z").args(["l", "-slt"]).arg(&place).output().unwrap();
+        let listed = String::from_utf8_lossy(&listed.stdout);
+        assert_eq!(listed.matches("Modified = 2020-02-29 12:34:56").count(), 2, "{listed}");
+    }
+}
+
+#[test]
 fn what_others_write_with_our_fields_is_what_they_wrote() {
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().join("a.zip");
