@@ -4,6 +4,7 @@
 use crate::error::{FsError, FsResult};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
+use std::fs::File;
 use std::os::fd::AsFd;
 
 /// What the names of all notes begin with.
@@ -101,6 +102,14 @@ impl Hollow {
             Err(errno) => Err(FsError::os("note in the stage", errno)),
         }
     }
+
+    /// As [`Hollow::clear`], also on the disk when this returns: a file that keeps its length may be written over and synced
+    /// with `fdatasync`, by which ext4 does not write attributes. A power cut would bring the note back then, and with it the
+    /// content that the archive has.
+    pub(super) fn clear_durably(file: &File) -> FsResult<()> {
+        Self::clear(file)?;
+        Ok(file.sync_all()?)
+    }
 }
 
 impl Listed {
@@ -136,7 +145,6 @@ impl Apart {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::File;
 
     #[test]
     fn what_is_noted_is_read_again() {

@@ -206,7 +206,7 @@ impl Repair<'_> {
         let is_same = info.crc == hollow.crc;
         // Its content was on its way, and programs had written.
         if is_same && patch::finish(&self.stage.archive, info.id, &file, &note)? {
-            Hollow::clear(&file)?;
+            Hollow::clear_durably(&file)?;
             patch::remove(&note);
             return Ok(());
         }
