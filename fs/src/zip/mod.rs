@@ -158,10 +158,16 @@ impl ZipFs {
         of(found) == of(&self.archive)
     }
 
-    fn member(&self, number: u32) -> FsResult<Member> {
+    /// Before something is read where it was.
+    fn expect_as_opened(&self) -> FsResult<()> {
         if self.is_changed()? {
             return Err(FsError::os("the archive was changed while it is open", Errno::IO));
         }
+        Ok(())
+    }
+
+    fn member(&self, number: u32) -> FsResult<Member> {
+        self.expect_as_opened()?;
         member::locate(&self.file, &self.index, number)
     }
 
@@ -253,6 +259,7 @@ impl ReadFs for ZipFs {
 
     fn read(&self, fh: Fh, offset: u64, buf: &mut [u8]) -> FsResult<usize> {
         let member = self.handles.get(fh)?;
+        self.expect_as_opened()?;
         self.read_member(&member, offset, buf)
     }
 

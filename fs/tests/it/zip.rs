@@ -378,6 +378,8 @@ fn an_archive_written_while_it_is_open_is_not_read_any_more() {
     std::fs::copy(data("infozip.zip"), &archive).unwrap();
     let fs = ZipFs::open(File::open(&archive).unwrap(), None).unwrap();
     let hello = walk(&fs)["hello.txt"];
+    let opened = fs.open(hello.ino, 0, ME).unwrap();
     File::options().append(true).open(&archive).unwrap().write_all(b"more").unwrap();
     assert_eq!(content(&fs, &hello).unwrap_err().errno(), rustix::io::Errno::IO);
+    assert_eq!(fs.read(opened.fh, 0, &mut [0; 3]).unwrap_err().errno(), rustix::io::Errno::IO);
 }
