@@ -13,6 +13,7 @@ pub(crate) mod index;
 mod inflate;
 pub(crate) mod member;
 pub(crate) mod name;
+mod seen;
 mod sozip;
 mod windows;
 
@@ -31,7 +32,6 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -187,10 +187,6 @@ impl ZipFs {
         let count = out.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         if count == 0 {
             return Ok(0);
-        }
-        if let Some(section) = member.verbatim() {
-            self.file.read_exact_at(&mut out[..count], section.at + offset)?;
-            return Ok(count);
         }
         let read = self.contents.read(member, offset, &mut out[..count]);
         read.map_err(|problem| self.unreadable(member.key as u32, problem))?;
