@@ -16,6 +16,8 @@ const LISTED: &str = "user.wizefs.listed";
 
 /// Of a directory: [`Apart`].
 const APART: &str = "user.wizefs.apart";
+/// Of nothing: whether notes can be written.
+const TRIED: &str = "user.wizefs.tried";
 /// Most bytes of a note.
 const NOTE_MAX: usize = 64 * 1024;
 
@@ -81,6 +83,15 @@ fn write(fd: impl AsFd, name: &str, value: &[u64]) -> FsResult<()> {
         }
         errno => FsError::os("note in the stage", errno),
     })
+}
+
+/// That notes can be written at `fd`.
+///
+/// # Errors
+/// `EOPNOTSUPP` where the disk has no extended attributes.
+pub(super) fn expect_kept(fd: impl AsFd) -> FsResult<()> {
+    write(&fd, TRIED, &[])?;
+    rustix::fs::fremovexattr(fd, TRIED).map_err(|errno| FsError::os("note in the stage", errno))
 }
 
 impl Hollow {

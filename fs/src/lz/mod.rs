@@ -27,4 +27,4 @@ pub use archive::{
 };
 pub use bucket::LzBucket;
 pub use fs::LzFs;
-pub use stage::has_stage;
+pub use stage::{expect_stage, has_stage};

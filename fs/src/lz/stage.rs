@@ -9,6 +9,7 @@ use super::apart;
 use super::archive::folder;
 use super::archive::{Archive, Edits, Keeper, MemberId, Pin, Policy, Stamp};
 use super::left;
+use super::mark;
 use super::patch::{self, Filling};
 use super::touched::Touched;
 use super::view::{Number, View};
@@ -108,6 +109,26 @@ impl std::fmt::Debug for Stage {
 /// Whether there is a stage beside an archive: a session that did not end in order left something in it, or one goes on.
 pub fn has_stage(archive: &Path) -> bool {
     folder::beside(archive).join(TREE).symlink_metadata().is_ok_and(|found| found.is_dir())
+}
+
+/// That the archive at `path` can be written and can have a stage, before a bucket is made of it. On a disk that cannot be
+/// written it needs none.
+///
+/// # Errors
+/// What opening the archive and making a folder beside it answers, `EOPNOTSUPP` where that cannot hold what is noted there,
+/// [`FsError::State`] when others may have put something into it.
+pub fn expect_stage(path: &Path) -> FsResult<()> {
+    let folder = folder::beside(path);
+    let is_there = folder.symlink_metadata().is_ok();
+    let opened = File::options().read(true).write(true).open(path).map_err(|e| cannot("write", path, e));
+    let tried = opened.and_then(|_| mark::expect_kept(&folder::make(&folder)?));
+    if !is_there {
+        let _never_made = std::fs::remove_dir(&folder);
+    }
+    match tried {
+        Err(error) if error.errno() == Errno::ROFS => Ok(()),
+        tried => tried,
+    }
 }
 
 fn cannot(what: &str, path: &Path, error: std::io::Error) -> FsError {
