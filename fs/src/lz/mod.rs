@@ -10,6 +10,7 @@ mod bucket;
 mod commit;
 mod draft;
 mod fill;
+mod fresh;
 mod fs;
 mod import;
 mod left;

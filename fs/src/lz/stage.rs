@@ -21,7 +21,7 @@ use crate::vfs::Ino;
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -56,6 +56,8 @@ pub(super) struct Inodes {
     pub(super) hollow: HashMap<Id, Arc<HollowFile>>,
     /// Directories that are not filled, and the inode that the table knows them by.
     pub(super) unread: HashMap<Id, (Number, Id)>,
+    /// Directories of which only the memory may know that they are filled.
+    pub(super) fresh: HashSet<Id>,
     /// The nodes of the view that files and directories stand for.
     pub(super) nodes: HashMap<Id, Number>,
     /// Files that are a member with some parts replaced.
@@ -313,6 +315,7 @@ impl Stage {
     pub(super) fn set_read(&self, id: Id) {
         let mut inodes = self.inodes.lock();
         inodes.unread.remove(&id);
+        inodes.fresh.insert(id);
         self.unread.store(inodes.unread.len(), Ordering::Release);
     }
 
