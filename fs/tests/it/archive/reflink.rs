@@ -22,18 +22,21 @@ fn succeeds(command: &mut Command) -> Result<(), String> {
 
 impl Disk {
     pub(crate) fn new(kind: &str, options: &str) -> Result<Self, String> {
-        let disk = Self::without_content()?;
+        let mut disk = Self::without_content()?;
         let file = std::fs::File::create(disk.image()).map_err(|e| e.to_string())?;
         file.set_len(512 << 20).map_err(|e| e.to_string())?;
         succeeds(Command::new(format!("mkfs.{kind}")).arg("-q").arg(disk.image()))?;
-        disk.mounted(options)
+        disk.mounted(options)?;
+        Ok(disk)
     }
 
     /// What a power cut would leave of it now.
     pub(crate) fn after_power_cut(&self) -> Result<Self, String> {
-        let disk = Self::without_content()?;
+        let mut disk = Self::without_content()?;
         succeeds(Command::new("cp").arg("--sparse=always").arg(self.image()).arg(disk.image()))?;
-        disk.mounted("loop")
+        // XFS mounts no second one of the same name, if it is not told to.
+        disk.mounted("loop").or_else(|_| disk.mounted("loop,nouuid"))?;
+        Ok(disk)
     }
 
     fn without_content() -> Result<Self, String> {
@@ -42,10 +45,10 @@ impl Disk {
         Ok(disk)
     }
 
-    fn mounted(mut self, options: &str) -> Result<Self, String> {
+    fn mounted(&mut self, options: &str) -> Result<(), String> {
         succeeds(Command::new("mount").args(["-o", options]).arg(self.image()).arg(self.at()))?;
         self.is_mounted = true;
-        Ok(self)
+        Ok(())
     }
 
     fn image(&self) -> PathBuf {
