@@ -10,7 +10,7 @@ use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use wizefs_fs::ZipFs;
-use wizefs_fs::lz::Archive;
+use wizefs_fs::lz::{Archive, expect_stage};
 
 /// Longest passphrase, in bytes.
 const PASSPHRASE_MAX: usize = 64 * 1024;
@@ -117,6 +117,9 @@ fn archive(
         };
         Error::new(error.kind, format!("{}: {}", from.display(), error.message)).hint(hint)
     })?;
+    if kind == BucketKind::Lz {
+        expect_stage(&real).map_err(|error| trouble::fs(error).hint("with --kind zip it is only read"))?;
+    }
     Ok(real)
 }
 

@@ -356,6 +356,23 @@ fn archives_in_another_form_are_whole_and_those_that_cannot_be_written_are_refus
 }
 
 #[test]
+fn an_archive_beside_which_nothing_can_be_written_becomes_no_bucket() {
+    let root = TestRoot::new();
+    let name = format!("{}.zip", "n".repeat(250));
+    shell(root.outside(), &format!("echo 1 > f; zip -q a.zip f; cp a.zip {name}"));
+    root.run(&format!("create docs --kind lz --from {name}")).expect(11);
+    fs::create_dir(root.outside().join("a.zip.lzfs")).unwrap();
+    shell(root.outside(), "chmod 777 a.zip.lzfs");
+    root.run("create docs --kind lz --from a.zip").expect(1);
+    assert!(root.run("log --json").expect(0).json_lines().iter().all(|line| line["op"] != "create"));
+    root.run(&format!("create docs --kind zip --from {name}")).expect(0);
+    fs::remove_dir(root.outside().join("a.zip.lzfs")).unwrap();
+    root.run("create more --kind lz --from a.zip").expect(0);
+    assert!(!root.outside().join("a.zip.lzfs").exists());
+    root.run("verify").expect(0);
+}
+
+#[test]
 fn archives_of_one_name_do_not_mix() {
     let root = TestRoot::new();
     for folder in ["x", "y"] {

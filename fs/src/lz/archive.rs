@@ -45,7 +45,6 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use table::{Entry, Table};
@@ -363,10 +362,6 @@ impl Archive {
             return Ok(0);
         }
         let member = self.locate(entry, path, file, end)?;
-        if let Some(section) = member.verbatim() {
-            section.file.read_exact_at(&mut out[..count], section.at + offset)?;
-            return Ok(count);
-        }
         let read = self.contents.read(&member, offset, &mut out[..count]);
         read.map_err(|problem| FsError::os(format!("{}: {problem}", String::from_utf8_lossy(path)), Errno::IO))?;
         Ok(count)

@@ -13,6 +13,7 @@ use crate::inode::Node;
 use crate::path::BucketPath;
 use crate::recorder::Behind;
 use crate::recover::Recovery;
+use crate::stat::Kind;
 use crate::verified::Verified;
 use crate::vfs::{Kernel, Trust};
 use parking_lot::Mutex;
@@ -97,6 +98,21 @@ impl LzBucket {
         self.bucket.served_to(kernel);
     }
 
+    /// As [`LzBucket::reach`], before something is changed at `path`.
+    fn reach_to_change(&self, path: &BucketPath, whole: bool) -> FsResult<Option<Arc<Node>>> {
+        let found = self.reach(path, whole)?;
+        let inodes = &self.stage.recorder()?.inodes;
+        let mut dir = inodes.root().clone();
+        for name in path.components() {
+            match inodes.open_name(&dir, name) {
+                Ok((node, _)) if node.kind == Kind::Directory => dir = node,
+                _ => break,
+            }
+        }
+        self.stage.keep_filled(&dir)?;
+        Ok(found)
+    }
+
     /// Fill the directories on the way to `path`, and that one itself when it is to be listed.
     fn reach(&self, path: &BucketPath, whole: bool) -> FsResult<Option<Arc<Node>>> {
         let recorder = self.stage.recorder()?;
@@ -125,7 +141,7 @@ impl LzBucket {
     pub fn put(&self, path: &BucketPath, mode: Option<u32>, data: &mut dyn Read) -> FsResult<Stored> {
         self.stage.expect_writable()?;
         Reach::of(path).check()?;
-        self.reach(path, true)?;
+        self.reach_to_change(path, true)?;
         let stored = self.bucket.put(path, mode, data)?;
         self.stage.commit()?;
         Ok(stored)
@@ -137,7 +153,7 @@ impl LzBucket {
     /// As there, and as [`LzBucket::sync`].
     pub fn remove(&self, path: &BucketPath) -> FsResult<u64> {
         self.stage.expect_writable()?;
-        self.reach(path, false)?;
+        self.reach_to_change(path, false)?;
         let number = self.bucket.remove(path)?;
         match self.stage.commit() {
             // Something else has no room.
@@ -165,7 +181,7 @@ impl LzBucket {
     pub fn make_dir(&self, path: &BucketPath, mode: u32) -> FsResult<()> {
         self.stage.expect_writable()?;
         Reach::of(path).check()?;
-        self.reach(path, false)?;
+        self.reach_to_change(path, false)?;
         self.bucket.make_dir(path, mode)
     }
 
@@ -175,7 +191,7 @@ impl LzBucket {
     /// As there.
     pub fn remove_dir(&self, path: &BucketPath) -> FsResult<()> {
         self.stage.expect_writable()?;
-        if let Some(node) = self.reach(path, true)? {
+        if let Some(node) = self.reach_to_change(path, true)? {
             self.stage.expect_empty(&node)?;
         }
         let _moving = self.stage.moving.read();
@@ -190,8 +206,8 @@ impl LzBucket {
     /// As there.
     pub fn rename(&self, from: &BucketPath, to: &BucketPath) -> FsResult<()> {
         self.stage.expect_writable()?;
-        self.reach(from, false)?;
-        if let Some(node) = self.reach(to, true)? {
+        self.reach_to_change(from, false)?;
+        if let Some(node) = self.reach_to_change(to, true)? {
             self.stage.expect_empty(&node)?;
         }
         if let Some((dir, name)) = from.split_last()

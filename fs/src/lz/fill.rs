@@ -376,7 +376,7 @@ impl Stage {
         let mut is_full = hollow.is_full.write();
         filling.end(copied, |file, written_ns| {
             set_mtime(file, written_ns.unwrap_or(mtime_ns))?;
-            Hollow::clear(file)?;
+            Hollow::clear_durably(file)?;
             *is_full = true;
             let mut inodes = self.inodes.lock();
             inodes.hollow.remove(&node.id);
@@ -401,8 +401,7 @@ impl Stage {
         set_mtime(&file, stat.mtime_ns)?;
         // Before the note goes: without it the content counts.
         file.sync_data()?;
-        Hollow::clear(&file)?;
-        Ok(())
+        Hollow::clear_durably(&file)
     }
 
     /// Do `act`, which takes the content of `node` away, and remember that the archive's does not count any more.

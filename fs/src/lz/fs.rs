@@ -72,8 +72,14 @@ impl LzFs {
         self.stage.admit()?;
         let parent = self.node(parent)?;
         self.stage.look_into(&parent)?;
+        self.stage.keep_filled(&parent)?;
         self.stage.expect_shown(&parent, name)?;
         Ok(parent)
+    }
+
+    /// Before `node` itself is changed.
+    fn keep_way_to(&self, node: &Node) -> FsResult<()> {
+        node.names().iter().try_for_each(|name| self.stage.keep_filled(&name.parent))
     }
 
     /// Before something is made there.
@@ -155,9 +161,13 @@ impl ReadFs for LzFs {
         }
         if writable || truncates {
             self.stage.admit()?;
+            self.keep_way_to(&node)?;
         }
+        // What is written through here is on the disk when a write returns: all of the content must be, before.
+        let is_synced = flags & libc::O_DSYNC != 0;
         if writable
             && !truncates
+            && !is_synced
             && let Some(hollow) = self.stage.hollow(&node)
             && node.stat()?.size >= BIG
         {
@@ -312,6 +322,7 @@ impl Vfs for LzFs {
     fn rmdir(&self, parent: Ino, name: &OsStr, who: Caller) -> FsResult<()> {
         self.stage.admit()?;
         self.look_into_name(parent, name)?;
+        self.stage.keep_filled(&self.node(parent)?)?;
         let _moving = self.stage.moving.read();
         self.inner.rmdir(parent, name, who)?;
         self.stage.touch_name(&self.node(parent)?, name);
@@ -321,6 +332,7 @@ impl Vfs for LzFs {
     fn rename(&self, from: (Ino, &OsStr), to: (Ino, &OsStr), flags: RenameFlags, who: Caller) -> FsResult<()> {
         self.enter(from.0, from.1)?;
         self.look_into_name(to.0, to.1)?;
+        self.stage.keep_filled(&self.node(to.0)?)?;
         self.may_move(from, to)?;
         if flags.contains(RenameFlags::EXCHANGE) {
             self.may_move(to, from)?;
@@ -336,6 +348,7 @@ impl Vfs for LzFs {
     fn setattr(&self, ino: Ino, fh: Option<Fh>, set: SetAttr, who: Caller) -> FsResult<Attr> {
         self.stage.admit()?;
         let node = self.node(ino)?;
+        self.keep_way_to(&node)?;
         let fh = fh.filter(|fh| fh.0 & OURS == 0);
         let set_all = || self.inner.setattr(ino, fh, set, who);
         let attr = match set.size {
@@ -373,7 +386,9 @@ impl Vfs for LzFs {
         match self.ours(fh)? {
             None => {
                 self.wait_for_content(fh)?;
-                self.inner.fsync(fh, data_only)
+                // That a file was emptied is told by an attribute, not by its size.
+                let is_empty = data_only && self.inner.lseek(fh, 0, libc::SEEK_DATA).is_err();
+                self.inner.fsync(fh, data_only && !is_empty)
             }
             Some(handle) => Ok(handle.file()?.sync_all()?),
         }

@@ -4,6 +4,7 @@
 use crate::error::{FsError, FsResult};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
+use std::fs::File;
 use std::os::fd::AsFd;
 
 /// What the names of all notes begin with.
@@ -15,6 +16,8 @@ const LISTED: &str = "user.wizefs.listed";
 
 /// Of a directory: [`Apart`].
 const APART: &str = "user.wizefs.apart";
+/// Of nothing: whether notes can be written.
+const TRIED: &str = "user.wizefs.tried";
 /// Most bytes of a note.
 const NOTE_MAX: usize = 64 * 1024;
 
@@ -82,6 +85,15 @@ fn write(fd: impl AsFd, name: &str, value: &[u64]) -> FsResult<()> {
     })
 }
 
+/// That notes can be written at `fd`.
+///
+/// # Errors
+/// `EOPNOTSUPP` where the disk has no extended attributes.
+pub(super) fn expect_kept(fd: impl AsFd) -> FsResult<()> {
+    write(&fd, TRIED, &[])?;
+    rustix::fs::fremovexattr(fd, TRIED).map_err(|errno| FsError::os("note in the stage", errno))
+}
+
 impl Hollow {
     /// What is noted at an open file.
     pub(super) fn of(fd: impl AsFd) -> FsResult<Option<Self>> {
@@ -100,6 +112,14 @@ impl Hollow {
             Ok(()) | Err(Errno::NODATA) => Ok(()),
             Err(errno) => Err(FsError::os("note in the stage", errno)),
         }
+    }
+
+    /// As [`Hollow::clear`], also on the disk when this returns: a file that keeps its length may be written over and synced
+    /// with `fdatasync`, by which ext4 does not write attributes. A power cut would bring the note back then, and with it the
+    /// content that the archive has.
+    pub(super) fn clear_durably(file: &File) -> FsResult<()> {
+        Self::clear(file)?;
+        Ok(file.sync_all()?)
     }
 }
 
@@ -136,7 +156,6 @@ impl Apart {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::File;
 
     #[test]
     fn what_is_noted_is_read_again() {

@@ -10,6 +10,7 @@ mod bucket;
 mod commit;
 mod draft;
 mod fill;
+mod fresh;
 mod fs;
 mod import;
 mod left;
@@ -27,4 +28,4 @@ pub use archive::{
 };
 pub use bucket::LzBucket;
 pub use fs::LzFs;
-pub use stage::has_stage;
+pub use stage::{expect_stage, has_stage};

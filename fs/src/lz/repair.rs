@@ -206,16 +206,13 @@ impl Repair<'_> {
         let is_same = info.crc == hollow.crc;
         // Its content was on its way, and programs had written.
         if is_same && patch::finish(&self.stage.archive, info.id, &file, &note)? {
-            Hollow::clear(&file)?;
+            Hollow::clear_durably(&file)?;
             patch::remove(&note);
             return Ok(());
         }
-        // Its content was taken away, and the note had not followed.
-        if is_same && stat.size == 0 && info.size > 0 {
-            return Hollow::clear(&fd);
-        }
         let mut stat = *stat;
-        // Another one, or written in another boot and never synced.
+        // Another one; or written in another boot and never synced; or emptied, by who never heard that it was; or one of which
+        // btrfs kept the name with the folder and not yet the size.
         if info.id.0 != hollow.member || !is_same || stat.size != info.size {
             patch::remove(&note);
             stat = self.stage.stand_for(&file.into(), &info, hollow.was)?;

@@ -9,6 +9,7 @@ use super::apart;
 use super::archive::folder;
 use super::archive::{Archive, Edits, Keeper, MemberId, Pin, Policy, Stamp};
 use super::left;
+use super::mark;
 use super::patch::{self, Filling};
 use super::touched::Touched;
 use super::view::{Number, View};
@@ -20,7 +21,7 @@ use crate::vfs::Ino;
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -55,6 +56,8 @@ pub(super) struct Inodes {
     pub(super) hollow: HashMap<Id, Arc<HollowFile>>,
     /// Directories that are not filled, and the inode that the table knows them by.
     pub(super) unread: HashMap<Id, (Number, Id)>,
+    /// Directories of which only the memory may know that they are filled.
+    pub(super) fresh: HashSet<Id>,
     /// The nodes of the view that files and directories stand for.
     pub(super) nodes: HashMap<Id, Number>,
     /// Files that are a member with some parts replaced.
@@ -108,6 +111,26 @@ impl std::fmt::Debug for Stage {
 /// Whether there is a stage beside an archive: a session that did not end in order left something in it, or one goes on.
 pub fn has_stage(archive: &Path) -> bool {
     folder::beside(archive).join(TREE).symlink_metadata().is_ok_and(|found| found.is_dir())
+}
+
+/// That the archive at `path` can be written and can have a stage, before a bucket is made of it. On a disk that cannot be
+/// written it needs none.
+///
+/// # Errors
+/// What opening the archive and making a folder beside it answers, `EOPNOTSUPP` where that cannot hold what is noted there,
+/// [`FsError::State`] when others may have put something into it.
+pub fn expect_stage(path: &Path) -> FsResult<()> {
+    let folder = folder::beside(path);
+    let is_there = folder.symlink_metadata().is_ok();
+    let opened = File::options().read(true).write(true).open(path).map_err(|e| cannot("write", path, e));
+    let tried = opened.and_then(|_| mark::expect_kept(&folder::make(&folder)?));
+    if !is_there {
+        let _never_made = std::fs::remove_dir(&folder);
+    }
+    match tried {
+        Err(error) if error.errno() == Errno::ROFS => Ok(()),
+        tried => tried,
+    }
 }
 
 fn cannot(what: &str, path: &Path, error: std::io::Error) -> FsError {
@@ -292,6 +315,7 @@ impl Stage {
     pub(super) fn set_read(&self, id: Id) {
         let mut inodes = self.inodes.lock();
         inodes.unread.remove(&id);
+        inodes.fresh.insert(id);
         self.unread.store(inodes.unread.len(), Ordering::Release);
     }
 

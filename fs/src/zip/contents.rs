@@ -4,12 +4,14 @@
 use super::crypt::Locked;
 use super::decoder::{Decoder, Place, method};
 use super::member::Member;
+use super::seen::Seen;
 use super::sozip;
 use super::windows::Windows;
 use lru::LruCache;
 use parking_lot::Mutex;
 use std::io;
 use std::num::NonZeroUsize;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -77,6 +79,8 @@ struct InUse {
     windows: Windows,
     /// Whether the archive was asked for an index of its own.
     asked: bool,
+    /// What was read of one that is not packed.
+    seen: Seen,
 }
 
 impl Contents {
@@ -109,6 +113,10 @@ impl Contents {
     /// # Errors
     /// [`Unreadable`].
     pub(crate) fn read(&self, member: &Member, offset: u64, out: &mut [u8]) -> Result<(), Unreadable> {
+        if let Some(section) = member.verbatim().filter(|_| !is_small(member)) {
+            section.file.read_exact_at(out, section.at + offset)?;
+            return Ok(self.in_use(member.key).lock().seen.read(member, offset, out)?);
+        }
         let mut filled = 0;
         while filled < out.len() {
             let at = offset + filled as u64;
@@ -183,7 +191,8 @@ impl Contents {
         let fresh = || {
             let windows = self.windows.clone();
             let (standing, places) = (Vec::new(), Vec::new());
-            Arc::new(Mutex::new(InUse { standing, places, spacing: SPACING_BYTES, windows, asked: false }))
+            let (spacing, asked, seen) = (SPACING_BYTES, false, Seen::default());
+            Arc::new(Mutex::new(InUse { standing, places, spacing, windows, asked, seen }))
         };
         members.get_or_insert(key, fresh).clone()
     }

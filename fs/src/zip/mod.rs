@@ -13,6 +13,7 @@ pub(crate) mod index;
 mod inflate;
 pub(crate) mod member;
 pub(crate) mod name;
+mod seen;
 mod sozip;
 mod windows;
 
@@ -31,7 +32,6 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -159,10 +159,16 @@ impl ZipFs {
         of(found) == of(&self.archive)
     }
 
-    fn member(&self, number: u32) -> FsResult<Member> {
+    /// Before something is read where it was.
+    fn expect_as_opened(&self) -> FsResult<()> {
         if self.is_changed()? {
             return Err(FsError::os("the archive was changed while it is open", Errno::IO));
         }
+        Ok(())
+    }
+
+    fn member(&self, number: u32) -> FsResult<Member> {
+        self.expect_as_opened()?;
         member::locate(&self.file, &self.index, number)
     }
 
@@ -182,10 +188,6 @@ impl ZipFs {
         let count = out.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         if count == 0 {
             return Ok(0);
-        }
-        if let Some(section) = member.verbatim() {
-            self.file.read_exact_at(&mut out[..count], section.at + offset)?;
-            return Ok(count);
         }
         let read = self.contents.read(member, offset, &mut out[..count]);
         read.map_err(|problem| self.unreadable(member.key as u32, problem))?;
@@ -254,6 +256,7 @@ impl ReadFs for ZipFs {
 
     fn read(&self, fh: Fh, offset: u64, buf: &mut [u8]) -> FsResult<usize> {
         let member = self.handles.get(fh)?;
+        self.expect_as_opened()?;
         self.read_member(&member, offset, buf)
     }
 

@@ -5,7 +5,7 @@ mod foreign;
 mod killed;
 mod model;
 mod order;
-mod reflink;
+pub(crate) mod reflink;
 
 use model::{Model, Node};
 use proptest::prelude::*;

@@ -9,6 +9,7 @@ mod driver {
 }
 mod others;
 mod own;
+mod power;
 
 #[expect(clippy::duplicate_mod, reason = "the same tests of another kind")]
 #[path = "crash.rs"]

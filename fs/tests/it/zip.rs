@@ -378,6 +378,33 @@ fn an_archive_written_while_it_is_open_is_not_read_any_more() {
     std::fs::copy(data("infozip.zip"), &archive).unwrap();
     let fs = ZipFs::open(File::open(&archive).unwrap(), None).unwrap();
     let hello = walk(&fs)["hello.txt"];
+    let opened = fs.open(hello.ino, 0, ME).unwrap();
     File::options().append(true).open(&archive).unwrap().write_all(b"more").unwrap();
     assert_eq!(content(&fs, &hello).unwrap_err().errno(), rustix::io::Errno::IO);
+    assert_eq!(fs.read(opened.fh, 0, &mut [0; 3]).unwrap_err().errno(), rustix::io::Errno::IO);
+}
+
+#[test]
+fn a_damaged_byte_of_a_member_that_is_not_packed_is_an_error() {
+    for size in [1000, 300_000, 2_000_000] {
+        let text = prose(size);
+        let mut damaged = text.clone();
+        damaged[size / 3] ^= 1;
+        let archive = archive_of(&[("good", 0, &text, text.clone()), ("bad", 0, &text, damaged)]);
+        let fs = ZipFs::open(File::open(archive.path()).unwrap(), None).unwrap();
+        let shown = walk(&fs);
+        assert!(content(&fs, &shown["good"]).unwrap() == text, "{size}");
+        check_places(archive.path(), None, "good", &text);
+        assert_eq!(content(&fs, &shown["bad"]).unwrap_err().errno(), rustix::io::Errno::IO, "{size}");
+        // The kernel reads ahead, with several hands.
+        let fs = ZipFs::open(File::open(archive.path()).unwrap(), None).unwrap();
+        let opened = fs.open(shown["bad"].ino, 0, ME).unwrap();
+        let last = size / 2 / 1000 * 1000;
+        let parts = (0..size).step_by(1000).rev().filter(|at| *at != last);
+        let mut part = [0; 1000];
+        let told = parts.filter(|at| fs.read(opened.fh, *at as u64, &mut part).is_err()).count();
+        assert!(told == 0 || size < 200_000, "{size}: a part is as good as another until all were read");
+        assert!(fs.read(opened.fh, last as u64, &mut part).is_err(), "{size}");
+        assert!(fs.read(opened.fh, 0, &mut part).is_err(), "{size}");
+    }
 }

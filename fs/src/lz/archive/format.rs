@@ -4,7 +4,7 @@
 //! (docs/ARCHIVES.md), see `ours`.
 
 use super::order::MIMETYPE;
-pub(super) use super::ours::Ours;
+pub(super) use super::ours::{Of, Ours};
 pub(super) use crate::zip::member::Steps;
 use rawzip::extra_fields::{ExtraFieldId, ExtraFields};
 
@@ -42,6 +42,11 @@ fn is_rewritten(id: ExtraFieldId) -> bool {
     matches!(id.as_u16(), 0x0001 | 0x5455 | 0x7A57 | 0xa11e | 0xD935 | 0x7075)
 }
 
+/// Extra fields of other programs in which a member's times stand too: NTFS, and two older ones of Unix.
+fn has_times(id: ExtraFieldId) -> bool {
+    matches!(id.as_u16(), 0x000a | 0x000d | 0x5855)
+}
+
 pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
@@ -54,6 +59,15 @@ pub(super) fn field(id: ExtraFieldId, data: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&id.as_u16().to_le_bytes());
     out.extend_from_slice(&(data.len() as u16).to_le_bytes());
     out.extend_from_slice(data);
+}
+
+/// The extra fields `fields` but for some.
+fn without(fields: &[u8], goes: fn(ExtraFieldId) -> bool) -> Vec<u8> {
+    let mut kept = Vec::new();
+    for (id, data) in ExtraFields::new(fields).filter(|(id, _)| !goes(*id)) {
+        field(id, data, &mut kept);
+    }
+    kept
 }
 
 /// What of `fields`, of others, fits behind `before` and before `after` into the extra fields of one header.
@@ -226,13 +240,7 @@ impl Head {
 
     /// Of a member that is there, from its record and the extra fields of its local header.
     pub(super) fn of(record: &Central<'_>, local_extra: &[u8], ours: Ours) -> Self {
-        let others = |extra: &[u8]| {
-            let mut kept = Vec::new();
-            for (id, data) in ExtraFields::new(extra).filter(|(id, _)| !is_rewritten(*id)) {
-                field(id, data, &mut kept);
-            }
-            kept
-        };
+        let others = |extra: &[u8]| without(extra, is_rewritten);
         Self {
             name: record.name.to_vec(),
             flags: sensible(record.flags) & !DESCRIPTOR,
@@ -255,6 +263,13 @@ impl Head {
         self.dos = dos_time(mtime_ns);
         self.seconds = i32::try_from(mtime_ns.div_euclid(1_000_000_000)).ok();
         self.ours.mtime_ns = Some(mtime_ns);
+    }
+
+    /// Without the fields in which others have written the times that the member had: many programs believe those first.
+    pub(super) fn forget_times(&mut self) {
+        for fields in [&mut self.extra.0, &mut self.extra.1] {
+            *fields = without(fields, has_times);
+        }
     }
 
     /// Permission bits; the member was made on Unix from now on.
@@ -327,6 +342,7 @@ impl Head {
     /// The record of the directory, of the member whose local header of `header` bytes is at `place`.
     pub(super) fn central(&mut self, place: u64, header: usize) -> Vec<u8> {
         self.ours.header = Some(header as u32);
+        self.ours.of = Some(Of { crc: self.crc, packed: self.packed });
         let mut wide = self.wide_sizes();
         let far = place >= u64::from(u32::MAX);
         if far {

@@ -12,6 +12,7 @@ const TAG_STEPS: u8 = 3;
 const TAG_MTIME: u8 = 4;
 const TAG_ID: u8 = 7;
 const TAG_PATH: u8 = 8;
+const TAG_OF: u8 = 9;
 /// Bytes of those of ours whose length does not vary, and then some.
 const FIXED_MAX: usize = 256;
 
@@ -26,6 +27,23 @@ pub(super) struct Ours {
     pub(super) steps: Option<Steps>,
     /// The path, when its bytes cannot be the name of a member.
     pub(super) path: Option<Vec<u8>>,
+    /// Of which content the rest speaks.
+    pub(super) of: Option<Of>,
+}
+
+/// A content, as it is packed. Programs that write a member anew often keep the extra fields that it had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Of {
+    pub(super) crc: u32,
+    /// Bytes in the archive.
+    pub(super) packed: u64,
+}
+
+impl Of {
+    fn read(value: &[u8]) -> Option<Self> {
+        let (crc, packed) = value.split_first_chunk()?;
+        Some(Self { crc: u32::from_le_bytes(*crc), packed: u64::from_le_bytes(packed.try_into().ok()?) })
+    }
 }
 
 impl Ours {
@@ -43,11 +61,20 @@ impl Ours {
                 TAG_MTIME => ours.mtime_ns = value.try_into().ok().map(i64::from_le_bytes),
                 TAG_ID => ours.id = value.try_into().ok().map(|id| MemberId(u64::from_le_bytes(id))),
                 TAG_PATH => ours.path = Some(value.to_vec()),
+                TAG_OF => ours.of = Of::read(value),
                 _ => {}
             }
             rest = more;
         }
         ours
+    }
+
+    /// Without what is not true of a content with this checksum and so many bytes in the archive. Steps need to be known
+    /// to be of it: reading begins at them.
+    pub(super) fn of(mut self, crc: u32, packed: u64) -> Self {
+        self.steps = self.steps.filter(|_| self.of == Some(Of { crc, packed }));
+        self.blake3 = self.blake3.filter(|_| self.of.is_none_or(|of| of.crc == crc));
+        self
     }
 
     /// The field. Steps only make reading quicker: where there is no room for them it is without.
@@ -74,6 +101,9 @@ impl Ours {
         if central {
             if let Some(header) = self.header {
                 put(TAG_HEADER, &header.to_le_bytes());
+            }
+            if let Some(Of { crc, packed }) = self.of.filter(|_| self.blake3.is_some() || self.steps.is_some()) {
+                put(TAG_OF, &[&crc.to_le_bytes()[..], &packed.to_le_bytes()].concat());
             }
             let steps = self.steps.as_ref().map(write_steps);
             if let Some(steps) = steps.filter(|steps| data_len + steps.len() <= EXTRA_MAX - FIXED_MAX) {

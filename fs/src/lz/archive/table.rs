@@ -1,6 +1,7 @@
 //! What is in the archive, in memory: about 150 bytes and its path for each member.
 
 use super::format::{self, DESCRIPTOR, ENCRYPTED, LOCAL_BYTES, Ours, Steps, local_extra};
+use super::writer::is_likeness;
 use super::{MemberId, MemberInfo};
 use crate::error::{FsError, FsResult};
 use crate::path::BucketPath;
@@ -13,8 +14,8 @@ use std::sync::Arc;
 
 /// Bytes of the directory read at once; a record may have 196,653.
 const BUFFER_BYTES: usize = 1024 * 1024;
-/// Ids of members whose place another one carries as its id.
-const SECOND: u64 = 1 << 62;
+/// Bits that tell members apart which would have one id.
+const APART: [u64; 4] = [1 << 62, 1 << 61, 1 << 60, 1 << 59];
 /// A gap between members that is smaller is not looked into.
 const GAP_MIN: u64 = 4096;
 /// Bytes of a data descriptor, at most.
@@ -189,9 +190,10 @@ impl Table {
         let facts = entry::facts(record);
         let raw = record.file_path().as_bytes();
         let extra = record.extra_fields().remaining_bytes();
-        let ours = Ours::read(extra);
+        let ours = Ours::read(extra).of(record.crc32(), record.compressed_size_hint());
         let decoded = charset.decode(raw, record.flags().is_utf8(), facts.unicode_path);
         let own = ours.path.and_then(|path| BucketPath::new(path).ok()).filter(|path| !path.is_root());
+        let own = own.filter(|path| is_likeness(raw, path.as_bytes()));
         let shown = match own {
             Some(path) => Some(path.as_bytes().to_vec()),
             None => name::inside(decoded, facts.windows).map(std::borrow::Cow::into_owned),
@@ -251,22 +253,31 @@ impl Table {
         let mut order: Vec<u32> = (0..self.entries.len() as u32).filter(shown).collect();
         order.sort_by(|&a, &b| self.path(a).cmp(self.path(b)));
         self.order = order;
-        let mut by_id: Vec<u32> = (0..self.entries.len() as u32).collect();
-        by_id.sort_by_key(|&number| (self.entries[number as usize].id, number));
-        let clash: Vec<u32> = by_id
-            .windows(2)
-            .filter(|pair| self.entries[pair[0] as usize].id == self.entries[pair[1] as usize].id)
-            .flat_map(<[u32]>::to_vec)
-            .collect();
-        // A member of another program lies where one that was moved had lain.
-        for number in clash {
-            let entry = &mut self.entries[number as usize];
-            if entry.id == MemberId(entry.place) && entry.header == 0 {
-                entry.id = MemberId(entry.place | SECOND);
+        self.by_id = (0..self.entries.len() as u32).collect();
+        self.sort_by_id();
+        for apart in APART {
+            let same = |pair: &&[u32]| self.entries[pair[0] as usize].id == self.entries[pair[1] as usize].id;
+            let clash: Vec<u32> = self.by_id.windows(2).filter(same).map(|pair| pair[1]).collect();
+            if clash.is_empty() {
+                break;
             }
+            // Another program has put a member where one that was moved had lain, or has copied one with its extra fields:
+            // an id that names two contents would give the one for the other.
+            for number in clash {
+                let entry = &mut self.entries[number as usize];
+                entry.id = MemberId(entry.place | apart);
+            }
+            self.sort_by_id();
         }
-        by_id.sort_by_key(|&number| self.entries[number as usize].id);
-        self.by_id = by_id;
+    }
+
+    /// Of several with one id, those that tell theirs come first.
+    fn sort_by_id(&mut self) {
+        let entries = &self.entries;
+        self.by_id.sort_by_key(|&number| {
+            let entry = &entries[number as usize];
+            (entry.id, entry.header == 0, number)
+        });
     }
 
     /// Whether two members have one path, or one is a file where others are below it.

@@ -73,6 +73,11 @@ fn stored_name(path: &[u8], kind: Kind, ours: &mut Ours) -> Vec<u8> {
     name
 }
 
+/// Whether `name` is what this program writes for `path`: others may have renamed the member since.
+pub(super) fn is_likeness(name: &[u8], path: &[u8]) -> bool {
+    name.strip_suffix(b"/").unwrap_or(name) == likeness(path)
+}
+
 /// A name that others can show for a path that is no UTF-8, with components that others can make.
 fn likeness(path: &[u8]) -> Vec<u8> {
     let mark = format!("~{:08x}", crc32fast::hash(path));
@@ -385,7 +390,7 @@ pub(super) fn head_of(
     let record = super::format::Central::read(&bytes);
     let record = record.ok_or_else(|| FsError::Archive("the directory was changed".into()))?;
     let extra = if renamed { local_extra(file, entry.place)?.0 } else { Vec::new() };
-    let mut ours = Ours::read(record.extra);
+    let mut ours = Ours::read(record.extra).of(record.crc, record.packed);
     ours.id = Some(entry.id);
     ours.path = ours.path.filter(|_| !renamed);
     let mut head = Head::of(&record, &extra, ours);
@@ -400,6 +405,9 @@ pub(super) fn head_of(
             let dos = head.dos;
             head.set_mode(mode | type_bits(kind));
             head.set_time(mtime_ns);
+            if mtime_ns != entry.mtime_ns {
+                head.forget_times();
+            }
             // The local header stays, and has the time of DOS too.
             head.dos = if renamed { head.dos } else { dos };
         }

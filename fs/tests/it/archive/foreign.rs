@@ -8,9 +8,9 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use wizefs_fs::FsError;
 use wizefs_fs::lz::archive::Step;
-use wizefs_fs::lz::{Archive, Edit, Edits, Strategy as Way};
+use wizefs_fs::lz::{Archive, Edit, Edits, NewMember, Source, Strategy as Way};
+use wizefs_fs::{BucketPath, FsError};
 use zip::write::SimpleFileOptions;
 
 /// Contents by path, or why they cannot be read.
@@ -119,6 +119,83 @@ i.extra = b'\\x42\\x42' + (65490).to_bytes(2, 'little') + bytes(65490); z.writes
         tools_accept(&place);
         assert_eq!(contents(&archive)[b"f".as_slice()], before[b"f".as_slice()]);
         assert_eq!(archive.find(&path("f")).unwrap().mode, 0o600);
+    }
+}
+
+#[test]
+fn a_time_that_is_set_is_the_one_that_others_see() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("a.zip");
+    // NTFS, as 7-Zip writes it, and what Info-ZIP wrote once.
+    let script = "import struct, sys, zipfile; z = zipfile.ZipFile(sys.argv[1], 'w')
+for name in 'small', 'large':
+    i = zipfile.ZipInfo(name, (2001, 2, 3, 4, 5, 6)); ntfs = 126256395060000000
+    i.extra = struct.pack('<HHIHHQQQ', 10, 32, 0, 1, 24, ntfs, ntfs, ntfs) + struct.pack('<HHII', 0x5855, 8, 981173106, 981173106)
+    z.writestr(i, 'text' * (20000 if name == 'large' else 1))
+z.close()";
+    for policy in [IN_PLACE, WHOLE] {
+        assert!(Command::new("python3").args(["-c", script]).arg(&place).status().unwrap().success());
+        let archive = Archive::open_with(&place, policy, None).unwrap();
+        let dated = |name| Edit::Attributes { path: path(name), mode: 0o600, mtime_ns: TIME };
+        archive.commit(&Edits(vec![dated("small"), dated("large")])).unwrap();
+        drop(archive);
+        let archive = Archive::open_with(&place, policy, None).unwrap();
+        assert_eq!(archive.find(&path("small")).unwrap().mtime_ns, TIME);
+        tools_accept(&place);
+        let listed = Command::new("7z").args(["l", "-slt"]).arg(&place).output().unwrap();
+        let listed = String::from_utf8_lossy(&listed.stdout);
+        assert_eq!(listed.matches("Modified = 2020-02-29 12:34:56").count(), 2, "{listed}");
+    }
+}
+
+#[test]
+fn what_others_write_with_our_fields_is_what_they_wrote() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("a.zip");
+    let script = "import copy, os, sys, zipfile
+old = zipfile.ZipFile(sys.argv[1]); new = zipfile.ZipFile(sys.argv[1] + '.new', 'w')
+first, big, odd = [(member, old.read(member)) for member in old.infolist()]
+copies = [(copy.copy(first[0]), 'second', 'another'), (copy.copy(first[0]), 'same', first[1]), (copy.copy(odd[0]), 'plain', odd[1])]
+new.writestr(*first); new.writestr(big[0], big[1][::-1]); new.writestr(*odd)
+for member, member.filename, content in copies: new.writestr(member, content)
+new.close(); os.replace(sys.argv[1] + '.new', sys.argv[1])";
+    for policy in [IN_PLACE, WHOLE] {
+        Archive::create(&place).unwrap();
+        let archive = Archive::open_with(&place, policy, None).unwrap();
+        let big = super::text(3_000_000);
+        let odd = BucketPath::new(b"odd\xff".to_vec()).unwrap();
+        let odd =
+            NewMember { path: odd, source: Source::Bytes(b"odd".into()), mode: 0o644, mtime_ns: TIME, blake3: None };
+        archive.commit(&Edits(vec![put("first", b"1"), put("big", &big), Edit::Put(odd)])).unwrap();
+        drop(archive);
+        assert!(Command::new("python3").args(["-c", script]).arg(&place).status().unwrap().success());
+
+        let archive = Archive::open_with(&place, policy, None).unwrap();
+        let reversed: Vec<u8> = big.iter().rev().copied().collect();
+        let expect: [(&[u8], &[u8]); 6] = [
+            (b"first", b"1"),
+            (b"second", b"another"),
+            (b"same", b"1"),
+            (b"odd\xff", b"odd"),
+            (b"plain", b"odd"),
+            (b"big", &reversed),
+        ];
+        let expect: BTreeMap<_, _> = expect.iter().map(|(path, text)| (path.to_vec(), Ok(text.to_vec()))).collect();
+        assert!(contents(&archive) == expect);
+        let found = archive.find(&path("big")).unwrap();
+        assert_eq!(found.blake3, None, "that of what was there before");
+        for at in [2_500_000, 1_000_000, 2_000_000] {
+            let mut part = [0; 5000];
+            assert_eq!(archive.read(found.id, at as u64, &mut part).unwrap(), part.len());
+            assert!(part[..] == reversed[at..at + part.len()], "from {at}");
+        }
+        archive.commit(&Edits(vec![put("first", b"changed"), Edit::Remove(path("same"))])).unwrap();
+        drop(archive);
+        let archive = Archive::open_with(&place, policy, None).unwrap();
+        assert_eq!(contents(&archive)[&b"second"[..]], Ok(b"another".to_vec()));
+        assert_eq!(contents(&archive)[&b"first"[..]], Ok(b"changed".to_vec()));
+        drop(archive);
+        std::fs::remove_file(&place).unwrap();
     }
 }
 

@@ -10,8 +10,9 @@ use wizefs_fs::lz::Policy;
 const SHARING: Policy = Policy { rewrite_below: 0, reflink: true };
 
 /// A disk of its own, in a file, that goes when dropped.
-struct Disk {
+pub(crate) struct Disk {
     folder: tempfile::TempDir,
+    is_mounted: bool,
 }
 
 fn succeeds(command: &mut Command) -> Result<(), String> {
@@ -20,24 +21,50 @@ fn succeeds(command: &mut Command) -> Result<(), String> {
 }
 
 impl Disk {
-    fn new(kind: &str) -> Result<Self, String> {
-        let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
-        let (image, at) = (folder.path().join("image"), folder.path().join("disk"));
-        std::fs::create_dir(&at).map_err(|e| e.to_string())?;
-        let file = std::fs::File::create(&image).map_err(|e| e.to_string())?;
+    pub(crate) fn new(kind: &str, options: &str) -> Result<Self, String> {
+        let mut disk = Self::without_content()?;
+        let file = std::fs::File::create(disk.image()).map_err(|e| e.to_string())?;
         file.set_len(512 << 20).map_err(|e| e.to_string())?;
-        succeeds(Command::new(format!("mkfs.{kind}")).arg("-q").arg(&image))?;
-        succeeds(Command::new("mount").args(["-o", "loop", "-t", kind]).arg(&image).arg(&at))?;
-        Ok(Self { folder })
+        succeeds(Command::new(format!("mkfs.{kind}")).arg("-q").arg(disk.image()))?;
+        disk.mounted(options)?;
+        Ok(disk)
     }
 
-    fn at(&self) -> PathBuf {
+    /// What a power cut would leave of it now.
+    pub(crate) fn after_power_cut(&self) -> Result<Self, String> {
+        let mut disk = Self::without_content()?;
+        succeeds(Command::new("cp").arg("--sparse=always").arg(self.image()).arg(disk.image()))?;
+        // XFS mounts no second one of the same name, if it is not told to.
+        disk.mounted("loop").or_else(|_| disk.mounted("loop,nouuid"))?;
+        Ok(disk)
+    }
+
+    fn without_content() -> Result<Self, String> {
+        let disk = Self { folder: tempfile::tempdir().map_err(|e| e.to_string())?, is_mounted: false };
+        std::fs::create_dir(disk.at()).map_err(|e| e.to_string())?;
+        Ok(disk)
+    }
+
+    fn mounted(&mut self, options: &str) -> Result<(), String> {
+        succeeds(Command::new("mount").args(["-o", options]).arg(self.image()).arg(self.at()))?;
+        self.is_mounted = true;
+        Ok(())
+    }
+
+    fn image(&self) -> PathBuf {
+        self.folder.path().join("image")
+    }
+
+    pub(crate) fn at(&self) -> PathBuf {
         self.folder.path().join("disk")
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
+        if !self.is_mounted {
+            return;
+        }
         let unmounted = succeeds(Command::new("umount").arg(self.at()));
         assert!(unmounted.is_ok() || std::thread::panicking(), "{unmounted:?}");
     }
@@ -84,7 +111,7 @@ fn edits_do_what_a_model_says(folder: &Path) {
 #[test]
 fn on_disks_that_share_blocks_a_changed_copy_takes_the_place() {
     for kind in ["xfs", "btrfs"] {
-        match Disk::new(kind) {
+        match Disk::new(kind, "loop") {
             Ok(disk) => {
                 large_archive_costs_the_change(&disk.at().join("a.zip"));
                 edits_do_what_a_model_says(&disk.at());

@@ -161,6 +161,22 @@ z.writestr('d/vast', 'x'); z.infolist()[-1].file_size = 1 << 62",
     assert_eq!(members(&driver.archive()), ["e", "e/link", "e/vast"].map(String::from).into());
 }
 
+#[test]
+fn a_damaged_byte_of_a_member_that_is_not_packed_is_an_error() {
+    let driver = Driver::on(|archive| {
+        zipped(archive, "z.writestr('s', 'small'); z.writestr('l', 'large' * 100000); z.writestr('good', 'good')");
+        let mut bytes = std::fs::read(archive).unwrap();
+        for word in ["small", "large"] {
+            let at = (0..bytes.len()).find(|&at| bytes[at..].starts_with(word.as_bytes())).unwrap();
+            bytes[at] ^= 1;
+        }
+        std::fs::write(archive, bytes).unwrap();
+    });
+    assert_eq!(read(&driver, "s"), Err(Errno::IO));
+    assert_eq!(read(&driver, "l").err(), Some(Errno::IO));
+    assert_eq!(read(&driver, "good").unwrap(), b"good");
+}
+
 /// The archive `a.zip` in `folder`, as the bucket of a node that has never seen it.
 fn adopted(folder: &Path) -> Result<(Arc<LzBucket>, Arc<MemorySink>), FsError> {
     let (backing, state) = (folder.join("a.zip"), folder.join("state"));
