@@ -265,6 +265,7 @@ impl Bucket {
     pub fn drain(&self) -> FsResult<()> {
         // Whoever gives a name away has noted by then what came with it.
         drop(self.recorder.lock_names());
+        self.recorder.wait_for_files();
         self.recorder.stream.drain()
     }
 

@@ -18,7 +18,7 @@ use crate::stream::Stream;
 use crate::table::{self, InodeRow, NameRow, Settled};
 use crate::vfs::{Caller, Ino, Kernel};
 use crate::writers::Writers;
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -53,6 +53,8 @@ pub struct Recorder {
     /// The kernel's side, while mounted.
     pub(crate) kernel: RwLock<Option<Arc<dyn Kernel>>>,
     namespace: Mutex<()>,
+    /// Held, by many at once, from the moment a new file is in the backing until it is known as one that is not reported.
+    making: RwLock<()>,
     /// Every node with unreported content; keeps them and their parents alive.
     dirty: Mutex<HashMap<Id, Arc<Node>>>,
 }
@@ -117,6 +119,7 @@ impl Recorder {
             behind: OnceLock::new(),
             kernel: RwLock::new(None),
             namespace: Mutex::new(()),
+            making: RwLock::default(),
             dirty: Mutex::new(HashMap::new()),
         }
     }
@@ -141,6 +144,16 @@ impl Recorder {
     /// Take the namespace lock.
     pub fn lock_names(&self) -> Namespace<'_> {
         Namespace(self.namespace.lock())
+    }
+
+    /// A new file is being made: see [`Recorder::wait_for_files`].
+    pub fn making(&self) -> RwLockReadGuard<'_, ()> {
+        self.making.read()
+    }
+
+    /// Wait until each new file that is in the backing now is known as one that is not reported.
+    pub fn wait_for_files(&self) {
+        drop(self.making.write());
     }
 
     /// The last report of an inode.

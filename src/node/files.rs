@@ -32,8 +32,10 @@ impl Recorded {
     }
 }
 
-/// A file that differs from its entry is looked at so often before it is called damaged.
+/// A file that differs from its entry, or has none, is looked at so often before it is called damaged.
 const DOUBTS: usize = 3;
+/// One that others make and remove is looked at so often until it is there, or not.
+const LOOKS: usize = 100;
 
 impl Node {
     /// Store a file, replacing what is there; without a `mode` with the permission bits of that. Final when this returns.
@@ -104,12 +106,29 @@ impl Node {
     pub fn recorded(&self, name: &BucketName, path: &BucketPath) -> Result<Recorded> {
         let bucket = self.bucket(name)?;
         let fs = bucket.fs()?;
-        let found = existing(&fs, name, path)?;
-        if found.kind != FoundKind::File {
-            return Err(Error::new(Kind::NotAFile, format!("{name}/{path} is not a regular file")));
-        }
-        establish(&fs, path)?;
-        let recorded = self.told(&bucket, path)?;
+        let (mut doubts, mut looks) = (0, 0);
+        let recorded = loop {
+            let found = existing(&fs, name, path)?;
+            if found.kind != FoundKind::File {
+                return Err(Error::new(Kind::NotAFile, format!("{name}/{path} is not a regular file")));
+            }
+            establish(&fs, path)?;
+            let error = match self.told(&bucket, path) {
+                Err(error) if error.kind == Kind::Damaged => error,
+                told => break told?,
+            };
+            // Others may have removed it since it was found, or made it since all was established.
+            fs.drain().map_err(trouble::fs)?;
+            let is_same = fs.inspect(path).map_err(trouble::fs)?.is_some_and(|now| now == found);
+            doubts = if is_same && !fs.is_pending(path) { doubts + 1 } else { 0 };
+            looks += 1;
+            if doubts == DOUBTS {
+                return Err(error);
+            }
+            if looks == LOOKS {
+                return Err(Error::new(Kind::Busy, format!("{name}/{path} comes and goes")).hint("try again"));
+            }
+        };
         if recorded.stored.status == TxStatus::Pending {
             // A transaction that a power cut could take back is shown to nobody. A final one is on the disk.
             self.ledger.sync().map_err(trouble::ledger)?;

@@ -4,6 +4,7 @@ use crate::rest::Service;
 use crate::root::TestRoot;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A node with the bucket `docs`.
 fn with_bucket() -> Service {
@@ -173,4 +174,31 @@ fn a_file_that_is_replaced_all_the_time_is_read_whole_every_time() {
             }
         });
     }
+}
+
+#[test]
+fn a_file_that_comes_and_goes_is_there_or_not_and_never_damaged() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let rest = Service::start(root);
+    rest.root.run("create docs --mount").expect(0);
+    let (stop, program) = (AtomicBool::new(false), rest.root.mnt("docs", "f"));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Acquire) {
+                assert!(matches!(rest.ask("PUT", "/v1/buckets/docs/files/f", "", "put").0, 200 | 423));
+                assert!(matches!(rest.ask("DELETE", "/v1/buckets/docs/files/f", "", "").0, 200 | 404 | 423));
+            }
+        });
+        scope.spawn(|| {
+            while !stop.load(Ordering::Acquire) {
+                drop(std::fs::write(&program, "written"));
+                drop(std::fs::remove_file(&program));
+            }
+        });
+        let seen: Vec<_> = (0..1000).map(|_| rest.ask("GET", "/v1/buckets/docs/files/f", "", "")).collect();
+        stop.store(true, Ordering::Release);
+        let odd = seen.iter().find(|(status, _)| !matches!(status, 200 | 404 | 423));
+        assert_eq!(odd, None);
+    });
+    rest.root.run("unmount docs").expect(0);
 }

@@ -64,6 +64,7 @@ impl LoopbackFs {
     fn make_file(&self, place: &Place<'_>, mode: u32, flags: i32, writable: bool, who: Caller) -> FsResult<Made> {
         let flags = passed(flags) | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode & 0o7777);
+        let making = self.recorder.making();
         let (id, (file, stat, path)) = self.with_intent(Intent::Create { at: place.at() }, who, || {
             let inodes = &self.recorder.inodes;
             let open = || Ok(File::from(rustix::fs::openat(&*place.fd, place.name, flags, mode)?));
@@ -80,7 +81,7 @@ impl LoopbackFs {
         let mut writing = node.writing.lock();
         self.recorder.mark_dirty(&node, &mut writing, vec![id], Cause::Mount, &before);
         writing.writers += u32::from(writable);
-        drop(writing);
+        drop((writing, making));
         let file = (!self.passes_through()).then_some(file);
         Ok((node, file, stat))
     }
