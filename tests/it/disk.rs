@@ -331,7 +331,7 @@ fn an_archive_on_a_disk_that_cannot_be_written_is_read() {
 #[test]
 fn a_node_on_a_full_disk_says_that_it_is_not_ready() {
     let root = TestRoot::new();
-    let Some(()) = disk(&root.path(""), 200) else { return };
+    let Some(()) = disk(&root.path(""), 300) else { return };
     root.run("create docs").expect(0);
     root.run("node --listen 127.0.0.1:0 --grpc-listen 127.0.0.1:0").expect(0);
     let node = root.run("status --json").expect(0).json()["node"].clone();
@@ -346,6 +346,8 @@ fn a_node_on_a_full_disk_says_that_it_is_not_ready() {
     };
     assert!(is_ready() && is_serving(grpc, true));
     let filler = fill(&rest.root.path(""), 0);
+    assert!(!is_ready(), "the reserve is the ledger's");
+    // Opening the bucket takes it, for removes.
     rest.root.run("put - docs/f").expect(1);
     assert!(!is_ready());
     rest.root.wait_for("health to tell", || is_serving(grpc, false));

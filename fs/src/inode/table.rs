@@ -1,5 +1,7 @@
 //! The table of the inodes in use.
 
+mod room;
+
 use super::devices::Devices;
 use super::resting::Resting;
 use super::{Name, Node};
@@ -18,15 +20,6 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-/// Descriptors kept open for inodes before idle ones are closed, where the limit of the process allows so many.
-const DESCRIPTORS_MAX: usize = 16_384;
-
-/// So few are never closed: looking for them at every step would cost more.
-const DESCRIPTORS_MIN: usize = 16;
-
-/// Inodes forgotten at which memory is given back.
-const GIVEN_BACK_MIN: usize = 65_536;
-
 fn open_path(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(dir, name, flags, Mode::empty())
@@ -40,12 +33,6 @@ fn path_to(dir: &Arc<Node>, name: &OsStr) -> Vec<u8> {
         at = name.parent;
     }
     path
-}
-
-/// Half of what the process may have open: the rest is for the files of programs.
-fn descriptors_max() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    limit.map_or(DESCRIPTORS_MAX, |limit| DESCRIPTORS_MAX.min(usize::try_from(limit / 2).unwrap_or(DESCRIPTORS_MAX)))
 }
 
 #[derive(Debug)]
@@ -121,8 +108,8 @@ impl InodeTable {
             root: node,
             devices: RwLock::new(Devices::new(stat.dev)),
             descriptors,
-            most: AtomicUsize::new(descriptors_max()),
-            close_at: AtomicUsize::new(descriptors_max()),
+            most: AtomicUsize::new(room::descriptors_max()),
+            close_at: AtomicUsize::new(room::descriptors_max()),
             sweep_at: AtomicUsize::new(1024),
             forgotten: AtomicUsize::new(0),
         })
@@ -312,70 +299,6 @@ impl InodeTable {
         node
     }
 
-    fn keep_room(&self) {
-        if self.descriptors.load(Ordering::Relaxed) >= self.close_at.load(Ordering::Relaxed) {
-            self.close_idle();
-        }
-    }
-
-    /// Close the descriptors of idle nodes; they are opened again by name when they are needed.
-    fn close_idle(&self) {
-        let nodes = self.live_nodes();
-        for node in nodes.iter().filter(|node| node.is_idle()) {
-            node.close_if_unused();
-        }
-        drop(nodes);
-        self.rest();
-        // What is in use stays open: look again when as many more are.
-        let open = self.descriptors.load(Ordering::Relaxed);
-        let most = self.most.load(Ordering::Relaxed);
-        self.close_at.store(most.max(open + most / 2), Ordering::Relaxed);
-    }
-
-    /// `open` something. When the process may not open more, once again with fewer descriptors in use.
-    ///
-    /// # Errors
-    /// What `open` answers.
-    pub fn relieved<T>(&self, mut open: impl FnMut() -> FsResult<T>) -> FsResult<T> {
-        match open() {
-            Err(error) if error.is_exhausted() => {
-                self.relieve();
-                open()
-            }
-            opened => opened,
-        }
-    }
-
-    /// Close every descriptor that can be had again by name, also of files that wait to be hashed, for hashing needs some.
-    pub fn relieve(&self) {
-        // The limit is nearer than was thought: others have files open too.
-        let most = (self.descriptors.load(Ordering::Relaxed) / 2).max(DESCRIPTORS_MIN);
-        self.most.fetch_min(most, Ordering::Relaxed);
-        self.close_at.fetch_min(most, Ordering::Relaxed);
-        let nodes = self.live_nodes();
-        for node in nodes.iter().filter(|node| node.can_be_opened_again()) {
-            node.close_if_unused();
-        }
-        drop(nodes);
-        self.rest();
-    }
-
-    fn live_nodes(&self) -> Vec<Arc<Node>> {
-        self.slots.read().live.values().filter_map(|slot| slot.node.upgrade()).collect()
-    }
-
-    /// Keep files that the kernel alone refers to in a few bytes.
-    fn rest(&self) {
-        let mut slots = self.slots.write();
-        let devices = self.devices.read();
-        let Slots { live, resting } = &mut *slots;
-        live.retain(|_, slot| {
-            let alone = slot.held.as_ref().filter(|node| Arc::strong_count(node) == 1);
-            !alone.is_some_and(|node| resting.take_over(node, slot.lookups, devices.numbers()))
-        });
-        live.shrink_to(DESCRIPTORS_MAX);
-    }
-
     /// The kernel holds one more lookup of `node`.
     pub fn hold(&self, node: &Arc<Node>) {
         if node.ino == Ino::ROOT {
@@ -409,17 +332,6 @@ impl InodeTable {
         }
         // Dropped outside the lock: a node may be the last to hold a chain of parents.
         drop(released);
-    }
-
-    /// Give memory back when much was forgotten: the map would keep it otherwise.
-    pub fn give_back(&self) {
-        if self.forgotten.load(Ordering::Relaxed) < GIVEN_BACK_MIN {
-            return;
-        }
-        self.forgotten.store(0, Ordering::Relaxed);
-        let mut slots = self.slots.write();
-        let live = slots.live.len();
-        slots.live.shrink_to(live * 2);
     }
 
     /// Inodes in use, for status and tests.
