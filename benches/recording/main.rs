@@ -1,7 +1,7 @@
 //! A large copy of small files into a mounted bucket: how fast it becomes final, and what of the copy's time recording takes.
 //!
-//! `cargo bench --bench recording [-- [--files N] [--size BYTES] [--rounds N] [--dir DIR]]`. The same `cp -r` goes into a plain
-//! directory and into the mount, in turns. What recording takes is told twice: as processor time of the threads that hash,
+//! `cargo bench --bench recording [-- [--files N] [--size BYTES] [--copiers N] [--rounds N] [--dir DIR]]`. The same `cp -r`
+//! (with `--copiers`, several at once, each of its part) goes into a plain directory and into the mount, in turns. What recording takes is told twice: as processor time of the threads that hash,
 //! sign, seal and store, and as the time from the end of the copy until `wizefs sync` returns. Nothing is asserted but that
 //! every file is final: the machine decides the rest.
 
@@ -26,19 +26,21 @@ const TICKS: f64 = 100.0;
 struct Options {
     files: u64,
     size: usize,
+    copiers: usize,
     rounds: usize,
     dir: PathBuf,
 }
 
 fn options() -> Result<Options> {
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let mut options = Options { files: 100_000, size: 1_024, rounds: 1, dir };
+    let mut options = Options { files: 100_000, size: 1_024, copiers: 1, rounds: 1, dir };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} needs a value"));
         match arg.as_str() {
             "--files" => options.files = value()?.parse::<u64>()?.max(1),
             "--size" => options.size = value()?.parse::<usize>()?.max(8),
+            "--copiers" => options.copiers = value()?.parse::<usize>()?.max(1),
             "--rounds" => options.rounds = value()?.parse::<usize>()?.max(1),
             "--dir" => options.dir = value()?.into(),
             // Cargo says this to every benchmark.
@@ -55,7 +57,7 @@ fn main() -> Result<()> {
     let tree = base.path().join("tree");
     make_tree(&tree, &options)?;
     println!("{}.", machine::describe(base.path())?);
-    println!("cp -r of {} files of {} bytes.\n", options.files, options.size);
+    println!("cp -r of {} files of {} bytes, {} at once.\n", options.files, options.size, options.copiers);
     println!(
         "| native copy | copy in | until final | puts/s | lag | recording, CPU | of the copy | node's peak | ledger, bytes/put |"
     );
@@ -63,10 +65,10 @@ fn main() -> Result<()> {
     let mut proofs = Vec::new();
     for round in 0..options.rounds {
         let plain = base.path().join(format!("plain{round}"));
-        let native = copy(&tree, &plain)?;
+        let native = copy(&tree, &plain, options.copiers)?;
         let root = base.path().join(format!("root{round}"));
         let node = Node::start(&root)?;
-        let done = record(&node, &tree, options.files)?;
+        let done = record(&node, &tree, &options)?;
         let (bytes, verify) = stranger(&node, &tree.join("0/0"), base.path())?;
         node.stop()?;
         done.print(native, options.files, &root)?;
@@ -124,11 +126,25 @@ fn make_tree(dir: &Path, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// With nothing of the tree in memory, where that may be done.
-fn copy(from: &Path, to: &Path) -> Result<Duration> {
+/// Copies the directories of a tree, by `copiers` processes at once; with nothing of it in memory, where that may be done.
+fn copy(from: &Path, to: &Path, copiers: usize) -> Result<Duration> {
+    let mut parts = vec![Vec::new(); copiers];
+    for (number, directory) in fs::read_dir(from)?.enumerate() {
+        parts[number % copiers].push(directory?.path());
+    }
     let _is_cold = machine::drop_caches()?;
     let start = Instant::now();
-    machine::said(Command::new("cp").arg("-r").arg(from).arg(to))?;
+    fs::create_dir(to)?;
+    let mut running = Vec::new();
+    for part in parts.iter().filter(|part| !part.is_empty()) {
+        running.push(Command::new("cp").arg("-r").arg("-t").arg(to).args(part).spawn()?);
+    }
+    for mut copier in running {
+        let status = copier.wait()?;
+        if !status.success() {
+            return Err(format!("cp: {status}").into());
+        }
+    }
     Ok(start.elapsed())
 }
 
@@ -142,10 +158,11 @@ struct Done {
     peak: u64,
 }
 
-fn record(node: &Node, tree: &Path, files: u64) -> Result<Done> {
+fn record(node: &Node, tree: &Path, options: &Options) -> Result<Done> {
+    let files = options.files;
     let before = node.processor_seconds()?;
     let puts = node.transactions()?;
-    let copy = copy(tree, &node.root.join("mnt/bench/tree"))?;
+    let copy = copy(tree, &node.root.join("mnt/bench/tree"), options.copiers)?;
     let busy = node.processor_seconds()? - before;
     let start = Instant::now();
     node.wizefs(&["sync", "bench"])?;
