@@ -333,7 +333,8 @@ fn a_policy_asks_for_witnesses_that_others_wrote() {
         let policy = format!(
             "log {log}\nwitness a {one}\nwitness b {two}\nwitness c {three}\ngroup all {needed} a b c\nquorum all\n"
         );
-        fs::write(root.outside().join("policy"), policy).unwrap();
+        // A comment may be of any bytes.
+        fs::write(root.outside().join("policy"), [b"# caf\xe9\n", policy.as_bytes()].concat()).unwrap();
         elsewhere(&root, "verify b.txt --proof seen.p --policy policy").expect(seen);
         elsewhere(&root, "verify b.txt --proof b.p --policy policy").expect(27);
     }
