@@ -331,8 +331,14 @@ impl Ledger {
                 Err(error) => return Err(self.failed(error)),
                 Ok(again) => {
                     let mut live = self.live.lock();
-                    let (poisoned, found) = (again.poisoned.or(live.poisoned.take()), live.found.take());
+                    let lost = tip::lost(&live.tip, &again.tip);
+                    let poisoned = again.poisoned.or(lost).or(live.poisoned.take());
+                    if let Some(reason) = &poisoned {
+                        tracing::error!(reason, "the ledger takes no more writes");
+                    }
+                    let found = live.found.take();
                     *live = Live { poisoned, found, ..again };
+                    self.revised();
                 }
             }
             self.stalled.store(false, Ordering::Release);

@@ -381,6 +381,28 @@ fn a_full_disk_refuses_and_later_writes_work_again() {
 }
 
 #[test]
+fn a_store_that_lost_its_end_on_a_full_disk_takes_no_more_writes() {
+    let store = Arc::new(CrashStore::new(Rows::default(), u64::MAX));
+    let ledger = Ledger::open_store(store.clone(), options()).unwrap();
+    let bucket = create(&ledger, "docs").unwrap();
+    let submit = |change, op| ledger.submit(&options().wallet, vec![drafted(bucket, change, op)], &[]);
+    ledger.seal(u64::MAX).unwrap().unwrap();
+    let older = store.restart(Unsynced::Kept);
+    submit(1, put("a", 1)).unwrap();
+    ledger.seal(u64::MAX).unwrap().unwrap();
+    store.set_full(true);
+    assert!(matches!(submit(2, put("b", 1)), Err(LedgerError::Full)));
+    store.set_rows(older);
+    store.set_full(false);
+    let seen = ledger.revision();
+    let refused = submit(2, put("b", 1));
+    let why = "block 2 was sealed, but the store ends with block 1";
+    assert!(matches!(&refused, Err(LedgerError::Poisoned(reason)) if reason == why), "{refused:?}");
+    assert!(matches!(ledger.seal_always(u64::MAX), Err(LedgerError::Poisoned(_))));
+    assert_ne!(ledger.revision(), seen, "what was read before holds no more");
+}
+
+#[test]
 fn a_check_tells_what_was_met_in_service() {
     let fixture = Fixture::new();
     assert_clean(&fixture.ledger);
