@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::block::{Block, EMISSION, Genesis, GenesisVersion, MAX_STAMP_BITS, REWARD};
 use crate::checkpoint::{Checkpoint, LogKey, Vkey, origin};
-use crate::codec::{TreePath, decode, encode};
+use crate::codec::{TreePath, decode_versioned, encode};
 use crate::hash::{BucketId, Hash, TxId};
 use crate::keyfile::random;
 use crate::log::Edge;
