@@ -7,7 +7,6 @@ use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// Longest passphrase read, in bytes.
@@ -15,8 +14,6 @@ const MOST: usize = 1024;
 /// Bytes after which no first line can be a passphrase any more: one too many, and what ends a line. No more are kept of what
 /// may be endless, and the room for them never moves, which would leave a copy behind.
 const ENOUGH: usize = MOST + 3;
-/// How long a signal is given to end the process.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// Longest line a terminal gives, in bytes.
 const LINE: usize = 4096;
 
@@ -138,8 +135,6 @@ fn ask(prompt: &str) -> std::io::Result<Zeroizing<Vec<u8>>> {
         _ => return Ok(line),
     };
     kill_process(getpid(), signal)?;
-    // Another thread may be the one that takes it; where it is ignored, this goes on as a failure.
-    std::thread::sleep(PATIENCE);
     Err(std::io::ErrorKind::Interrupted.into())
 }
 
