@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let id = ledger.submit(&wallet, vec![Draft { time_us: 1, statement: create }], &[])?[0];
 
     // The bucket as a file system. It knows no ledger: the notary takes its changes there.
-    let notary = Arc::new(Notary::new(Arc::clone(&ledger), wallet, id));
+    let notary = Arc::new(Notary::new(Arc::clone(&ledger), wallet, id)?);
     let options = BucketOptions {
         backing: folder("backing")?,
         state: folder("state")?,

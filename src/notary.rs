@@ -10,12 +10,27 @@ pub struct Notary {
     ledger: Arc<Ledger>,
     wallet: Wallet,
     bucket: BucketId,
+    /// Why the ledger can take no change of this bucket, when so.
+    unknown: Option<&'static str>,
 }
 
 impl Notary {
     /// The notary of `bucket`, which signs with `wallet`.
-    pub fn new(ledger: Arc<Ledger>, wallet: Wallet, bucket: BucketId) -> Notary {
-        Notary { ledger, wallet, bucket }
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn new(ledger: Arc<Ledger>, wallet: Wallet, bucket: BucketId) -> Result<Notary, LedgerError> {
+        let unknown = match ledger.bucket(&bucket)? {
+            None => Some("the ledger does not know this bucket: it is another root's, or older than the bucket"),
+            Some(known) if known.record.closed => Some("the ledger says that this bucket was deleted"),
+            Some(_) => None,
+        };
+        Ok(Notary { ledger, wallet, bucket, unknown })
+    }
+
+    /// Refuses changes that the ledger would refuse one by one, and that would be nowhere then.
+    fn check_known(&self) -> Result<(), SinkError> {
+        self.unknown.map_or(Ok(()), |why| Err(SinkError::Broken(why.into())))
     }
 
     /// Rows of a bucket have its id before their keys; the number of the last change is in a row of its own.
@@ -66,6 +81,7 @@ impl ChangeSink for Notary {
     }
 
     fn admits(&self) -> Result<(), SinkError> {
+        self.check_known()?;
         if let Some(why) = self.ledger.poisoned() {
             return Err(SinkError::Broken(why));
         }
@@ -76,6 +92,9 @@ impl ChangeSink for Notary {
     }
 
     fn submit(&self, changes: &[Change], rows: &[Row]) -> Result<(), SinkError> {
+        if !changes.is_empty() {
+            self.check_known()?;
+        }
         let drafts = changes.iter().map(|change| self.draft(change)).collect::<Result<Vec<_>, _>>()?;
         let last = changes.last().map(|change| change.number);
         match self.ledger.submit(&self.wallet, drafts, &self.rows(last, rows)) {

@@ -11,6 +11,9 @@ use zeroize::Zeroizing;
 
 /// Longest passphrase read, in bytes.
 const MOST: usize = 1024;
+/// Bytes after which no first line can be a passphrase any more: one too many, and what ends a line. No more are kept of what
+/// may be endless, and the room for them never moves, which would leave a copy behind.
+const ENOUGH: usize = MOST + 3;
 /// Longest line a terminal gives, in bytes.
 const LINE: usize = 4096;
 
@@ -61,19 +64,44 @@ impl PassArgs {
 
 fn of_file(path: &Path) -> Result<Passphrase> {
     let cannot = |e: std::io::Error| Error::io(Kind::Passphrase, format!("cannot read {}", path.display()), &e);
-    first_line(Zeroizing::new(std::fs::read(path).map_err(cannot)?), &path.display().to_string())
+    let bytes = File::open(path).and_then(beginning).map_err(cannot)?;
+    first_line(bytes, &path.display().to_string())
 }
 
 fn of_program(command: &str) -> Result<Passphrase> {
     let mut words = command.split_whitespace();
     let program = words.next().ok_or_else(|| Error::new(Kind::Usage, "--extpass needs a command"))?;
-    let output = Command::new(program).args(words).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
-    let output = output.map_err(|e| Error::io(Kind::Passphrase, format!("cannot run {program}"), &e))?;
-    let stdout = Zeroizing::new(output.stdout);
-    if !output.status.success() {
-        return Err(Error::new(Kind::Passphrase, format!("{program} failed: {}", output.status)));
+    let cannot = |e: std::io::Error| Error::io(Kind::Passphrase, format!("cannot run {program}"), &e);
+    let started = Command::new(program).args(words).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut running = started.map_err(cannot)?;
+    let printed = running.stdout.take().ok_or_else(|| std::io::ErrorKind::BrokenPipe.into()).and_then(|mut stdout| {
+        let printed = beginning(&mut stdout)?;
+        // It is not disturbed in what it prints besides.
+        std::io::copy(&mut stdout, &mut std::io::sink())?;
+        Ok(printed)
+    });
+    let status = running.wait().map_err(cannot)?;
+    if !status.success() {
+        return Err(Error::new(Kind::Passphrase, format!("{program} failed: {status}")));
     }
-    first_line(stdout, program)
+    first_line(printed.map_err(cannot)?, program)
+}
+
+/// As much as may be a passphrase.
+fn beginning(from: impl Read) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(vec![0; ENOUGH]);
+    let mut from = from.take(ENOUGH as u64);
+    let mut length = 0;
+    loop {
+        match from.read(&mut bytes[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    bytes.truncate(length);
+    Ok(bytes)
 }
 
 fn of_terminal(prompt: &str) -> Result<Passphrase> {
@@ -136,9 +164,14 @@ mod tests {
         check("with space\r\n", Some(b"with space"));
         check("", None);
         check("\nsecond", None);
+        check(&"x".repeat(1024), Some("x".repeat(1024).as_bytes()));
+        check(&("x".repeat(1024) + "\r\nmore"), Some("x".repeat(1024).as_bytes()));
         check(&"x".repeat(1025), None);
         let program = |command: &str| PassArgs { passfile: None, extpass: Some(command.into()) }.read_new("x");
         assert_eq!(*program("echo secret").unwrap(), b"secret");
+        assert_eq!(*program("seq 1 100000").unwrap(), b"1", "what it prints besides is read, and not kept");
+        let endless = PassArgs { passfile: Some("/dev/zero".into()), extpass: None };
+        assert_eq!(endless.read("x").unwrap_err().kind, Kind::Passphrase);
         assert_eq!(program("false").unwrap_err().kind, Kind::Passphrase);
         assert_eq!(program("").unwrap_err().kind, Kind::Usage);
     }

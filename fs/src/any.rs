@@ -364,6 +364,18 @@ impl AnyBucket {
         }
     }
 
+    /// As [`Bucket::erase_ended_intents`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn erase_ended_intents(&self) -> FsResult<()> {
+        match self {
+            Self::Loopback(bucket) => bucket.erase_ended_intents(),
+            Self::Lz(bucket) => bucket.inner().erase_ended_intents(),
+            Self::Zip(_) => Ok(()),
+        }
+    }
+
     /// As [`Bucket::unsettled`].
     pub fn unsettled(&self) -> u64 {
         match self {

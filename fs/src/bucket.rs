@@ -283,6 +283,14 @@ impl Bucket {
         self.recorder.intents.retire(number);
     }
 
+    /// Take from the notes of what may change, which name paths, those that have ended.
+    ///
+    /// # Errors
+    /// What the file system answers.
+    pub fn erase_ended_intents(&self) -> FsResult<()> {
+        self.recorder.intents.erase_ended()
+    }
+
     /// Inodes with unreported content, and changes the ledger has not taken.
     pub fn unsettled(&self) -> u64 {
         let stream = &self.recorder.stream;

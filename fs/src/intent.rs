@@ -171,6 +171,15 @@ impl Intents {
         }
     }
 
+    /// Take what has ended from the file at once: it names paths.
+    ///
+    /// # Errors
+    /// What the file system answers; it may be there still.
+    pub fn erase_ended(&self) -> FsResult<()> {
+        let mut state = self.state.lock();
+        if state.bytes > MAGIC.len() as u64 + state.live_bytes { state.rewrite(&self.path) } else { Ok(()) }
+    }
+
     /// Intents that have not ended.
     pub fn live(&self) -> usize {
         self.state.lock().live.len()
@@ -263,6 +272,24 @@ mod tests {
         assert!(intents.note(create("d"), 0, 0).unwrap() > noted[2]);
         let (intents, _) = Intents::open(&path, u64::MAX / 2).unwrap();
         assert_eq!(intents.next(), u64::MAX / 2);
+    }
+
+    #[test]
+    fn what_has_ended_is_erased() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("intents");
+        let (intents, _) = Intents::open(&path, 1).unwrap();
+        let noted = ["a-secret", "kept"].map(|name| intents.note(create(name), 0, 0).unwrap());
+        intents.end_after(1, vec![noted[0]]);
+        intents.retire(1);
+        let holds = |name: &str| std::fs::read(&path).unwrap().windows(name.len()).any(|at| at == name.as_bytes());
+        assert!(holds("a-secret"));
+        intents.erase_ended().unwrap();
+        assert!(!holds("a-secret") && holds("kept"));
+        let next = intents.note(create("next"), 0, 0).unwrap();
+        drop(intents);
+        let (_, found) = Intents::open(&path, 1).unwrap();
+        assert_eq!(ids(&found), [noted[1], next]);
     }
 
     #[test]

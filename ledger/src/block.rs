@@ -2,7 +2,7 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use crate::codec::{DecodeError, decode, encode};
+use crate::codec::{DecodeError, decode_versioned, encode};
 use crate::hash::{BlockHash, Hash};
 use crate::wallet::{PublicKey, Signature, Wallet};
 
@@ -152,6 +152,6 @@ impl Block {
     /// # Errors
     /// Anything that is not exactly the encoding of a block.
     pub fn from_bytes(bytes: &[u8]) -> Result<Block, DecodeError> {
-        decode(bytes)
+        decode_versioned(bytes)
     }
 }

@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::block::{Block, EMISSION, Genesis, GenesisVersion, MAX_STAMP_BITS, REWARD};
 use crate::checkpoint::{Checkpoint, LogKey, Vkey, origin};
-use crate::codec::{TreePath, decode, encode};
+use crate::codec::{TreePath, decode_versioned, encode};
 use crate::hash::{BucketId, Hash, TxId};
 use crate::keyfile::random;
 use crate::log::Edge;
@@ -331,8 +331,14 @@ impl Ledger {
                 Err(error) => return Err(self.failed(error)),
                 Ok(again) => {
                     let mut live = self.live.lock();
-                    let (poisoned, found) = (again.poisoned.or(live.poisoned.take()), live.found.take());
+                    let lost = tip::lost(&live.tip, &again.tip);
+                    let poisoned = again.poisoned.or(lost).or(live.poisoned.take());
+                    if let Some(reason) = &poisoned {
+                        tracing::error!(reason, "the ledger takes no more writes");
+                    }
+                    let found = live.found.take();
                     *live = Live { poisoned, found, ..again };
+                    self.revised();
                 }
             }
             self.stalled.store(false, Ordering::Release);

@@ -20,6 +20,9 @@ pub enum DecodeError {
     /// Longer than the format allows.
     #[error("{0} bytes, more than the format allows")]
     Oversize(usize),
+    /// The first byte names a version that came later.
+    #[error("of version {0}: written by a newer program, or damaged")]
+    Version(u8),
     /// Not the encoding of any value: truncated, trailing bytes, unknown version or variant, broken rule.
     #[error("malformed: {0}")]
     Malformed(String),
@@ -33,6 +36,14 @@ pub(crate) fn encode<T: BorshSerialize>(value: &T) -> Vec<u8> {
 /// Decodes a whole slice; trailing bytes are an error.
 pub(crate) fn decode<T: BorshDeserialize>(bytes: &[u8]) -> Result<T, DecodeError> {
     borsh::from_slice(bytes).map_err(|error| DecodeError::Malformed(error.to_string()))
+}
+
+/// As [`decode`], of a format that begins with its version, which is 1 in all of them yet.
+pub(crate) fn decode_versioned<T: BorshDeserialize>(bytes: &[u8]) -> Result<T, DecodeError> {
+    match bytes.first() {
+        Some(version @ 2..) => Err(DecodeError::Version(*version)),
+        _ => decode(bytes),
+    }
 }
 
 /// An `InvalidData` error, for the hand-written decoders below.

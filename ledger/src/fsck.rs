@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::block::Genesis;
 use crate::chain::{GENESIS, tip};
-use crate::codec::decode;
+use crate::codec::{decode, decode_versioned};
 use crate::hash::{Hash, TxId};
 use crate::log::{TILE, read_tile};
 use crate::state::{row, stored};
@@ -200,10 +200,11 @@ pub(crate) fn check(
 ) -> Result<Report, StoreError> {
     let mut report = Report::default();
     let genesis = report.note(None, None, read.get(Column::Meta, GENESIS)).flatten();
-    let genesis: Genesis = match genesis.map(|bytes| decode(&bytes)) {
+    let genesis: Genesis = match genesis.map(|bytes| decode_versioned(&bytes)) {
         Some(Ok(genesis)) => genesis,
-        _ => {
-            report.add(Some(0), None, "the genesis parameters are missing or malformed");
+        found => {
+            let what = found.and_then(Result::err).map_or_else(|| "missing".to_owned(), |error| error.to_string());
+            report.add(Some(0), None, format!("the genesis parameters are {what}"));
             return Ok(report);
         }
     };

@@ -11,7 +11,7 @@ use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
 use argon2::{Algorithm, Argon2, Params, Version};
 use borsh::{BorshDeserialize, BorshSerialize};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -116,7 +116,10 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], KeyError> {
 /// Reads a key file of this kind.
 pub(crate) fn load(path: &Path, kind: KeyKind) -> Result<Contents, KeyError> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(256));
-    let read = fs::File::open(path).and_then(|file| file.take(MOST).read_to_end(&mut bytes));
+    // A pipe among the keys is not waited for.
+    let flags = OFlags::NONBLOCK.bits() as i32;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let read = file.and_then(|file| file.take(MOST).read_to_end(&mut bytes));
     read.map_err(|error| KeyError::Io(path.to_path_buf(), error))?;
     parse(&bytes, path, kind)
 }

@@ -5,7 +5,9 @@ use std::io::{self, Read};
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::address::AddressHash;
-use crate::codec::{DecodeError, Label, MAX_TARGET, MAX_TRANSACTION, TreePath, bounded_bytes, decode, encode, invalid};
+use crate::codec::{
+    DecodeError, Label, MAX_TARGET, MAX_TRANSACTION, TreePath, bounded_bytes, decode_versioned, encode, invalid,
+};
 use crate::hash::{BlockHash, BucketId, Hash, TxId};
 use crate::wallet::{PublicKey, Signature, Wallet};
 
@@ -335,7 +337,7 @@ impl Transaction {
         if bytes.len() > MAX_TRANSACTION {
             return Err(DecodeError::Oversize(bytes.len()));
         }
-        let transaction: Transaction = decode(bytes)?;
+        let transaction: Transaction = decode_versioned(bytes)?;
         transaction.check_shape().map_err(|what| DecodeError::Malformed(what.into()))?;
         Ok(transaction)
     }

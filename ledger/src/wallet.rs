@@ -368,5 +368,9 @@ mod tests {
         }
         fs::write(&path, b"").unwrap();
         assert!(matches!(Wallet::load(&path), Err(KeyError::Malformed(_))));
+        // A pipe that nobody writes into.
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert!(matches!(WalletFile::read(&pipe), Err(KeyError::Malformed(_))));
     }
 }

@@ -99,6 +99,40 @@ fn a_store_that_lost_its_end_is_noticed() {
 }
 
 #[test]
+fn a_folder_in_place_of_a_file_of_the_store_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Ledger::open(dir.path(), options()).unwrap());
+    for kind in ["CURRENT", "IDENTITY", "MANIFEST"] {
+        let name = names(dir.path()).into_iter().find(|name| name.starts_with(kind)).unwrap();
+        let file = dir.path().join(name);
+        let whole = fs::read(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(&file).unwrap();
+        let error = Ledger::open(dir.path(), options()).err();
+        assert!(matches!(error, Some(OpenError::Damaged(_))), "{kind}: {error:?}");
+        fs::remove_dir(&file).unwrap();
+        fs::write(&file, whole).unwrap();
+        assert_eq!(Ledger::open(dir.path(), options()).unwrap().poisoned(), None);
+    }
+}
+
+#[test]
+fn a_ledger_without_its_genesis_is_damaged_and_not_absent() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Ledger::open(dir.path(), options()).unwrap());
+    let store = RocksStore::open_existing(dir.path()).unwrap();
+    let mut batch = Batch::default();
+    batch.delete(Column::Meta, b"genesis");
+    store.write(batch, Durability::Synced).unwrap();
+    drop(store);
+    for create in [false, true] {
+        let error = Ledger::open(dir.path(), OpenOptions { create, ..options() }).err();
+        assert!(matches!(&error, Some(OpenError::Damaged(why)) if why.contains("genesis")), "{error:?}");
+    }
+    assert!(fsck(dir.path()).problems.iter().any(|problem| problem.problem.contains("genesis")));
+}
+
+#[test]
 fn damaged_files_are_reported_and_never_panic() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(dir.path(), options()).unwrap();

@@ -166,9 +166,14 @@ pub(super) fn replace(path: &Path, bytes: &[u8], kind: &str) -> Result<()> {
 
 fn is_replaceable(path: &Path, kind: &str) -> Result<bool> {
     let mut start = Vec::new();
-    match std::fs::File::open(path).and_then(|file| file.take(kind.len() as u64).read_to_end(&mut start)) {
+    // A pipe or a terminal is not read, which might wait for ever.
+    let read = std::fs::metadata(path).and_then(|found| match found.is_file() {
+        true => std::fs::File::open(path)?.take(kind.len() as u64).read_to_end(&mut start).map(|_| true),
+        false => Ok(false),
+    });
+    match read {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Ok(_) if start == kind.as_bytes() => Ok(true),
+        Ok(true) if start == kind.as_bytes() => Ok(true),
         _ => {
             let text = format!("{} exists already and is no such proof", path.display());
             Err(Error::new(Kind::FileExists, text).hint("choose another name"))

@@ -133,7 +133,10 @@ fn run_offline(context: &Context, args: &Args, file: &Path, proof: &Path) -> Res
 fn policy(context: &Context, keys: Option<&Path>, text: &str) -> Result<Policy> {
     let mut policy = match keys {
         Some(path) => {
-            let text = read_text(path)?;
+            // Names and comments of a tlog-policy may be of any bytes: what is no UTF-8 is taken byte by byte, so that other
+            // names stay other names.
+            let text = String::from_utf8(read(path)?)
+                .unwrap_or_else(|odd| odd.into_bytes().iter().map(|byte| char::from(*byte)).collect());
             Policy::parse(&text).map_err(|e| Error::new(Kind::Usage, format!("{}: {e}", path.display())))?
         }
         None => Policy::default(),

@@ -170,12 +170,13 @@ fn show(context: &Context, wallet: &Line) -> Result<()> {
 
 /// The key in a key file, or in hex; of a sealed file the passphrase that opened it too.
 fn import(file: &Path, pass: &PassArgs) -> Result<(Wallet, Option<Passphrase>)> {
-    let cannot = |e: std::io::Error| Error::io(Kind::FileMissing, format!("cannot read {}", file.display()), &e);
+    let cannot =
+        |e: std::io::Error| Error::io(Kind::FileMissing, format!("cannot read {}", file.display()), &e).without_hint();
     let mut bytes = Zeroizing::new(Vec::with_capacity(MOST));
     // Once only: it may be a pipe.
     let mut from: Box<dyn Read> = match file.as_os_str() == "-" {
         true => Box::new(std::io::stdin()),
-        false => Box::new(File::open(file).map_err(|e| cannot(e).without_hint())?),
+        false => Box::new(File::open(file).map_err(cannot)?),
     };
     from.by_ref().take(MOST as u64).read_to_end(&mut bytes).map_err(cannot)?;
     match WalletFile::parse(&bytes, file) {

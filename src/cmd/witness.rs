@@ -6,7 +6,7 @@ use crate::client::Client;
 use crate::error::{Error, Kind, Result};
 use crate::rest::wire::{self, Consistency};
 use axum::http::Method;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use wizefs_ledger::{Checkpoint, ConsistencyFile};
 
 /// Take away a checkpoint, by which a rewritten history is found out.
@@ -33,14 +33,7 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
 }
 
 fn witness(context: &Context, args: &Args, client: &Client) -> Result<()> {
-    let kept = match &args.output {
-        Some(path) => match std::fs::read_to_string(path) {
-            Ok(text) => Some(text),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-            Err(e) => return Err(Error::io(Kind::FileMissing, format!("cannot read {}", path.display()), &e)),
-        },
-        None => None,
-    };
+    let kept = args.output.as_deref().map(kept).transpose()?.flatten();
     let old = kept.as_deref().map(Checkpoint::unchecked).transpose();
     let old = old.map_err(|e| {
         Error::new(Kind::FileExists, format!("the file to keep it in: {e}")).hint("choose another name")
@@ -66,6 +59,22 @@ fn witness(context: &Context, args: &Args, client: &Client) -> Result<()> {
             context.out.done(&format!("{} keeps the log of {} entries{since}", path.display(), new.size));
             Ok(())
         }
+    }
+}
+
+/// What is kept in the file; none when it is not there. A pipe or a terminal is not read, which might wait for ever.
+fn kept(path: &Path) -> Result<Option<String>> {
+    let read = std::fs::metadata(path).and_then(|found| match found.is_file() {
+        true => std::fs::read_to_string(path).map(Some),
+        false => Ok(None),
+    });
+    match read {
+        Ok(None) => {
+            let error = Error::new(Kind::FileExists, format!("{} exists already and is no checkpoint", path.display()));
+            Err(error.hint("choose another name"))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        text => text.map_err(|e| Error::io(Kind::FileMissing, format!("cannot read {}", path.display()), &e)),
     }
 }
 

@@ -367,6 +367,7 @@ impl Node {
         // Opening writes, and on a full disk nothing could be removed without it.
         self.ledger.ease().map_err(trouble::ledger)?;
         let notary = Notary::new(Arc::clone(&self.ledger), self.wallet.clone(), bucket_id(conf)?);
+        let notary = notary.map_err(trouble::ledger)?;
         let sink = self.sealer.sink(self, Arc::new(notary));
         let state = self.registry.lock().state_dir(&conf.origin);
         let passphrase = conf.passfile.as_deref().map(backing::passphrase).transpose()?;

@@ -126,8 +126,21 @@ impl Node {
                 .hint("wizefs log --json has them")
         })?;
         let gone = if dry_run { self.ledger.may_forget(&txid) } else { self.ledger.forget(&txid) };
-        let wizefs_ledger::Forgotten { index, block } = gone.map_err(trouble::ledger)?;
+        let wizefs_ledger::Forgotten { index, block, bucket } = gone.map_err(trouble::ledger)?;
+        if !dry_run && let Err(error) = self.erase_ended_intents(&bucket) {
+            tracing::warn!(%error, "the notes of its bucket may still have the names of what is erased");
+        }
         Ok(wire::Forgotten { v: wire::V, txid: txid.to_string(), index, block, dry_run })
+    }
+
+    /// What a bucket noted before its changes has their names; of one that is not open, opening it takes away what has ended.
+    fn erase_ended_intents(&self, id: &BucketId) -> Result<()> {
+        let Some(known) = self.ledger.bucket(id).map_err(trouble::ledger)?.filter(|known| !known.record.closed) else {
+            return Ok(());
+        };
+        let bucket = self.bucket(&BucketName::new(known.record.name.as_str())?)?;
+        let fs = bucket.fs()?;
+        fs.erase_ended_intents().map_err(trouble::fs)
     }
 
     /// A block, by height or hash; the newest without.

@@ -124,7 +124,11 @@ impl Node {
                 let error = Error::new(Kind::NotMounted, format!("{name} is not mounted"));
                 return Err(error.hint(format!("wizefs mount {name}")));
             };
-            self.clear_stale(name, None)?;
+            // In a copy of a root that was mounted, the note is of its original's mount.
+            if !self.clear_stale(name, None)? && mountpoint::mounted_at(&mountpoint)? == mountpoint::Found::Wizefs {
+                let text = format!("{name} is not mounted: another node serves {}", mountpoint.display());
+                return Err(Error::new(Kind::NotMounted, text).hint(format!("wizefs mount {name}")));
+            }
             return Ok(wire::Unmounted {
                 v: wire::V,
                 bucket: name.clone(),

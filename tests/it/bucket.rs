@@ -65,6 +65,22 @@ fn a_copied_root_leaves_its_original_alone() {
 }
 
 #[test]
+fn a_copy_of_a_mounted_root_does_not_say_that_it_unmounted_its_original() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs").expect(0);
+    root.run("mount docs").expect(0);
+    fs::write(root.path("mnt/docs/f"), "content").unwrap();
+    root.run("sync docs").expect(0);
+    let (original, copy) = (root.path(""), root.outside().join("copy"));
+    let copied = std::process::Command::new("cp").args(["-a", "--one-file-system"]).args([&original, &copy]).status();
+    assert!(copied.unwrap().success());
+    assert_eq!(root.run("unmount docs --root copy --json").expect(7).error().1, "not-mounted");
+    assert_eq!(fs::read_to_string(root.path("mnt/docs/f")).unwrap(), "content");
+    root.run("unmount docs --root copy").expect(7);
+    root.run("unmount docs").expect(0);
+}
+
+#[test]
 fn a_pipe_is_removed_and_nothing_is_said_of_it() {
     let root = TestRoot::new();
     root.run("create docs").expect(0);

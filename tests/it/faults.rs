@@ -4,6 +4,8 @@ use crate::root::{TestRoot, finish};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
 
 #[test]
 fn a_corrupted_configuration_is_named_and_left_alone() {
@@ -228,6 +230,36 @@ fn a_ledger_that_vanished_is_not_made_anew() {
     fs::remove_dir(&ledger).unwrap();
     fs::rename(&away, &ledger).unwrap();
     root.run("put - docs/a").expect(0);
+}
+
+#[test]
+fn a_ledger_from_before_the_bucket_takes_no_change_of_it_and_says_so() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create other").expect(0);
+    let copy = |from: &Path, to: &Path| {
+        let copied = Command::new("cp").arg("-a").args([from, to]).status();
+        assert!(copied.unwrap().success());
+    };
+    let (ledger, older, newer) = (root.path("ledger"), root.outside().join("older"), root.outside().join("newer"));
+    copy(&ledger, &older);
+    root.run("create docs").expect(0);
+    root.run("put - docs/a").expect(0);
+    fs::rename(&ledger, &newer).unwrap();
+    copy(&older, &ledger);
+    for line in ["put - docs/b", "put - docs/a", "accept docs/a"] {
+        let refused = root.run(&format!("{line} --json")).expect(26);
+        assert!(refused.stderr.contains("does not know this bucket"), "{line}: {refused:?}");
+    }
+    root.run("put - other/b").expect(0);
+    root.run("mount docs").expect(0);
+    let stored = fs::write(root.path("mnt/docs/c"), "content");
+    assert_eq!(stored.unwrap_err().raw_os_error(), Some(libc::EROFS));
+    assert_eq!(fs::read(root.path("mnt/docs/a")).unwrap(), b"", "what is there can be read");
+    root.run("unmount docs").expect(0);
+    fs::remove_dir_all(&ledger).unwrap();
+    fs::rename(&newer, &ledger).unwrap();
+    root.run("verify docs").expect(0);
+    root.run("put - docs/b").expect(0);
 }
 
 /// What it leaves: the folders; the wallet too; also the key of a log that is not begun, with a store or without.

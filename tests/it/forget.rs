@@ -35,8 +35,21 @@ fn what_a_transaction_said_is_gone_and_the_rest_holds() {
     assert_eq!(rest.ask("GET", &format!("/log/tile/entries/000.p/{size}"), "", "").0, 410);
     assert_eq!(rest.bytes(&format!("/log/tile/0/000.p/{size}")).0, 200);
 
-    // Its bytes are in no file of the ledger.
+    // The name is still a file's, and in none of the notes that were made before it was stored.
+    let names = |file: &str| {
+        let bytes = fs::read(root.path(file)).unwrap();
+        bytes.windows(17).any(|at| at == b"very-private-name")
+    };
+    assert!(!names("buckets/docs/intents"));
+    // Nor where no node runs, and the bucket is not open.
     root.run("stop").expect(0);
+    let (third, _) = put("three");
+    root.run("remove very-private-name docs").expect(0);
+    assert!(names("buckets/docs/intents"));
+    root.run(&format!("forget --yes {third}")).expect(0);
+    assert!(!names("buckets/docs/intents"));
+
+    // Its bytes are in no file of the ledger.
     let hash: Vec<u8> = (0..32).map(|at| u8::from_str_radix(&sha256[at * 2..at * 2 + 2], 16).unwrap()).collect();
     for file in
         fs::read_dir(root.path("ledger")).unwrap().map(|file| file.unwrap().path()).filter(|path| path.is_file())

@@ -182,6 +182,18 @@ fn a_part_of_a_file_is_proven() {
 }
 
 #[test]
+fn nothing_is_read_from_a_pipe_that_a_proof_or_a_checkpoint_is_to_be_written_to() {
+    let root = recorded();
+    let pipe = root.outside().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o644.into(), 0).unwrap();
+    for line in ["proof docs/a.bin -o pipe --json", "proof --since 1 -o pipe --json", "witness -o pipe --json"] {
+        assert_eq!(root.run(line).expect(11).error().1, "file-exists", "{line}");
+    }
+    // Standard output is a pipe here.
+    root.run("proof docs/a.bin -o /dev/stdout").expect(11);
+}
+
+#[test]
 fn a_rewritten_history_is_refused() {
     let root = recorded();
     root.run("witness -o kept").expect(0);
@@ -321,7 +333,8 @@ fn a_policy_asks_for_witnesses_that_others_wrote() {
         let policy = format!(
             "log {log}\nwitness a {one}\nwitness b {two}\nwitness c {three}\ngroup all {needed} a b c\nquorum all\n"
         );
-        fs::write(root.outside().join("policy"), policy).unwrap();
+        // A comment may be of any bytes.
+        fs::write(root.outside().join("policy"), [b"# caf\xe9\n", policy.as_bytes()].concat()).unwrap();
         elsewhere(&root, "verify b.txt --proof seen.p --policy policy").expect(seen);
         elsewhere(&root, "verify b.txt --proof b.p --policy policy").expect(27);
     }

@@ -22,6 +22,8 @@ pub struct Forgotten {
     pub index: u64,
     /// Its block.
     pub block: u64,
+    /// The bucket it was about.
+    pub bucket: BucketId,
 }
 
 impl Ledger {
@@ -105,7 +107,8 @@ impl Ledger {
             return Ok(None);
         };
         let noted = self.read(self.store.get(Column::Meta, &unpurged(index)))?;
-        Ok(noted.map(|_| Forgotten { index, block }))
+        let bucket = noted.map(|bucket| self.read(stored(&bucket))).transpose()?;
+        Ok(bucket.map(|bucket| Forgotten { index, block, bucket }))
     }
 
     /// What [`Ledger::forget`] would erase now, without erasing it.
@@ -116,15 +119,12 @@ impl Ledger {
         if let Some(place) = self.half_erased(txid)? {
             return Ok(place);
         }
-        let (place, transaction) = self.final_transaction(txid)?;
-        let Some(file) = transaction.file() else {
-            return Err(LedgerError::Refused("only statements about files are erased".into()));
-        };
-        self.refuse_current(&file.bucket, txid)?;
+        let (place, _) = self.final_transaction(txid)?;
+        self.refuse_current(&place.bucket, txid)?;
         Ok(place)
     }
 
-    /// A transaction that can be undone no more, and is not erased.
+    /// A transaction about a file that can be undone no more, and is not erased.
     fn final_transaction(&self, txid: &TxId) -> Result<(Forgotten, Transaction)> {
         let refuse = |why: String| Err(LedgerError::Refused(why));
         let Some(logged) = self.transaction(txid)? else { return refuse(format!("there is no transaction {txid}")) };
@@ -132,7 +132,10 @@ impl Ledger {
             return refuse("it is still pending: only what is final is erased".into());
         };
         let Some(transaction) = logged.transaction else { return refuse("it is erased already".into()) };
-        Ok((Forgotten { index, block }, transaction))
+        let Some(bucket) = transaction.file().map(|file| file.bucket) else {
+            return refuse("only statements about files are erased".into());
+        };
+        Ok((Forgotten { index, block, bucket }, transaction))
     }
 
     /// What the transaction at `index` did to the map; empty when that cannot be known any more.

@@ -68,7 +68,11 @@ impl Ledger {
             StoreError::Corrupt(reason) => OpenError::Damaged(reason),
             other => OpenError::Store(other),
         })?;
-        let mut ledger = Ledger::open_store(Arc::new(store), options)?;
+        let mut ledger = Ledger::open_store(Arc::new(store), options).map_err(|error| match error {
+            // What holds rows had a beginning.
+            OpenError::Absent => OpenError::Damaged("the genesis parameters are missing".into()),
+            other => other,
+        })?;
         ledger.reserve = Some(reserve);
         ledger.dir = Some(dir.to_path_buf());
         crate::fsck::sweep(dir);
@@ -98,9 +102,13 @@ impl Ledger {
     pub fn open_store(store: Arc<dyn Store>, options: OpenOptions) -> std::result::Result<Ledger, OpenError> {
         let genesis = match store.get(Column::Meta, GENESIS)? {
             Some(bytes) => {
-                decode(&bytes).map_err(|error| OpenError::Damaged(format!("genesis parameters: {error}")))?
+                decode_versioned(&bytes).map_err(|error| OpenError::Damaged(format!("genesis parameters: {error}")))?
             }
             None if !options.create => return Err(OpenError::Absent),
+            // A second beginning would put its first block over another's.
+            None if store.get(Column::Meta, TIP)?.is_some() => {
+                return Err(OpenError::Damaged("the genesis parameters are missing".into()));
+            }
             None => {
                 let genesis = options.genesis()?;
                 let batch = super::seal::genesis_block(&*store, &genesis, &options.wallet, &options.log_key)?;
@@ -108,16 +116,21 @@ impl Ledger {
                 genesis
             }
         };
-        if genesis.wallet != *options.wallet.public() {
-            return Err(OpenError::WrongKey("wallet"));
-        }
-        if genesis.log_key != options.log_key.public() {
-            return Err(OpenError::WrongKey("log key"));
-        }
         let live = load(&*store, &genesis).map_err(|error| match error {
             StoreError::Corrupt(reason) => OpenError::Damaged(reason),
             other => OpenError::Store(other),
         })?;
+        // Parameters that rotted may name any keys.
+        let other = |key| match live.tip.header.chain == genesis.chain_id() {
+            true => OpenError::WrongKey(key),
+            false => OpenError::Damaged("the genesis parameters are not those of the last block".into()),
+        };
+        if genesis.wallet != *options.wallet.public() {
+            return Err(other("wallet"));
+        }
+        if genesis.log_key != options.log_key.public() {
+            return Err(other("log key"));
+        }
         Ok(Ledger {
             chain: genesis.chain_id(),
             store,

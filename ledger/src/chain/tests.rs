@@ -5,6 +5,7 @@ use crate::mempool::{Draft, Statement};
 use crate::state::row;
 use crate::store::crash::{CrashStore, Unsynced};
 use crate::store::memory::{MemoryStore, Rows};
+use crate::store::{Batch, Durability};
 use crate::transaction::{BucketKind, Cause, Content, Evidence, FileOp, Hashes, Put};
 
 mod coins;
@@ -150,6 +151,32 @@ fn other_keys_and_absent_ledgers_are_refused() {
     assert!(matches!(absent.err(), Some(OpenError::Absent)));
     let drafts = vec![drafted(fixture.bucket, 1, put("a", 1))];
     assert!(matches!(fixture.ledger.submit(&stranger, drafts, &[]), Err(LedgerError::Refused(_))));
+}
+
+#[test]
+fn a_ledger_whose_genesis_rotted_is_damaged_and_not_absent_or_anothers() {
+    let fixture = Fixture::new();
+    let stranger = Wallet::from_secret(&[3; 32]).unwrap();
+    let other = Genesis { wallet: *stranger.public(), ..fixture.ledger.genesis().clone() };
+    let why = |genesis: Option<Vec<u8>>, options| {
+        let store = MemoryStore::new(fixture.store.rows());
+        let mut batch = Batch::default();
+        match genesis {
+            Some(bytes) => batch.put(Column::Meta, GENESIS, bytes),
+            None => batch.delete(Column::Meta, GENESIS),
+        }
+        store.write(batch, Durability::Synced).unwrap();
+        match Ledger::open_store(Arc::new(store), options).err() {
+            Some(OpenError::Damaged(why)) => why,
+            opened => panic!("{opened:?}"),
+        }
+    };
+    assert_eq!(why(Some(encode(&other)), options()), "the genesis parameters are not those of the last block");
+    // Not even where a new chain may be made.
+    assert_eq!(why(None, options().create()), "the genesis parameters are missing");
+    assert!(why(Some(b"\x01x".to_vec()), options()).starts_with("genesis parameters: malformed"));
+    let newer = [&[2], &encode(fixture.ledger.genesis())[1..]].concat();
+    assert!(why(Some(newer), options()).starts_with("genesis parameters: of version 2: written by a newer program"));
 }
 
 #[test]
@@ -378,6 +405,28 @@ fn a_full_disk_refuses_and_later_writes_work_again() {
     assert_eq!(ledger.space(), Space::Ample);
     assert_clean(&ledger);
     assert_eq!(ledger.bucket(&bucket).unwrap().unwrap().counts.files, 2);
+}
+
+#[test]
+fn a_store_that_lost_its_end_on_a_full_disk_takes_no_more_writes() {
+    let store = Arc::new(CrashStore::new(Rows::default(), u64::MAX));
+    let ledger = Ledger::open_store(store.clone(), options()).unwrap();
+    let bucket = create(&ledger, "docs").unwrap();
+    let submit = |change, op| ledger.submit(&options().wallet, vec![drafted(bucket, change, op)], &[]);
+    ledger.seal(u64::MAX).unwrap().unwrap();
+    let older = store.restart(Unsynced::Kept);
+    submit(1, put("a", 1)).unwrap();
+    ledger.seal(u64::MAX).unwrap().unwrap();
+    store.set_full(true);
+    assert!(matches!(submit(2, put("b", 1)), Err(LedgerError::Full)));
+    store.set_rows(older);
+    store.set_full(false);
+    let seen = ledger.revision();
+    let refused = submit(2, put("b", 1));
+    let why = "block 2 was sealed, but the store ends with block 1";
+    assert!(matches!(&refused, Err(LedgerError::Poisoned(reason)) if reason == why), "{refused:?}");
+    assert!(matches!(ledger.seal_always(u64::MAX), Err(LedgerError::Poisoned(_))));
+    assert_ne!(ledger.revision(), seen, "what was read before holds no more");
 }
 
 #[test]

@@ -96,17 +96,35 @@ pub(crate) fn check(dir: &Path, read: &dyn Read) -> Result<Option<Problem>, Stor
     };
     match stored {
         None => return lost(format!("block {height} was sealed, but the store has none")),
-        Some(stored) if stored < height => {
-            return lost(format!("block {height} was sealed, but the store ends with block {stored}"));
-        }
+        Some(stored) if stored < height => return lost(ends_early(height, stored)),
         Some(_) => {}
     }
     let block = read.get(Column::Blocks, &height.to_be_bytes())?.and_then(|bytes| Block::from_bytes(&bytes).ok());
     // One that is missing or malformed is for others to tell.
     match block {
-        Some(block) if block.hash() != hash => lost(format!("another block {height} was sealed than the store has")),
+        Some(block) if block.hash() != hash => lost(is_another(height)),
         _ => Ok(None),
     }
+}
+
+/// What is wrong with a store that was opened again and ends with `found`, when `sealed` was the last block before: opening
+/// takes damage in the write-ahead log for the torn end that a failed write leaves. A block whose write failed may be there.
+pub(super) fn lost(sealed: &Block, found: &Block) -> Option<String> {
+    let (height, ends) = (sealed.header.height, found.header.height);
+    let goes_on = match ends.checked_sub(height) {
+        None => return Some(ends_early(height, ends)),
+        Some(0) => found.hash() == sealed.hash(),
+        Some(_) => found.header.previous == sealed.hash(),
+    };
+    (!goes_on).then(|| is_another(height))
+}
+
+fn ends_early(height: u64, stored: u64) -> String {
+    format!("block {height} was sealed, but the store ends with block {stored}")
+}
+
+fn is_another(height: u64) -> String {
+    format!("another block {height} was sealed than the store has")
 }
 
 #[cfg(test)]

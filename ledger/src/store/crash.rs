@@ -41,6 +41,12 @@ impl CrashStore {
         }
     }
 
+    /// Has these rows and no others, as a store that lost its end when it was opened again.
+    pub(crate) fn set_rows(&self, rows: Rows) {
+        let mut disk = self.0.lock();
+        (disk.current, disk.synced) = (rows.clone(), rows);
+    }
+
     /// Refuses writes for want of space, or takes them again.
     pub(crate) fn set_full(&self, full: bool) {
         self.0.lock().full = full;

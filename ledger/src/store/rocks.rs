@@ -262,7 +262,10 @@ fn classify(error: rocksdb::Error) -> StoreError {
         _ if message.contains("lock") && message.contains("LOCK") => StoreError::Locked(message),
         // A missing or unparsable file of the store itself.
         ErrorKind::InvalidArgument | ErrorKind::NotFound => StoreError::Corrupt(message),
-        ErrorKind::IOError if message.contains("No such file") => StoreError::Corrupt(message),
+        // Nothing but a file that is gone, or no file, is at fault there: a disk that fails says something else.
+        ErrorKind::IOError if ["No such file", "Is a directory"].iter().any(|text| message.contains(text)) => {
+            StoreError::Corrupt(message)
+        }
         _ => StoreError::Io(message),
     }
 }

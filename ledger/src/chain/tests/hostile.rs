@@ -21,6 +21,7 @@
 
 use super::*;
 use crate::block::Genesis;
+use crate::codec::decode;
 use crate::hash::decode_hex;
 use crate::proof::{ConsistencyFile, Policy, ProofFile, StateProof};
 use crate::state::{Bucket, BucketRecord, Counts, Entry};
