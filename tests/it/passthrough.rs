@@ -245,3 +245,16 @@ fn a_writer_without_privilege_takes_the_set_id_bits_away() {
     }
     root.expect_clean("changed by another user");
 }
+
+#[test]
+fn set_id_bits_that_a_writer_took_away_are_not_shown_once_it_is_recorded() {
+    let Some((root, mount)) = mounted("") else { return };
+    let path = mount.join("tool");
+    fs::write(&path, b"program").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o6755)).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o6755);
+    OpenOptions::new().append(true).open(&path).unwrap().write_all(b" changed").unwrap();
+    root.run("sync").expect(0);
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o755);
+    assert_eq!(recorded(&root, "tool")["mode"], 0o755);
+}
