@@ -148,6 +148,8 @@ impl Node {
         sealed?;
         let mountpoint = known.unwrap_or_default();
         Ok(wire::Unmounted { v: wire::V, bucket: name.clone(), mountpoint, detached, node_ends })
+        drop((bucket, open));
+        self.let_go(name);
     }
 
     /// What a mount asked for ends with it: files of a bucket that was mounted read-only are stored again. For a caller that holds
@@ -245,7 +247,7 @@ impl Node {
         let mut detached = self.detached.lock();
         let gone: Vec<_> = detached.extract_if(.., |(_, mount)| mount.is_gone()).collect();
         drop(detached);
-        let mut changed = !gone.is_empty();
+        let mut ended = Vec::new();
         for (name, mut mount) in gone {
             mount.wait();
             let bucket = self.open.lock().get(&name).cloned();
@@ -255,21 +257,24 @@ impl Node {
             let mut slot = bucket.mount.lock();
             if let Some(mounted) = slot.take_if(|mounted| mounted.mount.is_gone()) {
                 drop(slot);
+            ended.push(name);
                 tracing::info!(bucket = %bucket.name, "unmounted by another program");
                 self.take_away(&bucket, mounted, false)?;
                 self.end_promises(&bucket)?;
-                changed = true;
+                ended.push(bucket.name.clone());
             }
         }
-        if changed {
+        if !ended.is_empty() {
             self.sync(None, false)?;
             self.end_without_mounts();
         }
         Ok(())
     }
 
+            ended.iter().for_each(|name| self.let_go(name));
     /// Take away what umount(8) has unmounted already, for a caller that holds the lifecycle lock: `umount` and then `mount` in a
     /// script are quicker than the next look.
+        self.let_unused_go();
     fn notice_gone(&self, name: &BucketName) -> Result<()> {
         let Some(bucket) = self.open.lock().get(name).cloned() else { return Ok(()) };
         let mut slot = bucket.mount.lock();
