@@ -60,7 +60,14 @@ impl Node {
             Promises { durability: request.durability, read_only: request.read_only, exclusive: request.exclusive };
         let cleared_stale = self.clear_stale(name, request.mountpoint.as_deref())?;
         let place = mountpoint::prepare(&self.root, name, &conf.originpath, request.mountpoint.as_deref())?;
-        let bucket = self.show(name, promises, request.allow_other, &place).inspect_err(|_| {
+        let options = MountOptions {
+            allow_other: request.allow_other,
+            read_only: request.read_only,
+            noexec: request.noexec,
+            name: name.to_string(),
+            threads: threads(),
+        };
+        let bucket = self.show(name, promises, options, &place).inspect_err(|_| {
             remove_folder(&place.path, place.ours);
         })?;
         tracing::info!(bucket = %name, mountpoint = %place.path.display(), "mounted");
@@ -82,12 +89,10 @@ impl Node {
         &self,
         name: &BucketName,
         promises: Promises,
-        allow_other: bool,
+        options: MountOptions,
         place: &mountpoint::Place,
     ) -> Result<Arc<OpenBucket>> {
         let bucket = self.bucket_with(name, Some(promises))?;
-        let options =
-            MountOptions { allow_other, read_only: promises.read_only, name: name.to_string(), threads: threads() };
         self.registry.lock().set_mountpoint(name, Some(&place.path))?;
         let mounted = bucket.fs()?.mount(&place.path, options);
         match mounted {
