@@ -268,25 +268,37 @@ impl InodeTable {
         if ino == Ino::ROOT {
             return self.root.clone();
         }
-        let known = self.find(ino);
-        let node = match known.filter(|node| node.is_still(stat)) {
-            Some(node) => {
+        let mut fd = fd;
+        let node = loop {
+            let known = self.find(ino);
+            // Looked at outside the lock: the backing may take long to answer.
+            if let Some(node) = known.as_ref().filter(|node| node.is_still(stat)) {
                 if let Some(fd) = fd {
                     node.keep(fd);
                 }
-                node
+                break node.clone();
             }
-            None => self.insert(ino, stat, fd),
+            match self.insert(ino, stat, fd, known.as_ref()) {
+                Ok(node) => break node,
+                Err(unused) => fd = unused,
+            }
         };
         node.add_name(parent, name);
         node
     }
 
-    fn insert(&self, ino: Ino, stat: &Stat, fd: Option<OwnedFd>) -> Arc<Node> {
+    /// A new node in the place of `old`, which is another file's. The descriptor is given back when somebody else was faster.
+    fn insert(
+        &self,
+        ino: Ino,
+        stat: &Stat,
+        fd: Option<OwnedFd>,
+        old: Option<&Arc<Node>>,
+    ) -> Result<Arc<Node>, Option<OwnedFd>> {
         let mut slots = self.slots.write();
         let known = slots.live.get(&ino).and_then(|slot| slot.node.upgrade());
-        if let Some(node) = known.filter(|node| node.is_still(stat)) {
-            return node;
+        if known.is_some_and(|node| old.is_none_or(|old| !Arc::ptr_eq(old, &node))) {
+            return Err(fd);
         }
         let node = Arc::new(Node::new(ino, stat, fd, &self.descriptors));
         let slot = Slot { node: Arc::downgrade(&node), held: None, lookups: 0 };
@@ -296,7 +308,7 @@ impl InodeTable {
             slots.live.retain(|_, slot| slot.node.strong_count() > 0);
             self.sweep_at.store(slots.live.len() * 2 + 1024, Ordering::Relaxed);
         }
-        node
+        Ok(node)
     }
 
     /// The kernel holds one more lookup of `node`.
