@@ -9,11 +9,12 @@ use crate::error::{FsError, FsResult};
 use crate::path::BucketPath;
 use crate::stat::{Id, Kind, Stat, know_births};
 use crate::vfs::Ino;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -66,6 +67,8 @@ pub struct InodeTable {
     sweep_at: AtomicUsize,
     /// Inodes forgotten since memory was last given back.
     forgotten: AtomicUsize,
+    /// Devices that were found nowhere when all was last brought to the disk.
+    lost: Mutex<Vec<u64>>,
 }
 
 impl Slots {
@@ -112,6 +115,7 @@ impl InodeTable {
             close_at: AtomicUsize::new(room::descriptors_max()),
             sweep_at: AtomicUsize::new(1024),
             forgotten: AtomicUsize::new(0),
+            lost: Mutex::default(),
         })
     }
 
@@ -131,14 +135,32 @@ impl InodeTable {
         let top = self.root.fd()?;
         let below = self.devices.read().descriptors(&top);
         let mut result = rustix::fs::syncfs(&*top);
-        if below.iter().any(Option::is_none) {
-            // One of them is somewhere.
+        let (mut found, mut lost) = (Vec::new(), Vec::new());
+        for device in below {
+            match device.or_else(|dev| self.open_on(dev).ok_or(dev)) {
+                Ok(file) => found.push(file),
+                Err(dev) => lost.push(dev),
+            }
+        }
+        let mut before = self.lost.lock();
+        // Each is somewhere, but nobody has anything open on it any more: once is enough, for this brings all disks to rest.
+        if lost.iter().any(|dev| !before.contains(dev)) {
             rustix::fs::sync();
         }
-        for device in below.iter().flatten() {
+        *before = lost;
+        drop(before);
+        for device in &found {
             result = result.and(rustix::fs::syncfs(device));
         }
         result.map_err(|errno| FsError::os("sync of the backing", errno))
+    }
+
+    /// Something in use on this device, wherever that is mounted now.
+    fn open_on(&self, dev: u64) -> Option<File> {
+        let opens = |node: &&Arc<Node>| node.is_open() && matches!(node.kind, Kind::File | Kind::Directory);
+        let nodes = self.live_nodes();
+        let mut there = nodes.iter().filter(|node| node.backing.0 == dev).filter(opens);
+        there.find_map(|node| node.open(OFlags::RDONLY | OFlags::NONBLOCK).ok())
     }
 
     /// What was at `from` is at `to`, with what is mounted in it, and the other way round if they were exchanged.
@@ -361,7 +383,6 @@ impl InodeTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::File;
 
     /// Looked up by the kernel, as a walk does it; the number of each.
     fn look_up(table: &InodeTable, count: usize) -> Vec<Ino> {
@@ -411,6 +432,21 @@ mod tests {
         }
         assert!(table.is_empty());
         assert!(table.get(inos[3]).is_err());
+    }
+
+    #[test]
+    fn a_device_that_is_not_where_it_was_is_reached_by_what_is_in_use_on_it() {
+        let dir = tempfile::tempdir().unwrap();
+        File::create(dir.path().join("file-0")).unwrap();
+        let table = InodeTable::new(File::open(dir.path()).unwrap().into()).unwrap();
+        let dev = table.root().backing.0;
+        let check = |dev: u64, expect: bool| assert_eq!(table.open_on(dev).is_some(), expect);
+        check(dev, false);
+        let (node, _) = table.open_name(table.root(), OsStr::new("file-0")).unwrap();
+        check(dev, true);
+        check(dev + 1, false);
+        drop(node);
+        check(dev, false);
     }
 
     #[test]
