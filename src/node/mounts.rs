@@ -148,13 +148,13 @@ impl Node {
             (true, false) => synced.and(unless_used(self.close_bucket(name))),
             (false, false) => synced.and(unless_used(self.end_promises(&bucket))),
         };
+        drop((bucket, open));
+        self.let_go(name);
         let node_ends = self.end_without_mounts();
         synced?;
         sealed?;
         let mountpoint = known.unwrap_or_default();
         Ok(wire::Unmounted { v: wire::V, bucket: name.clone(), mountpoint, detached, node_ends })
-        drop((bucket, open));
-        self.let_go(name);
     }
 
     /// What a mount asked for ends with it: files of a bucket that was mounted read-only are stored again. For a caller that holds
@@ -257,12 +257,12 @@ impl Node {
             mount.wait();
             let bucket = self.open.lock().get(&name).cloned();
             bucket.map_or(Ok(()), |bucket| self.end_promises(&bucket))?;
+            ended.push(name);
         }
         for bucket in self.open_buckets() {
             let mut slot = bucket.mount.lock();
             if let Some(mounted) = slot.take_if(|mounted| mounted.mount.is_gone()) {
                 drop(slot);
-            ended.push(name);
                 tracing::info!(bucket = %bucket.name, "unmounted by another program");
                 self.take_away(&bucket, mounted, false)?;
                 self.end_promises(&bucket)?;
@@ -271,15 +271,15 @@ impl Node {
         }
         if !ended.is_empty() {
             self.sync(None, false)?;
+            ended.iter().for_each(|name| self.let_go(name));
             self.end_without_mounts();
         }
+        self.let_unused_go();
         Ok(())
     }
 
-            ended.iter().for_each(|name| self.let_go(name));
     /// Take away what umount(8) has unmounted already, for a caller that holds the lifecycle lock: `umount` and then `mount` in a
     /// script are quicker than the next look.
-        self.let_unused_go();
     fn notice_gone(&self, name: &BucketName) -> Result<()> {
         let Some(bucket) = self.open.lock().get(name).cloned() else { return Ok(()) };
         let mut slot = bucket.mount.lock();
