@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         durability: Durability::Relaxed,
     };
     let (bucket, _recovery) = Bucket::open(options, notary)?;
-    let options = MountOptions { name: "docs".into(), allow_other: false, read_only: false, threads: 2 };
+    let options = MountOptions { name: "docs".into(), allow_other: false, noexec: false, read_only: false, threads: 2 };
     let mount = bucket.mount(&folder("mountpoint")?, options)?;
     println!("mounted at {}", mount.mountpoint().display());
 

@@ -45,11 +45,12 @@ const IGNORED: [&str; 26] = [
     "loud",
 ];
 /// Options that are flags of `wizefs mount`.
-const FLAGS: [(&str, &str); 4] = [
+const FLAGS: [(&str, &str); 5] = [
     ("ro", "--read-only"),
     ("read-only", "--read-only"),
     ("allow_other", "--allow-other"),
     ("exclusive", "--exclusive"),
+    ("noexec", "--noexec"),
 ];
 /// Options with a value that are flags of `wizefs mount`.
 const VALUES: [&str; 6] = ["root", "durability", "passfile", "listen", "grpc-listen", "chain-listen"];
@@ -153,6 +154,8 @@ mod tests {
             Some("--quiet mount --allow-other --grpc-listen=off -- docs /m"),
         );
         check("docs /m -t fuse.wizefs -v -oexclusive", Some("--quiet mount --exclusive -- docs /m"));
+        // What mount(8) makes of `users`.
+        check("docs /m -o rw,noexec,nosuid,nodev,users", Some("--quiet mount --noexec -- docs /m"));
         check("docs /m -s -o nonsense,odd=1", Some("--quiet mount -- docs /m"));
         check("docs /m -f -o ro,root=/r", Some("--quiet check --root=/r -- docs"));
         check("docs /m -o nonsense", None);

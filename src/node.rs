@@ -10,6 +10,7 @@ mod events;
 mod files;
 mod folders;
 mod history;
+mod idle;
 mod keys;
 mod mountpoint;
 mod mounts;
@@ -37,7 +38,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use wizefs_fs::AnyBucket;
@@ -96,6 +97,10 @@ pub struct OpenBucket {
     pub id: BucketId,
     /// The file system. Replaced when a mount asks for other promises, hence the lock.
     fs: RwLock<AnyBucket>,
+    /// What is behind it was there before.
+    adopted: bool,
+    /// Looks at the mounts since it was last used.
+    unused: AtomicU32,
     /// It is not used any more. Whoever found the bucket before that may still hold it.
     closed: AtomicBool,
     options: Mutex<buckets::Promises>,
@@ -110,6 +115,7 @@ impl OpenBucket {
     /// # Errors
     /// [`Kind::Busy`] when the bucket was closed since it was found.
     pub fn fs(&self) -> Result<RwLockReadGuard<'_, AnyBucket>> {
+        self.is_used();
         let fs = self.fs.read();
         if self.closed.load(Ordering::Acquire) {
             let error = Error::new(Kind::Busy, format!("{} was closed this moment", self.name));

@@ -20,7 +20,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let sink = Arc::new(MemorySink::default());
     let (bucket, _) = Bucket::open(options, sink.clone())?;
-    let options = MountOptions { name: "example".into(), allow_other: false, read_only: false, threads: 3 };
+    let options =
+        MountOptions { name: "example".into(), allow_other: false, noexec: false, read_only: false, threads: 3 };
     let mut mount = bucket.mount(mountpoint.as_ref(), options)?;
     println!("mounted; unmount to end");
     mount.wait();

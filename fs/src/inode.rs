@@ -77,8 +77,9 @@ pub struct Writing {
     pub hashing: Option<Arc<AtomicBool>>,
     /// The last lease was refused: somebody not known here writes.
     pub refused: bool,
-    /// Opened so that it may have been mapped since the last report: times move then and the kernel does not notice.
-    pub mappable: bool,
+    /// Opened since the last report so that attributes may move and the kernel does not notice: times of what is mapped, set-id
+    /// bits of what is written past the node.
+    pub moves_unseen: bool,
     /// Times the content was reported; lets a barrier see that its turn has come.
     pub reports: u64,
     /// When the last hash ended and how long it took: a file that changes all the time is not hashed all the time.
@@ -93,7 +94,7 @@ impl Writing {
 
     /// Nothing is known of it that a file just opened would not have.
     fn is_at_rest(&self) -> bool {
-        self.writers == 0 && self.dirty.is_none() && self.hashing.is_none() && !self.refused && !self.mappable
+        self.writers == 0 && self.dirty.is_none() && self.hashing.is_none() && !self.refused && !self.moves_unseen
     }
 }
 

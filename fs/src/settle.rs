@@ -110,7 +110,7 @@ impl Recorder {
         let mut writing = node.writing.lock();
         writing.hashing = None;
         writing.refused = matches!(outcome, Ok(Outcome::Refused) | Err(_));
-        let told = matches!(outcome, Ok(Outcome::Done(_))) && std::mem::take(&mut writing.mappable);
+        let told = matches!(outcome, Ok(Outcome::Done(_))) && std::mem::take(&mut writing.moves_unseen);
         drop(writing);
         if told {
             self.attributes_changed(node);

@@ -50,6 +50,9 @@ pub struct Args {
     /// Let other users in
     #[arg(long, env = "WIZEFS_ALLOW_OTHER", hide_env = true, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     allow_other: bool,
+    /// Let no program in it be run
+    #[arg(long)]
+    noexec: bool,
     /// File with the passphrase of an archive's encrypted members; its path is remembered
     #[arg(long, value_name = "FILE")]
     passfile: Option<PathBuf>,
@@ -76,6 +79,7 @@ pub fn run(context: &Context, args: &Args) -> Result<u8> {
         durability: args.durability,
         exclusive: args.exclusive,
         allow_other: args.allow_other,
+        noexec: args.noexec,
         passfile: args.passfile.as_deref().map(super::absolute).transpose()?,
     };
     mount(context, &args.listen, &bucket, request, !args.fg, args.notifypid)

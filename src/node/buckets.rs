@@ -17,7 +17,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use wizefs_fs::lz::has_stage;
 use wizefs_fs::{AnyBucket, Bucket, BucketOptions, Durability, LzBucket, ZipBucket, ZipOptions};
@@ -342,6 +342,8 @@ impl Node {
             name: name.clone(),
             id: bucket_id(&conf)?,
             fs: RwLock::new(fs),
+            adopted: conf.adopted,
+            unused: AtomicU32::new(0),
             closed: AtomicBool::new(false),
             options: Mutex::new(promises),
             mount: Mutex::new(None),

@@ -60,7 +60,14 @@ impl Node {
             Promises { durability: request.durability, read_only: request.read_only, exclusive: request.exclusive };
         let cleared_stale = self.clear_stale(name, request.mountpoint.as_deref())?;
         let place = mountpoint::prepare(&self.root, name, &conf.originpath, request.mountpoint.as_deref())?;
-        let bucket = self.show(name, promises, request.allow_other, &place).inspect_err(|_| {
+        let options = MountOptions {
+            allow_other: request.allow_other,
+            read_only: request.read_only,
+            noexec: request.noexec,
+            name: name.to_string(),
+            threads: threads(),
+        };
+        let bucket = self.show(name, promises, options, &place).inspect_err(|_| {
             remove_folder(&place.path, place.ours);
         })?;
         tracing::info!(bucket = %name, mountpoint = %place.path.display(), "mounted");
@@ -82,12 +89,10 @@ impl Node {
         &self,
         name: &BucketName,
         promises: Promises,
-        allow_other: bool,
+        options: MountOptions,
         place: &mountpoint::Place,
     ) -> Result<Arc<OpenBucket>> {
         let bucket = self.bucket_with(name, Some(promises))?;
-        let options =
-            MountOptions { allow_other, read_only: promises.read_only, name: name.to_string(), threads: threads() };
         self.registry.lock().set_mountpoint(name, Some(&place.path))?;
         let mounted = bucket.fs()?.mount(&place.path, options);
         match mounted {
@@ -147,6 +152,8 @@ impl Node {
             (true, false) => synced.and(unless_used(self.close_bucket(name))),
             (false, false) => synced.and(unless_used(self.end_promises(&bucket))),
         };
+        drop((bucket, open));
+        self.let_go(name);
         let node_ends = self.end_without_mounts();
         synced?;
         sealed?;
@@ -249,11 +256,12 @@ impl Node {
         let mut detached = self.detached.lock();
         let gone: Vec<_> = detached.extract_if(.., |(_, mount)| mount.is_gone()).collect();
         drop(detached);
-        let mut changed = !gone.is_empty();
+        let mut ended = Vec::new();
         for (name, mut mount) in gone {
             mount.wait();
             let bucket = self.open.lock().get(&name).cloned();
             bucket.map_or(Ok(()), |bucket| self.end_promises(&bucket))?;
+            ended.push(name);
         }
         for bucket in self.open_buckets() {
             let mut slot = bucket.mount.lock();
@@ -262,13 +270,15 @@ impl Node {
                 tracing::info!(bucket = %bucket.name, "unmounted by another program");
                 self.take_away(&bucket, mounted, false)?;
                 self.end_promises(&bucket)?;
-                changed = true;
+                ended.push(bucket.name.clone());
             }
         }
-        if changed {
+        if !ended.is_empty() {
             self.sync(None, false)?;
+            ended.iter().for_each(|name| self.let_go(name));
             self.end_without_mounts();
         }
+        self.let_unused_go();
         Ok(())
     }
 

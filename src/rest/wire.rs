@@ -207,6 +207,8 @@ pub struct MountRequest {
     pub exclusive: bool,
     /// Other users may enter.
     pub allow_other: bool,
+    /// No program in it can be run.
+    pub noexec: bool,
     /// File with the passphrase of encrypted members, absolute; remembered.
     #[schema(value_type = Option<String>)]
     pub passfile: Option<PathBuf>,

@@ -199,6 +199,29 @@ fn disks_in_an_adopted_folder_are_known_again_in_whatever_order_they_are_met() {
 }
 
 #[test]
+fn the_disk_of_an_adopted_folder_can_be_taken_away_when_nobody_uses_it() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let tree = root.outside().join("tree");
+    fs::create_dir_all(&tree).unwrap();
+    for below in ["", "below"] {
+        let Some(()) = disk(&tree.join(below), 4) else { return };
+    }
+    fs::write(tree.join("below/f"), "content").unwrap();
+    // It keeps the node, which would let go of everything when it ends.
+    root.run("create other --mount").expect(0);
+    root.run("create work --from tree").expect(0);
+    let away = |path: &Path| unmount(path, UnmountFlags::empty());
+    root.run("mount work").expect(0);
+    append(&root.mnt("work", "below/f"), "more");
+    root.run("unmount work").expect(0);
+    root.wait_for("the disk in it is let go", || away(&tree.join("below")).is_ok());
+    // What looked at it without a mount lets go of it in a while.
+    root.run("verify work").expect(26);
+    root.wait_for("the disk is let go", || away(&tree).is_ok());
+    root.run("unmount other").expect(0);
+}
+
+#[test]
 fn a_put_keeps_what_it_does_not_say() {
     let root = TestRoot::new();
     root.run("create docs").expect(0);

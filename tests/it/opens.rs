@@ -221,6 +221,21 @@ fn times_before_1970_are_kept_and_those_that_cannot_be_are_refused() {
     root.run("unmount docs").expect(0);
 }
 
+#[test]
+fn nothing_is_run_from_a_mount_that_forbids_it() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs").expect(0);
+    for (options, expect) in [("", 0), ("--noexec", 126)] {
+        root.run(&format!("mount docs {options}")).expect(0);
+        let program = root.mnt("docs", "program");
+        fs::write(&program, "#!/bin/sh\n").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let run = Command::new("sh").args(["-c", "\"$1\"", "sh"]).arg(&program).status().unwrap();
+        assert_eq!(run.code(), Some(expect), "{options}");
+        root.run("unmount docs").expect(0);
+    }
+}
+
 /// A file that nobody, root neither, may change in some way; changed back when this is dropped, so that it can be removed.
 struct Fixed(PathBuf);
 

@@ -245,3 +245,45 @@ fn a_writer_without_privilege_takes_the_set_id_bits_away() {
     }
     root.expect_clean("changed by another user");
 }
+
+#[test]
+fn set_id_bits_that_a_writer_took_away_are_not_shown_once_it_is_recorded() {
+    let Some((root, mount)) = mounted("") else { return };
+    let path = mount.join("tool");
+    fs::write(&path, b"program").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o6755)).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o6755);
+    OpenOptions::new().append(true).open(&path).unwrap().write_all(b" changed").unwrap();
+    root.run("sync").expect(0);
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o755);
+    assert_eq!(recorded(&root, "tool")["mode"], 0o755);
+}
+
+#[test]
+fn who_opened_past_the_cache_may_go_on_through_it() {
+    let Some((root, mount)) = mounted("") else { return };
+    // Its end is no whole block: dd(1) writes that after an fcntl(2) that the backing does not hear of.
+    let content: Vec<u8> = (0..300_001).map(|i| (i / 7) as u8).collect();
+    fs::write(root.outside().join("from"), &content).unwrap();
+    let dd = |options: &str| {
+        let mut dd = Command::new("dd");
+        dd.arg(format!("if={}", root.outside().join("from").display()))
+            .arg(format!("of={}", mount.join("to").display()));
+        let done = dd.args(["oflag=direct", "bs=64k"]).args(options.split_whitespace()).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    dd("");
+    assert_eq!(fs::read(mount.join("to")).unwrap(), content);
+    root.run("sync").expect(0);
+    assert_eq!(recorded(&root, "to")["blake3"], hash(&content));
+    // While others have it open, who read and write it past the node.
+    let mut other = OpenOptions::new().read(true).write(true).open(mount.join("to")).unwrap();
+    other.write_all(b"other").unwrap();
+    dd("conv=notrunc");
+    other.write_all(b"again").unwrap();
+    let mut seen = [0; 12];
+    other.read_exact_at(&mut seen, 0).unwrap();
+    assert_eq!((&seen[..5], &seen[5..10]), (&content[..5], &b"again"[..]));
+    drop(other);
+    root.expect_clean("written past the cache");
+}

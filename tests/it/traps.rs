@@ -3,6 +3,7 @@
 
 use crate::disk::disk;
 use crate::root::{PATIENCE, Ran, TestRoot};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::Signal;
 use std::fs::{self, File, OpenOptions};
@@ -120,6 +121,38 @@ fn overlay(root: &TestRoot) -> Option<PathBuf> {
     let tree = root.outside().join("tree");
     let mounted = mount("overlay", &tree, "overlay", MountFlags::empty(), data.as_c_str());
     mounted.inspect_err(|e| eprintln!("SKIPPED, no overlay here: {e}")).ok().map(|()| tree)
+}
+
+#[test]
+fn a_mount_can_be_the_upper_layer_of_an_overlay() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs --mount").expect(0);
+    let (lower, tree) = (root.outside().join("lower"), root.outside().join("tree"));
+    for folder in [&lower.join("d"), &tree, &root.mnt("docs", "upper"), &root.mnt("docs", "work")] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    for file in ["changed", "removed", "d/x"] {
+        fs::write(lower.join(file), "below").unwrap();
+    }
+    let layers = [&lower, &root.mnt("docs", "upper"), &root.mnt("docs", "work")].map(|path| path.display().to_string());
+    let data = format!("lowerdir={},upperdir={},workdir={}", layers[0], layers[1], layers[2]);
+    let data = std::ffi::CString::new(data).unwrap();
+    let mounted = mount("overlay", &tree, "overlay", MountFlags::empty(), data.as_c_str());
+    if mounted == Err(Errno::NODEV) || mounted == Err(Errno::PERM) {
+        return eprintln!("SKIPPED, no overlay here");
+    }
+    mounted.unwrap();
+    OpenOptions::new().append(true).open(tree.join("changed")).unwrap().write_all(b", and above").unwrap();
+    fs::remove_file(tree.join("removed")).unwrap();
+    fs::remove_dir_all(tree.join("d")).unwrap();
+    fs::create_dir(tree.join("d")).unwrap();
+    fs::write(tree.join("d/new"), "above").unwrap();
+    rustix::mount::unmount(&tree, rustix::mount::UnmountFlags::empty()).unwrap();
+    root.expect_clean("the layer above");
+    root.expect_log_is_backing("docs");
+    assert_eq!(fs::read_to_string(root.mnt("docs", "upper/changed")).unwrap(), "below, and above");
+    assert_eq!(fs::read_to_string(root.mnt("docs", "upper/d/new")).unwrap(), "above");
+    root.run("unmount docs").expect(0);
 }
 
 #[test]

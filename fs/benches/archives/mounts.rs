@@ -82,7 +82,8 @@ pub(crate) fn serve(how: &str, backing: &Path, mountpoint: &Path) -> Result<()> 
     } else {
         writable(how, backing, state.path())?
     };
-    let options = MountOptions { name: "bench".into(), allow_other: false, read_only: how == SERVE, threads: 3 };
+    let options =
+        MountOptions { name: "bench".into(), allow_other: false, noexec: false, read_only: how == SERVE, threads: 3 };
     bucket.mount(mountpoint, options)?.wait();
     Ok(bucket.close()?)
 }

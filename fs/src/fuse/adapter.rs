@@ -1,7 +1,7 @@
 //! Translation between FUSE requests and [`Vfs`] calls. No decisions about files are made here.
 
 use super::acl;
-use super::convert::{NOTHING, caller, code, dir_flags, file_attr, file_type, open_flags, set_time};
+use super::convert::{NOTHING, caller, code, dir_flags, file_attr, file_type, open_flags, set_time, through_flags};
 use super::passthrough::Way;
 use super::replies::{Adapter, add_unknown, empty, shown, xattr};
 use crate::stat::Kind;
@@ -180,7 +180,7 @@ impl Filesystem for Adapter {
             claim.opened();
         }
         match way.as_ref().map(Option::as_deref) {
-            Ok(Some(Way::Through(id))) => reply.opened_passthrough(fh, answer, id),
+            Ok(Some(Way::Through(id))) => reply.opened_passthrough(fh, through_flags(&self.trust, flags.0), id),
             Ok(Some(Way::Asking) | None) => reply.opened(fh, answer),
             Err(error) => reply.error(*error),
         }
@@ -388,7 +388,10 @@ impl Filesystem for Adapter {
         let (ttl, file, generation) = (&self.trust.ttl, file_attr(&attr), Generation(attr.generation));
         let way = self.way(attr.ino, &opened, |fd| reply.open_backing(fd));
         match way.as_ref().map(Option::as_deref) {
-            Ok(Some(Way::Through(id))) => reply.created_passthrough(ttl, &file, generation, fh, answer, id),
+            Ok(Some(Way::Through(id))) => {
+                let answer = through_flags(&self.trust, flags);
+                reply.created_passthrough(ttl, &file, generation, fh, answer, id);
+            }
             Ok(Some(Way::Asking) | None) => reply.created(ttl, &file, generation, fh, answer),
             Err(error) => {
                 // The kernel holds no lookup of what it was not told of.

@@ -104,6 +104,14 @@ pub(super) fn open_flags(trust: &Trust, flags: i32) -> FopenFlags {
     if silent { kept | FopenFlags::FOPEN_NOFLUSH } else { kept }
 }
 
+/// The same of a file that the kernel could read and write itself. It opens that with the flags of the `open`, and does not hear of an
+/// `O_DIRECT` that `fcntl` takes away later, as dd(1) does for an end that is no whole block: such a handle asks for each read and
+/// write, and only what it maps is the backing's.
+pub(super) fn through_flags(trust: &Trust, flags: i32) -> FopenFlags {
+    let asks = flags & libc::O_DIRECT != 0;
+    open_flags(trust, flags) | if asks { FopenFlags::FOPEN_DIRECT_IO } else { FopenFlags::empty() }
+}
+
 /// What the kernel may do with an opened directory.
 pub(super) fn dir_flags(trust: &Trust) -> FopenFlags {
     if trust.exclusive { FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }

@@ -33,6 +33,8 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// Nothing can be changed.
     pub read_only: bool,
+    /// No program can be run.
+    pub noexec: bool,
     /// Threads that answer the kernel.
     pub threads: usize,
 }
@@ -195,6 +197,9 @@ fn mounted(
     if options.read_only {
         config.mount_options.push(MountOption::RO);
     }
+    if options.noexec {
+        config.mount_options.push(MountOption::NoExec);
+    }
     Session::new(served, mountpoint, &config)
 }
 
@@ -221,6 +226,9 @@ fn mount_as_root(mountpoint: &Path, options: &MountOptions) -> std::io::Result<O
     let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
     if options.read_only {
         flags |= MountFlags::RDONLY;
+    }
+    if options.noexec {
+        flags |= MountFlags::NOEXEC;
     }
     rustix::mount::mount(source(options), mountpoint, "fuse.wizefs", flags, &*data)?;
     Ok(device)

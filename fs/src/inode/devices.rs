@@ -58,10 +58,10 @@ impl Devices {
         &self.numbers
     }
 
-    /// A descriptor to sync each by, except that of the top; `None` for one that is not found where it was met.
-    pub(super) fn descriptors(&self, top: &OwnedFd) -> Vec<Option<File>> {
+    /// A descriptor to sync each by, except that of the top; the number of one that is not found where it was met.
+    pub(super) fn descriptors(&self, top: &OwnedFd) -> Vec<Result<File, u64>> {
         let below = self.numbers.iter().zip(&self.paths).skip(1).filter(|(number, _)| **number != ABSENT);
-        below.map(|(number, path)| readable(top, path, *number).ok()).collect()
+        below.map(|(number, path)| readable(top, path, *number).map_err(|_| *number)).collect()
     }
 
     /// The index of a device, if it was met at a path.
@@ -196,7 +196,7 @@ mod tests {
         let check = |number: u64, path: Option<&[u8]>, expect: bool| {
             let mut devices = Devices::new(7);
             devices.index(number, path);
-            let found: Vec<bool> = devices.descriptors(&top).iter().map(Option::is_some).collect();
+            let found: Vec<bool> = devices.descriptors(&top).iter().map(Result::is_ok).collect();
             assert_eq!(found, [expect], "{path:?}");
         };
         check(number, Some(b"d/there"), true);

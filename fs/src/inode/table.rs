@@ -9,11 +9,12 @@ use crate::error::{FsError, FsResult};
 use crate::path::BucketPath;
 use crate::stat::{Id, Kind, Stat, know_births};
 use crate::vfs::Ino;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -66,6 +67,8 @@ pub struct InodeTable {
     sweep_at: AtomicUsize,
     /// Inodes forgotten since memory was last given back.
     forgotten: AtomicUsize,
+    /// Devices that were found nowhere when all was last brought to the disk.
+    lost: Mutex<Vec<u64>>,
 }
 
 impl Slots {
@@ -112,6 +115,7 @@ impl InodeTable {
             close_at: AtomicUsize::new(room::descriptors_max()),
             sweep_at: AtomicUsize::new(1024),
             forgotten: AtomicUsize::new(0),
+            lost: Mutex::default(),
         })
     }
 
@@ -131,14 +135,32 @@ impl InodeTable {
         let top = self.root.fd()?;
         let below = self.devices.read().descriptors(&top);
         let mut result = rustix::fs::syncfs(&*top);
-        if below.iter().any(Option::is_none) {
-            // One of them is somewhere.
+        let (mut found, mut lost) = (Vec::new(), Vec::new());
+        for device in below {
+            match device.or_else(|dev| self.open_on(dev).ok_or(dev)) {
+                Ok(file) => found.push(file),
+                Err(dev) => lost.push(dev),
+            }
+        }
+        let mut before = self.lost.lock();
+        // Each is somewhere, but nobody has anything open on it any more: once is enough, for this brings all disks to rest.
+        if lost.iter().any(|dev| !before.contains(dev)) {
             rustix::fs::sync();
         }
-        for device in below.iter().flatten() {
+        *before = lost;
+        drop(before);
+        for device in &found {
             result = result.and(rustix::fs::syncfs(device));
         }
         result.map_err(|errno| FsError::os("sync of the backing", errno))
+    }
+
+    /// Something in use on this device, wherever that is mounted now.
+    fn open_on(&self, dev: u64) -> Option<File> {
+        let opens = |node: &&Arc<Node>| node.is_open() && matches!(node.kind, Kind::File | Kind::Directory);
+        let nodes = self.live_nodes();
+        let mut there = nodes.iter().filter(|node| node.backing.0 == dev).filter(opens);
+        there.find_map(|node| node.open(OFlags::RDONLY | OFlags::NONBLOCK).ok())
     }
 
     /// What was at `from` is at `to`, with what is mounted in it, and the other way round if they were exchanged.
@@ -268,25 +290,37 @@ impl InodeTable {
         if ino == Ino::ROOT {
             return self.root.clone();
         }
-        let known = self.find(ino);
-        let node = match known.filter(|node| node.is_still(stat)) {
-            Some(node) => {
+        let mut fd = fd;
+        let node = loop {
+            let known = self.find(ino);
+            // Looked at outside the lock: the backing may take long to answer.
+            if let Some(node) = known.as_ref().filter(|node| node.is_still(stat)) {
                 if let Some(fd) = fd {
                     node.keep(fd);
                 }
-                node
+                break node.clone();
             }
-            None => self.insert(ino, stat, fd),
+            match self.insert(ino, stat, fd, known.as_ref()) {
+                Ok(node) => break node,
+                Err(unused) => fd = unused,
+            }
         };
         node.add_name(parent, name);
         node
     }
 
-    fn insert(&self, ino: Ino, stat: &Stat, fd: Option<OwnedFd>) -> Arc<Node> {
+    /// A new node in the place of `old`, which is another file's. The descriptor is given back when somebody else was faster.
+    fn insert(
+        &self,
+        ino: Ino,
+        stat: &Stat,
+        fd: Option<OwnedFd>,
+        old: Option<&Arc<Node>>,
+    ) -> Result<Arc<Node>, Option<OwnedFd>> {
         let mut slots = self.slots.write();
         let known = slots.live.get(&ino).and_then(|slot| slot.node.upgrade());
-        if let Some(node) = known.filter(|node| node.is_still(stat)) {
-            return node;
+        if known.is_some_and(|node| old.is_none_or(|old| !Arc::ptr_eq(old, &node))) {
+            return Err(fd);
         }
         let node = Arc::new(Node::new(ino, stat, fd, &self.descriptors));
         let slot = Slot { node: Arc::downgrade(&node), held: None, lookups: 0 };
@@ -296,7 +330,7 @@ impl InodeTable {
             slots.live.retain(|_, slot| slot.node.strong_count() > 0);
             self.sweep_at.store(slots.live.len() * 2 + 1024, Ordering::Relaxed);
         }
-        node
+        Ok(node)
     }
 
     /// The kernel holds one more lookup of `node`.
@@ -349,7 +383,6 @@ impl InodeTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::File;
 
     /// Looked up by the kernel, as a walk does it; the number of each.
     fn look_up(table: &InodeTable, count: usize) -> Vec<Ino> {
@@ -399,6 +432,21 @@ mod tests {
         }
         assert!(table.is_empty());
         assert!(table.get(inos[3]).is_err());
+    }
+
+    #[test]
+    fn a_device_that_is_not_where_it_was_is_reached_by_what_is_in_use_on_it() {
+        let dir = tempfile::tempdir().unwrap();
+        File::create(dir.path().join("file-0")).unwrap();
+        let table = InodeTable::new(File::open(dir.path()).unwrap().into()).unwrap();
+        let dev = table.root().backing.0;
+        let check = |dev: u64, expect: bool| assert_eq!(table.open_on(dev).is_some(), expect);
+        check(dev, false);
+        let (node, _) = table.open_name(table.root(), OsStr::new("file-0")).unwrap();
+        check(dev, true);
+        check(dev + 1, false);
+        drop(node);
+        check(dev, false);
     }
 
     #[test]

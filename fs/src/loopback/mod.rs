@@ -69,11 +69,14 @@ impl LoopbackFs {
         let truncates = flags & libc::O_TRUNC != 0;
         let writes = writable || truncates;
         if writes {
+            let stat = if self.passes_through() { Some(node.stat()?) } else { None };
             // The kernel does not look at that when it opens the file itself.
-            if self.passes_through() && !node.stat()?.fixed.allows(flags) {
+            if stat.is_some_and(|stat| !stat.fixed.allows(flags)) {
                 return Err(Errno::PERM.into());
             }
             self.recorder.begin_write(node, truncates, who)?;
+            node.writing.lock().moves_unseen |=
+                stat.is_some_and(|stat| stat.mode & (libc::S_ISUID | libc::S_ISGID) != 0);
         }
         let opened = self.open_or_offer(node, flags, truncates && who.uid != 0);
         if writes && (!writable || opened.is_err()) {
@@ -98,7 +101,7 @@ impl LoopbackFs {
     fn opened(&self, node: &Arc<Node>, file: Option<std::fs::File>, flags: i32) -> FsResult<Opened> {
         let through = self.passes_through();
         if through && flags & libc::O_ACCMODE == libc::O_RDWR {
-            node.writing.lock().mappable = true;
+            node.writing.lock().moves_unseen = true;
         }
         let backing = if through { Some(Backing { fd: node.fd()?, generation: node.generation() }) } else { None };
         let file = file.map_or_else(OnceLock::new, OnceLock::from);

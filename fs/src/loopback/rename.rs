@@ -43,9 +43,6 @@ impl LoopbackFs {
         who: Caller,
     ) -> FsResult<()> {
         self.recorder.stream.admit(false)?;
-        if flags.contains(RenameFlags::WHITEOUT) {
-            return Err(super::not_supported("rename with whiteout"));
-        }
         let (from, to) = (self.place(from.0, from.1)?, self.place(to.0, to.1)?);
         let names = self.recorder.lock_names();
         let (node, before) = self.recorder.inodes.open_name(&from.dir, from.name)?;

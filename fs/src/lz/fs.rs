@@ -330,6 +330,10 @@ impl Vfs for LzFs {
     }
 
     fn rename(&self, from: (Ino, &OsStr), to: (Ino, &OsStr), flags: RenameFlags, who: Caller) -> FsResult<()> {
+        // It leaves a device behind, which an archive cannot hold: the answer of who has no such rename.
+        if flags.contains(RenameFlags::WHITEOUT) {
+            return Err(Errno::INVAL.into());
+        }
         self.enter(from.0, from.1)?;
         self.look_into_name(to.0, to.1)?;
         self.stage.keep_filled(&self.node(to.0)?)?;

@@ -94,6 +94,33 @@ fn exchange_is_one_change() {
 }
 
 #[test]
+fn a_whiteout_is_left_behind_and_is_a_rename() {
+    let whiteout = |d: &Driver| d.rename("a", "b", RenameFlags::WHITEOUT);
+    if !Driver::LINKS {
+        // An archive holds no device.
+        return check(
+            |d| {
+                d.write("a", b"1").unwrap();
+                assert_eq!(whiteout(d), Err(Errno::INVAL));
+            },
+            &["put a"],
+        );
+    }
+    check(
+        |d| {
+            d.write("a", b"1").unwrap();
+            d.sync();
+            whiteout(d).unwrap();
+            d.sync();
+            // Somebody takes its place.
+            d.write("c", b"2").unwrap();
+            d.mv("c", "a").unwrap();
+        },
+        &["put a", "rename a b", "put a"],
+    );
+}
+
+#[test]
 fn names_of_one_inode_are_put_together() {
     if !Driver::LINKS {
         return;

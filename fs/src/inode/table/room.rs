@@ -70,7 +70,7 @@ impl InodeTable {
         self.rest();
     }
 
-    fn live_nodes(&self) -> Vec<Arc<Node>> {
+    pub(super) fn live_nodes(&self) -> Vec<Arc<Node>> {
         self.slots.read().live.values().filter_map(|slot| slot.node.upgrade()).collect()
     }
 
