@@ -106,7 +106,7 @@ impl DavLockSystem for Locks {
             let touched: Vec<&Held> = held.iter().filter(|each| each.touches(path, deep)).collect();
             // One of those who share a lock needs no consent of the others.
             let shares = touched.iter().any(has);
-            let other = touched.iter().find(|each| !has(each) && !(each.lock.shared && shares));
+            let other = touched.iter().find(|each| !(has(each) || each.lock.shared && shares));
             other.map_or(Ok(()), |each| Err(each.lock.clone()))
         })
     }
