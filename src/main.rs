@@ -91,13 +91,22 @@ fn usage(error: &clap::Error) -> ExitCode {
     let variable = std::env::var("WIZEFS_JSON").is_ok_and(|value| !FALSE.contains(&value.to_lowercase().as_str()));
     let json = variable || std::env::args_os().any(|arg| arg == "--json");
     if json && error.use_stderr() {
-        let text = error.to_string();
-        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        Terminal::new(true, false).error(&Error::new(Kind::Usage, message));
+        Terminal::new(true, false).error(&Error::new(Kind::Usage, message(&error.to_string())));
     } else if error.print().is_err() {
         return ExitCode::FAILURE;
     }
     ExitCode::from(if error.use_stderr() { Kind::Usage.exit() } else { 0 })
+}
+
+/// The sentence in what clap prints: its first line, and where that ends with a colon what it announces.
+fn message(text: &str) -> String {
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default().trim_start_matches("error: ");
+    if !first.ends_with(':') {
+        return first.to_owned();
+    }
+    let told: Vec<&str> = lines.map(str::trim).take_while(|line| !line.is_empty()).collect();
+    format!("{first} {}", told.join(", "))
 }
 
 /// Commands are silent unless asked; the background node tells what an operator should know. `WIZEFS_TRACE` takes a filter.
@@ -110,4 +119,20 @@ fn trace(cli: &Cli) {
         (false, false) => "warn,wizefs::rest=error",
     };
     wizefs::trace::start(default);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_is_told_in_one_line() {
+        fn check(given: &[&str], expect: &str) {
+            let error = Cli::try_parse_from(["wizefs"].iter().chain(given)).err().unwrap();
+            assert_eq!(message(&error.to_string()), expect, "{given:?}");
+        }
+        check(&["create"], "the following required arguments were not provided: <ORIGIN>");
+        check(&["get"], "the following required arguments were not provided: <FILE>, <ORIGIN>");
+        check(&["nosuch"], "unrecognized subcommand 'nosuch'");
+    }
 }

@@ -1,7 +1,7 @@
 //! TLS for addresses that others reach: the certificate in `<root>/tls`, made by ourselves unless somebody put one there,
 //! and known to clients by its fingerprint. And the token.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, plain};
 use crate::rest::wire;
 use crate::root::Root;
 use rcgen::{CertificateParams, DnType, KeyPair};
@@ -27,8 +27,15 @@ const TOKEN_LEAST: usize = 16;
 pub fn acceptor(root: &Root, names: &[String]) -> Result<(TlsAcceptor, String)> {
     let folder = root.path().join("tls");
     let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
-    if !certificate.exists() || !key.exists() {
-        make(&folder, names)?;
+    // A link that leads nowhere stands there, too: it was put there.
+    let stands = |path: &Path| path.symlink_metadata().is_ok();
+    match (stands(&certificate), stands(&key)) {
+        (true, true) => {}
+        (true, false) => {
+            let text = format!("the key of {} is missing: {}", certificate.display(), key.display());
+            return Err(Error::new(Kind::ConfigOpen, text).hint("put it there; without a certificate both are made"));
+        }
+        (false, _) => make(&folder, names)?,
     }
     let unreadable = |path: &Path, problem: &dyn std::fmt::Display| {
         Error::new(Kind::ConfigParse, format!("{} is no usable PEM file: {problem}", path.display()))
@@ -64,12 +71,25 @@ fn make(folder: &Path, names: &[String]) -> Result<()> {
     known.dedup();
     let mut params = CertificateParams::new(known).map_err(failed)?;
     params.distinguished_name.push(DnType::CommonName, "wizefs");
-    let key = KeyPair::generate().map_err(failed)?;
-    let certificate = params.self_signed(&key).map_err(failed)?;
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(|e| Error::io(Kind::ConfigSave, format!("cannot make {}", folder.display()), &e))?;
+    let file = folder.join("key.pem");
+    let is_there = file.symlink_metadata().is_ok();
+    let key = if is_there {
+        // Of an owner, or of a node that did not come to its certificate.
+        private(&file)?;
+        let unusable =
+            |problem: String| Error::new(Kind::ConfigParse, format!("{} is no usable key: {problem}", file.display()));
+        let text = fs::read_to_string(&file).map_err(|e| unusable(plain(&e)))?;
+        KeyPair::from_pem(&text).map_err(|e| unusable(e.to_string()))?
+    } else {
+        KeyPair::generate().map_err(failed)?
+    };
+    let certificate = params.self_signed(&key).map_err(failed)?;
     // The key first: a certificate is never there without it.
-    write_private(&folder.join("key.pem"), key.serialize_pem().as_bytes())?;
+    if !is_there {
+        write_private(&file, key.serialize_pem().as_bytes())?;
+    }
     write_private(&folder.join("cert.pem"), certificate.pem().as_bytes())
 }
 
@@ -97,9 +117,14 @@ pub fn token(file: &Path) -> Result<String> {
 
 /// A secret that others may read is none.
 fn private(file: &Path) -> Result<()> {
-    let mode = fs::metadata(file).map(|meta| meta.permissions().mode());
-    let mode = mode.map_err(|e| Error::io(Kind::ConfigOpen, format!("cannot read {}", file.display()), &e))?;
-    if mode & 0o077 != 0 {
+    let meta = fs::metadata(file);
+    let meta = meta.map_err(|e| Error::io(Kind::ConfigOpen, format!("cannot read {}", file.display()), &e))?;
+    if !meta.is_file() {
+        // Of a pipe nobody knows when it will be read.
+        let text = format!("{} is not a regular file", file.display());
+        return Err(Error::new(Kind::ConfigOpen, text).without_hint());
+    }
+    if meta.permissions().mode() & 0o077 != 0 {
         let text = format!("others may read {}", file.display());
         return Err(Error::new(Kind::ConfigOpen, text).hint(format!("chmod 600 {}", file.display())));
     }
@@ -135,6 +160,37 @@ mod tests {
         assert_eq!(acceptor(&root, &[]).err().unwrap().kind, Kind::ConfigOpen);
         fs::write(dir.path().join("tls/cert.pem"), "nonsense").unwrap();
         assert_eq!(acceptor(&root, &[]).err().unwrap().kind, Kind::ConfigParse);
+    }
+
+    #[test]
+    fn what_somebody_put_there_is_not_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        let (certificate, key) = (dir.path().join("tls/cert.pem"), dir.path().join("tls/key.pem"));
+        acceptor(&root, &[]).unwrap();
+        let (first, of) = (fs::read(&certificate).unwrap(), fs::read(&key).unwrap());
+        fs::rename(&key, dir.path().join("elsewhere")).unwrap();
+        let check = || {
+            assert_eq!(acceptor(&root, &[]).err().unwrap().kind, Kind::ConfigOpen);
+            assert_eq!(fs::read(&certificate).unwrap(), first);
+        };
+        check();
+        std::os::unix::fs::symlink(dir.path().join("nowhere"), &key).unwrap();
+        check();
+        assert!(!dir.path().join("nowhere").exists());
+        fs::rename(dir.path().join("elsewhere"), &key).unwrap();
+        fs::remove_file(&certificate).unwrap();
+        acceptor(&root, &[]).unwrap();
+        assert_eq!(fs::read(&key).unwrap(), of, "the certificate is made for the key that is there");
+    }
+
+    #[test]
+    fn a_secret_is_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        for other in [dir.path(), Path::new("/dev/null")] {
+            let error = token(other).unwrap_err();
+            assert_eq!((error.kind, error.hint), (Kind::ConfigOpen, None), "{}", error.message);
+        }
     }
 
     #[test]

@@ -163,8 +163,8 @@ fn unquoted(word: &[u8]) -> Vec<u8> {
 /// As it is typed in a word that begins with this character, which may be a quote that is still open.
 fn quoted(text: &[u8], first: Option<u8>) -> Vec<u8> {
     let special: &[u8] = match first {
-        // Nothing can be quoted in there.
-        Some(b'\'') => b"",
+        // It ends there for a moment.
+        Some(b'\'') => return String::from_utf8_lossy(text).replace('\'', "'\\''").into_bytes(),
         Some(b'"') => b"\"\\$`",
         _ => b" \t\"'\\$`&|;<>()[]{}*?!#~^",
     };
@@ -192,6 +192,8 @@ mod tests {
         assert_eq!(quoted(b"two words", Some(b't')), b"two\\ words");
         assert_eq!(quoted(b"two $ words (a)", Some(b'"')), b"two \\$ words (a)");
         assert_eq!(quoted(b"two $ words", Some(b'\'')), b"two $ words");
+        assert_eq!(quoted(b"it's; $(x)", Some(b'\'')), b"it'\\''s; $(x)");
+        assert_eq!(unquoted(b"'it'\\''s"), b"it's");
         assert_eq!(unquoted(b"\"two words"), b"two words");
     }
 }

@@ -110,6 +110,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
 pub(super) struct Upload {
     reader: Box<dyn Read + Send>,
     failed: Arc<Mutex<Option<Error>>>,
+    /// The client sends nothing before it is asked to, by the first read.
+    waits: bool,
 }
 
 impl Upload {
@@ -127,7 +129,14 @@ impl Upload {
             *note.lock() = Some(broken_off(&text));
             io::Error::other(text)
         });
-        Upload { reader: Box::new(SyncIoBridge::new(StreamReader::new(stream))), failed }
+        Upload { reader: Box::new(SyncIoBridge::new(StreamReader::new(stream))), failed, waits: false }
+    }
+
+    /// Of a request with these fields: with `Expect: 100-continue` its client waits.
+    pub(super) fn of_client(mut self, headers: &HeaderMap) -> Upload {
+        let expected = headers.get(header::EXPECT);
+        self.waits = expected.is_some_and(|what| what.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        self
     }
 
     /// Read it to its end, for a request that is refused anyway.
@@ -144,11 +153,12 @@ impl Upload {
     }
 
     /// Finish what was done with it: on failure, read the rest, because a client that is still sending would take the end
-    /// of the connection for the answer; and blame the client where it was the client's.
+    /// of the connection for the answer, unless it still waits with all of it; and blame the client where it was the client's.
     pub(super) fn settle<T>(mut self, result: Result<T>) -> Result<T> {
         let failed = self.failed.lock().take();
         match (result, failed) {
             (Err(_), Some(client)) => Err(client),
+            (Err(error), None) if self.waits => Err(error),
             (Err(error), None) => {
                 if let Err(e) = io::copy(&mut self.reader, &mut io::sink()) {
                     tracing::debug!(error = %e, "the rest of a refused upload");
@@ -162,6 +172,7 @@ impl Upload {
 
 impl Read for Upload {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.waits = false;
         self.reader.read(out)
     }
 }

@@ -1,8 +1,10 @@
 //! WebDAV at `/dav/ORIGIN`, for machines that cannot mount: the crate dav-server over the same calls of the node as every
 //! other route. Reads are checked against the ledger, writes are recorded, mounted or not.
 
+mod conditions;
 mod entry;
 mod file;
+mod locks;
 mod request;
 
 use crate::error::{Error, Kind, Result};
@@ -16,11 +18,11 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use dav_server::davpath::DavPath;
 use dav_server::fs::{
-    DavDirEntry, DavFile, DavFileSystem, DavMetaData, FsError, FsFuture, FsStream, OpenOptions, ReadDirMeta,
+    DavDirEntry, DavFile, DavFileSystem, DavMetaData, DavProp, FsError, FsFuture, FsStream, OpenOptions, ReadDirMeta,
 };
-use dav_server::memls::MemLs;
 use dav_server::{DavHandler, DavMethodSet};
 use entry::{Meta, Named};
+use futures_util::future::ready;
 use futures_util::{FutureExt, StreamExt};
 use request::{Purpose, Transfer};
 use std::sync::Arc;
@@ -41,7 +43,7 @@ impl Dav {
         let handler = DavHandler::builder()
             .strip_prefix(PREFIX)
             .methods(DavMethodSet::WEBDAV_RW)
-            .locksystem(MemLs::new())
+            .locksystem(Box::new(locks::Locks::default()))
             .autoindex(false)
             .build_handler();
         Dav { handler, node }
@@ -66,7 +68,11 @@ async fn answer(dav: Dav, mut request: Request) -> Result<Response> {
     if changes && request::is_top(&place) {
         return Err(Error::new(Kind::Unauthorised, "buckets are not made, moved or deleted through WebDAV"));
     }
+    conditions::readable(request.headers_mut())?;
+    // Its tests want folders to be listed with all that is in them, for which the crate needs stack for each folder in another.
+    request.headers_mut().remove("x-litmus");
     let mut purpose = Purpose::of(&method);
+    let mut tops = vec![place.clone()];
     match method.as_str() {
         "GET" | "HEAD" => {
             if let Some(reply) = download(&dav.node, &place, request.headers()).await? {
@@ -83,21 +89,28 @@ async fn answer(dav: Dav, mut request: Request) -> Result<Response> {
                 let error = Error::new(Kind::Unsupported, "a file is not moved to another bucket, but can be copied");
                 return Ok(failure(&error, StatusCode::BAD_GATEWAY));
             }
+            tops.push(transfer.target());
             let node = Arc::clone(&dav.node);
             purpose = blocking(move || transfer.purpose(&node)).await?;
         }
         _ => request = request::harmless(request).await?,
     }
-    let config = DavHandler::builder().filesystem(Box::new(Buckets { node: dav.node, purpose }));
+    let config = DavHandler::builder().filesystem(Box::new(Buckets { node: dav.node, purpose, tops }));
     let mut reply = dav.handler.handle_with(config, request).await.map(Body::new);
-    if method == Method::PUT && reply.status() == StatusCode::BAD_GATEWAY {
-        // A body that broke off is the client's mistake, not that of a server behind this one, as the crate has it.
-        *reply.status_mut() = StatusCode::BAD_REQUEST;
-    }
-    if reply.status() == StatusCode::LOOP_DETECTED {
-        *reply.status_mut() = StatusCode::LOCKED;
-    }
+    *reply.status_mut() = status(&method, reply.status());
     Ok(reply)
+}
+
+/// The status of a reply where the crate has another one.
+fn status(method: &Method, given: StatusCode) -> StatusCode {
+    match (method.as_str(), given) {
+        // A body that broke off is the client's mistake, not that of a server behind this one.
+        ("PUT", StatusCode::BAD_GATEWAY) => StatusCode::BAD_REQUEST,
+        // RFC 4918, 9.1: a folder is not listed with all that is in those in it.
+        ("PROPFIND", StatusCode::NOT_IMPLEMENTED) => StatusCode::FORBIDDEN,
+        (_, StatusCode::LOOP_DETECTED) => StatusCode::LOCKED,
+        (_, given) => given,
+    }
 }
 
 /// A file is sent as every download is: in checked pieces. Nothing, where there is no file.
@@ -159,11 +172,17 @@ fn told(error: &Error) -> FsError {
     }
 }
 
+/// The crate goes through folders by recursion: some thousand in one another would take all of the stack, and the process
+/// with it. Those that are further down than this from what a request names are not gone into.
+const MOST_LEVELS: usize = 128;
+
 /// All buckets as one file system, each a folder at its top, for one request.
 #[derive(Clone)]
 struct Buckets {
     node: Arc<Node>,
     purpose: Purpose,
+    /// What the request names.
+    tops: Vec<BucketPath>,
 }
 
 impl Buckets {
@@ -180,6 +199,15 @@ impl Buckets {
             }
         }
         .boxed()
+    }
+
+    /// Whether a folder is further down than the crate may go.
+    fn is_too_deep(&self, folder: &DavPath) -> bool {
+        let parts = |bytes: &[u8]| bytes.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).count();
+        let folder = folder.as_bytes();
+        let above = |top: &&BucketPath| folder.strip_prefix(b"/").unwrap_or(folder).starts_with(top.as_bytes());
+        let top = self.tops.iter().filter(above).map(|top| parts(top.as_bytes())).max();
+        parts(folder) > top.unwrap_or_default() + MOST_LEVELS
     }
 
     /// Whether entity tags come in quotes: as a property, while the crate puts them around those of headers itself.
@@ -241,6 +269,9 @@ impl DavFileSystem for Buckets {
     }
 
     fn read_dir<'a>(&'a self, path: &'a DavPath, _: ReadDirMeta) -> FsFuture<'a, FsStream<Box<dyn DavDirEntry>>> {
+        if self.is_too_deep(path) {
+            return ready(Err(FsError::Forbidden)).boxed();
+        }
         let (place, quoted) = (Place::of(path.as_bytes()), self.quotes_tags());
         let listed = self.run(move |node| {
             let entries = match place.map_err(|error| told(&error))? {
@@ -310,12 +341,24 @@ impl DavFileSystem for Buckets {
         })
     }
 
+    /// Properties are what they are: each that a client wants to have otherwise is refused.
+    fn patch_props<'a>(
+        &'a self,
+        _: &'a DavPath,
+        patch: Vec<(bool, DavProp)>,
+    ) -> FsFuture<'a, Vec<(StatusCode, DavProp)>> {
+        let refused = patch.into_iter().map(|(_, property)| (StatusCode::FORBIDDEN, property));
+        ready(Ok(refused.collect())).boxed()
+    }
+
     fn get_quota(&self) -> FsFuture<'_, (u64, Option<u64>)> {
-        self.run(|node| {
+        let is_top = self.tops.iter().all(BucketPath::is_root);
+        self.run(move |node| {
             let buckets = node.buckets().map_err(|error| told(&error))?;
             let used = buckets.iter().map(|bucket| bucket.bytes).sum::<u64>();
             let (free, _) = node.free_space().map_err(|error| told(&error))?;
-            Ok((used, Some(used.saturating_add(free))))
+            // What is left: the crate takes away what is used, which it takes for the size of anything but the top.
+            Ok((used, Some(if is_top { used.saturating_add(free) } else { free })))
         })
     }
 }

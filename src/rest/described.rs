@@ -12,10 +12,16 @@ use std::sync::Arc;
 use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, ParameterBuilder, ParameterIn, Paths};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{ComponentsBuilder, ObjectBuilder, Schema, SchemaFormat, SchemaType, Type};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Content, InfoBuilder, KnownFormat, OpenApi, RefOr, Required, ResponseBuilder};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
+/// The name of the token among the ways to say who one is.
+const TOKEN: &str = "token";
 const JSON: &str = "application/json";
+const BYTES: &str = "application/octet-stream";
+/// As [`crate::name::BucketName`] wants it.
+const BUCKET_NAME: &str = "^[A-Za-z0-9_][A-Za-z0-9._-]*$";
 
 type Schemas = Vec<(String, RefOr<Schema>)>;
 
@@ -86,9 +92,13 @@ impl Routes {
     pub(super) fn document(self) -> OpenApi {
         let about = "Buckets, their files and the ledger of a wizefs node. Routes outside /v1 are its predecessor's.";
         let info = InfoBuilder::new().title("wizefs").version(env!("CARGO_PKG_VERSION")).description(Some(about));
-        let components = ComponentsBuilder::new().schemas_from_iter(self.schemas).build();
+        let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        let components = ComponentsBuilder::new().schemas_from_iter(self.schemas).security_scheme(TOKEN, bearer);
         let mut document = OpenApi::new(info.build(), self.paths);
-        document.components = Some(components);
+        document.components = Some(components.build());
+        // A node asks for a token, or not.
+        document.security =
+            Some(vec![SecurityRequirement::default(), SecurityRequirement::new::<_, [&str; 0], &str>(TOKEN, [])]);
         document
     }
 }
@@ -98,6 +108,8 @@ pub(super) struct About {
     operation: OperationBuilder,
     reply: ResponseBuilder,
     status: u16,
+    /// Other replies that are no failures.
+    others: Vec<(u16, ResponseBuilder)>,
     schemas: Schemas,
     limit: DefaultBodyLimit,
 }
@@ -108,6 +120,7 @@ pub(super) fn about(summary: &str) -> About {
         operation: OperationBuilder::new().summary(Some(summary)),
         reply: ResponseBuilder::new().description("Done"),
         status: 200,
+        others: Vec::new(),
         schemas: Vec::new(),
         limit: DefaultBodyLimit::max(super::JSON_LIMIT),
     }
@@ -148,6 +161,21 @@ impl About {
         self
     }
 
+    /// A successful reply is the content of a file, with the media type of its name: all of it, some of it, or nothing.
+    pub(super) fn content(mut self) -> About {
+        let reply = |says: &str| ResponseBuilder::new().description(says);
+        // The first is for programs that know no ranges of media types.
+        let bytes = |reply: ResponseBuilder| reply.content(BYTES, content()).content("*/*", content());
+        self.reply = bytes(self.reply);
+        let parts = bytes(reply("The parts that were asked for")).content("multipart/byteranges", content());
+        self.others = vec![
+            (206, parts),
+            (304, reply("The client has that content")),
+            (416, reply("None of the parts that were asked for is in the file")),
+        ];
+        self
+    }
+
     /// The body of the request is this JSON, whatever its content type says.
     pub(super) fn body<T: ToSchema + 'static>(mut self) -> About {
         let content = Content::new(Some(self.schema::<T>()));
@@ -166,15 +194,12 @@ impl About {
 
     /// The body of the request is bytes, of any length.
     pub(super) fn upload(mut self, media: &str) -> About {
-        let bytes = ObjectBuilder::new()
-            .schema_type(SchemaType::new(Type::String))
-            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)));
         let content = match media {
             "multipart/form-data" => {
-                let form = ObjectBuilder::new().property("filename", bytes).required("filename");
+                let form = ObjectBuilder::new().property("filename", bytes()).required("filename");
                 Content::new(Some(form))
             }
-            _ => Content::new(Some(bytes)),
+            _ => content(),
         };
         let body = RequestBodyBuilder::new().content(media, content).required(Some(Required::True));
         self.operation = self.operation.request_body(Some(body.build()));
@@ -227,8 +252,22 @@ impl About {
         for name in path.split('{').skip(1).filter_map(|rest| rest.split('}').next()) {
             operation = operation.parameter(path_parameter(name));
         }
-        operation.response(self.status.to_string(), self.reply).response("default", failure(path)).build()
+        operation = operation.response(self.status.to_string(), self.reply);
+        for (status, reply) in self.others {
+            operation = operation.response(status.to_string(), reply);
+        }
+        operation.response("default", failure(path)).build()
     }
+}
+
+/// Bytes, whatever they are.
+fn bytes() -> ObjectBuilder {
+    let binary = SchemaFormat::KnownFormat(KnownFormat::Binary);
+    ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).format(Some(binary))
+}
+
+fn content() -> Content {
+    Content::new(Some(bytes()))
 }
 
 fn tag(path: &str) -> &str {
@@ -242,7 +281,10 @@ fn tag(path: &str) -> &str {
 }
 
 fn path_parameter(name: &str) -> ParameterBuilder {
-    let text = ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).min_length(Some(1));
+    let mut text = ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).min_length(Some(1));
+    if name == "bucket" {
+        text = text.pattern(Some(BUCKET_NAME)).max_length(Some(255));
+    }
     let says = name.strip_prefix('*').map(|_| "may hold slashes, plain or as %2F");
     ParameterBuilder::new()
         .name(name.trim_start_matches('*'))

@@ -59,7 +59,7 @@ pub(super) fn about_content(summary: &str) -> About {
         .field("If-None-Match", "entity tags that are at hand: the BLAKE3 in quotes")
         .field("If-Match", "entity tags: another content is not wanted; 412 then")
         .field("If-Range", "an entity tag: the parts are wanted only of that content")
-        .media(BYTES)
+        .content()
 }
 
 /// The bucket and the path of `/v1/buckets/BUCKET/WHAT/PATH`.
@@ -92,7 +92,7 @@ async fn store(
         Ok(place) => place,
         Err(error) => return error.into_response(),
     };
-    let mut upload = Upload::of_body(content);
+    let mut upload = Upload::of_body(content).of_client(&headers);
     if let Some(why) = body::unfit(&headers) {
         return upload.refuse_as(why).await;
     }

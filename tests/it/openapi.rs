@@ -32,6 +32,28 @@ fn every_route_is_in_the_document_and_every_operation_is_served() {
     assert!(unresolved.is_empty(), "references to nothing: {unresolved:?}");
 }
 
+/// Programs are made of the document that take what it does not tell for a failure.
+#[test]
+fn the_document_tells_what_programs_made_of_it_must_know() {
+    let rest = Service::start(TestRoot::new());
+    let (_, text) = rest.ask("GET", "/openapi.json", "", "");
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for path in ["/v1/buckets/{bucket}/files/{path}", "/buckets/{bucket}/files/{path}"] {
+        let get = &document["paths"][path]["get"];
+        for status in ["200", "206", "304", "416", "default"] {
+            assert!(get["responses"][status].is_object(), "{path} {status}");
+        }
+        for (status, media) in [("200", "application/octet-stream"), ("206", "*/*"), ("206", "multipart/byteranges")] {
+            assert_eq!(get["responses"][status]["content"][media]["schema"]["format"], "binary", "{path} {media}");
+        }
+        let bucket = get["parameters"].as_array().unwrap().iter().find(|field| field["name"] == "bucket").unwrap();
+        assert!(bucket["schema"]["pattern"].is_string(), "{path}");
+    }
+    assert_eq!(document["components"]["securitySchemes"]["token"]["scheme"], "bearer");
+    assert_eq!(document["security"], serde_json::json!([{}, {"token": []}]));
+    assert!(!text.contains("\"items\":false"), "a schema that is only true or false is newer than many programs");
+}
+
 /// References into the document that lead nowhere.
 fn unresolved(document: &serde_json::Value, at: &serde_json::Value) -> Vec<String> {
     match at {

@@ -225,6 +225,18 @@ fn an_upload_that_breaks_off_changes_nothing() {
     rest.root.run("verify docs").expect(0);
 }
 
+/// curl waits so with all that is larger than a megabyte.
+#[test]
+fn a_client_that_waits_to_be_asked_is_refused_without_sending_anything() {
+    let rest = Service::start(TestRoot::new());
+    let mut stream = TcpStream::connect(&rest.address).unwrap();
+    let head = "PUT /v1/buckets/docs/files/f HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\nExpect: 100-continue\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut said = [0; 12];
+    stream.read_exact(&mut said).unwrap();
+    assert_eq!(String::from_utf8_lossy(&said), "HTTP/1.1 404");
+}
+
 /// The node of whoever sends a file for hours, such as `tail -f FILE | wizefs put - docs/FILE`.
 #[test]
 fn an_upload_that_does_not_end_keeps_nobody_from_the_node() {

@@ -125,3 +125,89 @@ fn xml_of_any_depth_is_answered() {
     assert_eq!(rest.ask("PROPFIND", "/dav/docs/", "Depth: 0\r\n", asked).0, 207);
     assert_eq!(rest.ask("GET", "/healthz", "", "").0, 200);
 }
+
+/// In a real WebDAV client's words: a lock for all that is there, with these fields.
+fn lock(rest: &Service, path: &str, head: &str) -> (u16, String) {
+    let info = "<lockinfo xmlns=\"DAV:\"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>";
+    let (status, head, _) = rest.exchange("LOCK", path, head, info.as_bytes());
+    let token = head.split("lock-token: ").nth(1).and_then(|rest| rest.lines().next());
+    (status, token.unwrap_or_default().to_owned())
+}
+
+#[test]
+fn a_lock_keeps_others_away_until_it_ends() {
+    let rest = Service::start(TestRoot::new());
+    rest.root.run("create docs").expect(0);
+    rest.store("a", b"x");
+    let put = |head: &str| rest.ask("PUT", "/dav/docs/a", head, "y").0;
+    let (status, token) = lock(&rest, "/dav/docs/a", "Timeout: Second-600\r\n");
+    assert_eq!((status, put("")), (200, 423));
+    assert_eq!(put(&format!("If: ({token})\r\n")), 204);
+    assert_eq!(put(&format!("If: </dav/docs/a> ({token})\r\n")), 204, "without the host");
+    assert_eq!(lock(&rest, "/dav/docs/a", "").0, 423);
+    assert_eq!(rest.ask("UNLOCK", "/dav/docs/a", &format!("Lock-Token: {token}\r\n"), "").0, 204);
+    assert_eq!(put(&format!("If: ({token})\r\n")), 412, "it is locked by that no more");
+    let (status, _) = lock(&rest, "/dav/docs/a", "Timeout: Second-0\r\n");
+    assert_eq!((status, put("")), (200, 204), "its client went away");
+}
+
+#[test]
+fn conditions_are_kept_or_refused_and_never_passed_over() {
+    let rest = Service::start(TestRoot::new());
+    rest.root.run("create docs").expect(0);
+    rest.store("a", b"x");
+    let check = |method: &str, head: &str, expect: u16| {
+        let body = if matches!(method, "DELETE" | "MKCOL") { "" } else { "y" };
+        assert_eq!(rest.ask(method, "/dav/docs/a", &format!("{head}\r\n"), body).0, expect, "{method} {head}");
+    };
+    for odd in ["<", "(<a:b", "([\"", "([W/\"])", "(", "()", "x", "(<a:b>)\r\nIf: (<a:b>)"] {
+        for method in ["PUT", "DELETE", "MKCOL", "LOCK", "PROPPATCH"] {
+            check(method, &format!("If: {odd}"), 400);
+        }
+    }
+    for odd in ["\"", "W/\"", "a", "\"\u{e4}\""] {
+        for method in ["PUT", "DELETE", "MKCOL", "LOCK", "PROPPATCH"] {
+            check(method, &format!("If-Match: {odd}"), 412);
+        }
+    }
+    let tag = blake3::hash(b"x").to_hex();
+    check("PUT", "If: (<urn:uuid:00000000-0000-4000-8000-000000000000>)", 412);
+    check("PUT", "If: </dav/docs/other> ([\"x\"]) ([\"y\"])", 412);
+    check("PUT", &format!("If-None-Match: W/\"{tag}\""), 412);
+    assert_eq!(rest.bytes("/dav/docs/a").2, b"x");
+    check("PUT", &format!("If: </dav/docs/a> ([\"{tag}\"])"), 204);
+}
+
+#[test]
+fn folders_in_folders_do_not_take_the_stack() {
+    let rest = Service::start(TestRoot::new());
+    rest.root.run("create docs").expect(0);
+    let deep = |top: &str, levels: usize| format!("{top}{}", "/a".repeat(levels));
+    assert_eq!(rest.ask("PUT", &deep("/v1/buckets/docs/files/d", 3000), "", "x").0, 200);
+    assert_eq!(rest.ask("PROPFIND", "/dav/docs/d", "Depth: infinity\r\nX-Litmus: 1\r\n", "").0, 403);
+    assert_eq!(rest.ask("COPY", "/dav/docs/d", "Destination: /dav/docs/e\r\n", "").0, 207);
+    assert_eq!(rest.ask("DELETE", "/dav/docs/d", "", "").0, 207);
+    assert_eq!(rest.ask("PROPFIND", &deep("/dav/docs/d", 200), "Depth: 1\r\n", "").0, 207, "as far down as one names");
+    // What is locked is looked for in what was named before, whether it is there or not.
+    assert_eq!(lock(&rest, &deep("/dav/docs/f", 8000), "").0, 409);
+    assert_eq!(lock(&rest, "/dav/docs/d", "Depth: infinity\r\n").0, 200);
+    assert_eq!(rest.ask("DELETE", "/dav/docs/e", "", "").0 / 100, 2);
+    assert_eq!(rest.ask("GET", "/healthz", "", "").0, 200);
+}
+
+#[test]
+fn a_property_that_cannot_be_changed_is_refused_by_name() {
+    let rest = Service::start(TestRoot::new());
+    rest.root.run("create docs").expect(0);
+    rest.store("a", b"x");
+    let update = |prop: &str| {
+        let xml = format!("<propertyupdate xmlns=\"DAV:\"><set><prop>{prop}</prop></set></propertyupdate>");
+        rest.ask("PROPPATCH", "/dav/docs/a", "", &xml)
+    };
+    let (status, said) = update("<x xmlns=\"urn:y\">1</x>");
+    assert_eq!((status, said.contains("403 Forbidden")), (207, true), "{said}");
+    // What Windows sets after each copy.
+    let (status, said) =
+        update("<Win32FileAttributes xmlns=\"urn:schemas-microsoft-com:\">00000020</Win32FileAttributes>");
+    assert_eq!((status, said.contains("200 OK")), (207, true), "{said}");
+}

@@ -29,7 +29,9 @@ impl Meta {
         };
         let modified = entry.modified.parse::<jiff::Timestamp>().unwrap_or_default().into();
         let tag = entry.blake3.as_ref().map(|hash| if quoted { format!("\"{hash}\"") } else { hash.clone() });
-        Some(Meta { folder, size: entry.size, modified, tag })
+        // What a folder takes itself tells nobody how much is in it.
+        let size = if folder { 0 } else { entry.size };
+        Some(Meta { folder, size, modified, tag })
     }
 }
 

@@ -52,6 +52,7 @@ pub(super) fn is_top(place: &BucketPath) -> bool {
 pub(super) struct Transfer {
     from: (BucketName, BucketPath),
     to: (BucketName, BucketPath),
+    target: BucketPath,
     is_copy: bool,
 }
 
@@ -72,7 +73,12 @@ impl Transfer {
         let checked = checked.map_err(|e| Error::new(Kind::Internal, format!("a path in a header: {e}")))?;
         request.headers_mut().insert("destination", checked);
         let (from, to) = (Place::of(source.as_bytes())?.inside()?, Place::of(target.as_bytes())?.inside()?);
-        Ok(Transfer { from, to, is_copy: request.method().as_str() == "COPY" })
+        Ok(Transfer { from, to, target, is_copy: request.method().as_str() == "COPY" })
+    }
+
+    /// Where it goes, in the folder of all buckets.
+    pub(super) fn target(&self) -> BucketPath {
+        self.target.clone()
     }
 
     /// Whether it is a MOVE to another bucket, which is another file system.

@@ -94,6 +94,8 @@ pub struct VerifyPath {
     /// What differs: `content`, `mode`, `size`, `kind`, `target`.
     pub fields: Vec<String>,
     /// Damaged byte ranges, first and last inclusive.
+    // Of pairs the schema says with `false` that there is no third, which readers of older schemas take for a mistake.
+    #[schema(value_type = Vec<[u64; 2]>)]
     pub ranges: Vec<(u64, u64)>,
     /// The size on the ledger.
     pub size: Option<u64>,
