@@ -11,6 +11,7 @@ mod edits;
 pub(super) mod folder;
 mod format;
 mod in_place;
+pub(super) mod lock;
 mod order;
 mod ours;
 mod pack;
@@ -244,10 +245,10 @@ impl Archive {
         Self::open_kept(path, policy, observer, None)
     }
 
-    /// As [`Archive::open_with`], with somebody who notes what the archive is when nobody writes it.
+    /// As [`Archive::open_with`], with somebody who notes what the archive is when nobody writes it, and has it alone.
     ///
     /// # Errors
-    /// As there; what the keeper answers.
+    /// As there; what the keeper answers; [`FsError::Busy`] when somebody else has it.
     pub(super) fn open_kept(
         path: &Path,
         policy: Policy,
@@ -261,6 +262,9 @@ impl Archive {
         let disk = Disk::new(observer);
         let folder = folder::beside(path);
         if folder::open(&folder)?.is_some() {
+        if keeper.is_some() {
+            lock::take(&file, path)?;
+        }
             disk.remove(&folder.join("rewrite"))?;
             if record::recover(&disk, &output, &folder, &[])? {
                 let length = output.file.metadata()?.len();

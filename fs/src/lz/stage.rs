@@ -6,8 +6,8 @@
 //! tree goes.
 
 use super::apart;
-use super::archive::folder;
 use super::archive::{Archive, Edits, Keeper, MemberId, Pin, Policy, Stamp};
+use super::archive::{folder, lock};
 use super::left;
 use super::mark;
 use super::patch::{self, Filling};
@@ -19,7 +19,7 @@ use crate::recorder::Recorder;
 use crate::stat::{Id, Kind, Stat};
 use crate::vfs::Ino;
 use parking_lot::{Mutex, RwLock};
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -29,7 +29,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 /// The tree in the folder of the stage.
 const TREE: &str = "tree";
@@ -148,13 +147,7 @@ impl Stage {
         let owner = (found.uid(), found.gid());
         let folder = folder::beside(path);
         let lock = folder::make(&folder)?;
-        match lock_soon(&lock) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                return Err(FsError::Busy(format!("{} is in use by another node", path.display())));
-            }
-            Err(errno) => return Err(FsError::os(format!("lock {}", folder.display()), errno)),
-        }
+        lock::take(&lock, path)?;
         let keeper: Keeper = {
             let folder = folder.clone();
             Arc::new(move |stamps| left::note(&folder, stamps))
@@ -409,17 +402,4 @@ fn remove_tree(at: &Path) -> std::io::Result<()> {
         }
         removed => removed,
     }
-}
-
-/// Lock a folder. A program that this process starts has our descriptors until it runs, for a moment: that is waited for.
-fn lock_soon(folder: &File) -> Result<(), Errno> {
-    const MOMENT: Duration = Duration::from_millis(5);
-    const MOMENTS: usize = 200;
-    for _ in 1..MOMENTS {
-        match rustix::fs::flock(folder, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => std::thread::sleep(MOMENT),
-            locked => return locked,
-        }
-    }
-    rustix::fs::flock(folder, FlockOperation::NonBlockingLockExclusive)
 }

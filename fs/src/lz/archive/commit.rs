@@ -7,6 +7,7 @@
 use super::assemble;
 use super::disk::Output;
 use super::folder;
+use super::lock;
 use super::order::{self, Item, MIMETYPE};
 use super::plan::{self, Changed, Plan};
 use super::record::Record;
@@ -276,6 +277,10 @@ impl Job<'_> {
             // A hole is nothing.
             if buffer[..count].iter().any(|&byte| byte != 0) {
                 return Ok(end);
+        // It is what we have alone once it has the name.
+        if self.archive.keeper.is_some() {
+            lock::take(&copy.file, &path)?;
+        }
             }
             at += count as u64;
         }
