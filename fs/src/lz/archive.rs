@@ -19,6 +19,7 @@ mod patch;
 mod pin;
 mod plan;
 mod record;
+mod rest;
 mod source;
 mod stamp;
 mod table;
@@ -40,6 +41,7 @@ use disk::{Disk, Output};
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 use pin::Pins;
+use rest::Rest;
 use rustix::fs::{Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -174,6 +176,8 @@ pub struct Archive {
     state: RwLock<State>,
     /// Held for a whole commit.
     writing: Mutex<()>,
+    /// What the last one left to do.
+    rest: Mutex<Option<Rest>>,
     contents: Contents,
     located: Mutex<LruCache<u64, Arc<Member>>>,
     pins: Arc<Pins>,
@@ -258,13 +262,13 @@ impl Archive {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let opened = rustix::fs::open(path, flags, Mode::empty());
         let file = File::from(opened.map_err(|e| FsError::os(path.display().to_string(), e))?);
+        if keeper.is_some() {
+            lock::take(&file, path)?;
+        }
         let output = Output { file: Arc::new(file), path: path.to_owned() };
         let disk = Disk::new(observer);
         let folder = folder::beside(path);
         if folder::open(&folder)?.is_some() {
-        if keeper.is_some() {
-            lock::take(&file, path)?;
-        }
             disk.remove(&folder.join("rewrite"))?;
             if record::recover(&disk, &output, &folder, &[])? {
                 let length = output.file.metadata()?.len();
@@ -280,6 +284,7 @@ impl Archive {
             policy,
             state: RwLock::new(State { output, table, kept: HashMap::new() }),
             writing: Mutex::new(()),
+            rest: Mutex::default(),
             contents: Contents::new(None, path.parent().map(Path::to_owned)),
             located: Mutex::new(LruCache::new(LOCATED_MAX)),
             pins: Arc::default(),
@@ -452,8 +457,8 @@ impl Archive {
         Ok(self.pins.hold(id))
     }
 
-    /// Make `edits` true, durably: when this returns, they are in the archive. After an error the archive is what it was,
-    /// unless the disk failed to say whether it had written: then it is wholly the one or the other.
+    /// Make `edits` true: when this returns, they are in the archive, durably once [`Archive::settle`] returns, which is tried
+    /// here. After an error the archive is what it was.
     ///
     /// One commit at a time: others wait. Members that stay are readable meanwhile.
     ///

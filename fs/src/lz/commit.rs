@@ -42,10 +42,11 @@ impl Stage {
         loop {
             let (draft, paths) = self.draft(puts)?;
             if draft.edits.0.is_empty() {
-                self.expect_as_left()?;
                 let Draft { waiting, left, .. } = draft;
                 self.touched.give_back(waiting, false);
                 self.touched.give_back(left, false);
+                self.expect_as_left()?;
+                self.settle(paths)?;
                 return Ok(is_done);
             }
             let is_all = draft.left.is_empty();
@@ -55,6 +56,7 @@ impl Stage {
                     self.touched.give_back(draft.waiting.clone(), false);
                     self.touched.give_back(draft.left.clone(), false);
                     draft.done(&mut self.view.lock(), self, &committed.ids);
+                    self.settle(paths)?;
                     (tries, is_done) = (0, true);
                     if is_all {
                         return Ok(true);
@@ -80,6 +82,11 @@ impl Stage {
                 }
             }
         }
+    }
+
+    /// Do what the commit of `paths` left to do. Where the disk refuses that, they are looked at again, so that it is tried again.
+    fn settle(&self, paths: Paths) -> FsResult<()> {
+        self.archive.settle().inspect_err(|_| self.touched.give_back(paths, true))
     }
 
     /// Write the archive, unless somebody else has.
@@ -138,7 +145,9 @@ impl Stage {
     /// As [`Stage::commit`].
     pub(super) fn compact(&self) -> FsResult<Committed> {
         let _one_at_a_time = self.committing.lock();
-        self.write(Archive::compact)
+        let committed = self.write(Archive::compact)?;
+        self.archive.settle()?;
+        Ok(committed)
     }
 
     /// What is to be done, with the paths that were looked at for it.

@@ -92,6 +92,8 @@ pub(super) struct Stage {
     /// The owner of what is in the archive: that of the archive.
     pub(super) owner: (u32, u32),
     folder: PathBuf,
+    /// What the archive was when we last wrote it, or may have been: also where the disk did not take the note.
+    known: Arc<Mutex<Vec<Stamp>>>,
     /// Locked while the stage is in use.
     _lock: File,
     /// It was there already: its session did not end in order.
@@ -148,9 +150,13 @@ impl Stage {
         let folder = folder::beside(path);
         let lock = folder::make(&folder)?;
         lock::take(&lock, path)?;
+        let known: Arc<Mutex<Vec<Stamp>>> = Arc::default();
         let keeper: Keeper = {
-            let folder = folder.clone();
-            Arc::new(move |stamps| left::note(&folder, stamps))
+            let (folder, known) = (folder.clone(), Arc::clone(&known));
+            Arc::new(move |stamps| {
+                *known.lock() = stamps.to_vec();
+                left::note(&folder, stamps)
+            })
         };
         let opened = Archive::open_kept(path, Policy::default(), None, Some(keeper));
         let opened = opened.and_then(|archive| Ok((View::of(&archive)?, archive)));
@@ -184,6 +190,7 @@ impl Stage {
             trouble: RwLock::new(None),
             owner,
             folder,
+            known,
             _lock: lock,
             is_theirs,
             is_left,
@@ -196,7 +203,8 @@ impl Stage {
     /// # Errors
     /// What reading the note answers.
     pub(super) fn is_as_left(&self) -> FsResult<bool> {
-        left::is_ours(&self.folder, Stamp::at(self.archive.path())?)
+        let stamp = Stamp::at(self.archive.path())?;
+        Ok(self.known.lock().contains(&stamp) || left::is_ours(&self.folder, stamp)?)
     }
 
     /// The archive is as we left it.
