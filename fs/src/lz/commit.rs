@@ -19,13 +19,22 @@ impl Stage {
     /// `ENOSPC` and whatever else writing the archive answers: the stage keeps what is not in the archive. [`FsError::Archive`]
     /// when another program changed the archive; then nothing can be changed any more.
     pub(super) fn commit(&self) -> FsResult<()> {
-        match self.commit_with(Puts::Recorded) {
-            // What was removed makes room.
-            Err(error) if error.errno() == Errno::NOSPC => match self.commit_with(Puts::Nothing)? {
-                true => self.commit_with(Puts::Recorded).map(drop),
-                false => Err(error),
-            },
+        let done = match self.commit_with(Puts::Recorded) {
+            Err(error) if error.errno() == Errno::NOSPC => self.commit_smaller(error),
             done => done.map(drop),
+        };
+        if let Err(errno) = self.reserve.keep() {
+            tracing::debug!(%errno, archive = %self.archive.path().display(), "no space is kept");
+        }
+        done
+    }
+
+    /// There was no room for all: what was removed makes some, and needs a little itself.
+    fn commit_smaller(&self, error: FsError) -> FsResult<()> {
+        self.reserve.give_up();
+        match self.commit_with(Puts::Nothing)? {
+            true => self.commit_with(Puts::Recorded).map(drop),
+            false => Err(error),
         }
     }
 

@@ -19,6 +19,7 @@ pub(crate) mod mark;
 mod patch;
 mod plan;
 mod repair;
+mod reserve;
 mod stage;
 mod touched;
 mod view;

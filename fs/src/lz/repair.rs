@@ -74,7 +74,8 @@ impl Stage {
             repair.directory(&fd, &path)?;
         }
         repair.move_rows()?;
-        self.note_left()
+        // A full disk must not keep from taking up what was left on it.
+        if self.is_left && !self.is_theirs { Ok(()) } else { self.note_left() }
     }
 
     /// The stage is about to go. A directory that nobody has looked into is left as the inode by which the table knows what is in

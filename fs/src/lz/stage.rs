@@ -11,6 +11,7 @@ use super::archive::{folder, lock};
 use super::left;
 use super::mark;
 use super::patch::{self, Filling};
+use super::reserve::Reserve;
 use super::touched::Touched;
 use super::view::{Number, View};
 use crate::error::{FsError, FsResult};
@@ -71,6 +72,8 @@ pub(super) struct Inodes {
 
 /// An archive and the stage beside it.
 pub(super) struct Stage {
+    /// For when its disk is full.
+    pub(super) reserve: Reserve,
     /// The archive.
     pub(super) archive: Archive,
     /// What is in it.
@@ -143,7 +146,7 @@ impl Stage {
     ///
     /// # Errors
     /// [`FsError::Busy`] when another process uses it; [`FsError::Archive`]; [`FsError::State`] when others may have put
-    /// something into its folder; what making the folders answers.
+    /// something into its folder; `ENOSPC` on a full disk, where nothing was left; what making the folders answers.
     pub(super) fn open(path: &Path) -> FsResult<Self> {
         let found = std::fs::metadata(path).map_err(|e| cannot("open", path, e))?;
         let owner = (found.uid(), found.gid());
@@ -169,15 +172,19 @@ impl Stage {
         let tree = folder.join(TREE);
         let is_left = has_stage(path);
         let is_theirs = is_left && !left::is_ours(&folder, archive.stamp()?)?;
+        let reserve = Reserve::of(&folder, archive.len());
+        match reserve.keep() {
+            // What is left there counts, with space or without.
+            Err(errno) if !is_left => return Err(FsError::os(format!("space beside {}", path.display()), errno)),
+            _ => {}
+        }
         if !is_left {
-            std::fs::create_dir(&tree).map_err(|e| cannot("make", &tree, e))?;
-            let mode = std::fs::Permissions::from_mode(0o755);
-            std::fs::set_permissions(&tree, mode).map_err(|e| cannot("make", &tree, e))?;
-            if rustix::process::geteuid().is_root() {
-                std::os::unix::fs::chown(&tree, Some(owner.0), Some(owner.1)).map_err(|e| cannot("make", &tree, e))?;
-            }
+            make_tree(&tree, owner).inspect_err(|_| {
+                reserve.give_up();
+            })?;
         }
         Ok(Self {
+            reserve,
             archive,
             view: Mutex::new(view),
             touched: Arc::default(),
@@ -246,6 +253,7 @@ impl Stage {
             self.archive.commit(&Edits::default())?;
         }
         left::remove(&self.folder)?;
+        self.reserve.give_up();
         for entry in std::fs::read_dir(&self.folder).map_err(|e| cannot("read", &self.folder, e))?.flatten() {
             if entry.file_name().as_encoded_bytes().starts_with(patch::NOTES) {
                 patch::remove(&entry.path());
@@ -389,6 +397,17 @@ impl Stage {
         }
         stat
     }
+}
+
+/// An empty tree that belongs to `owner`.
+fn make_tree(tree: &Path, owner: (u32, u32)) -> FsResult<()> {
+    std::fs::create_dir(tree).map_err(|e| cannot("make", tree, e))?;
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(tree, mode).map_err(|e| cannot("make", tree, e))?;
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(tree, Some(owner.0), Some(owner.1)).map_err(|e| cannot("make", tree, e))?;
+    }
+    Ok(())
 }
 
 /// Remove a folder with all in it, also directories that their owner may not write, who is no root.
