@@ -485,15 +485,6 @@ impl Archive {
     pub fn check(&self) -> FsResult<Vec<Problem>> {
         self.find_problems()
     }
-
-    /// Read the directory again, after a commit failed.
-    fn reload(&self) -> FsResult<()> {
-        let mut state = self.state.write();
-        state.table = Arc::new(Table::load(&state.output.file)?);
-        self.located.lock().clear();
-        self.contents.forget_places();
-        Ok(())
-    }
 }
 
 impl Drop for Archive {

@@ -4,9 +4,11 @@
 //! archive that is another one by now. What the disk refuses then is done later, and the notes say until then what is ours.
 
 use super::record::Record;
+use super::table::Table;
 use super::{Archive, folder};
 use crate::error::FsResult;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Steps that are not done yet, in their order.
 #[derive(Debug, Default)]
@@ -71,6 +73,15 @@ impl Archive {
         self.keep(&[self.stamp()?])?;
         Record::remove(&self.disk, &folder::beside(&self.path))
     }
+
+    /// Read the directory again, after a commit failed.
+    pub(super) fn reload(&self) -> FsResult<()> {
+        let mut state = self.state.write();
+        state.table = Arc::new(Table::load(&state.output.file)?);
+        self.located.lock().clear();
+        self.contents.forget_places();
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -79,7 +90,6 @@ mod tests {
     use super::*;
     use crate::path::BucketPath;
     use rustix::io::Errno;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     fn path(text: &str) -> BucketPath {
