@@ -309,6 +309,31 @@ fn a_full_disk_keeps_nobody_from_reading_an_archive_or_removing_from_it() {
 }
 
 #[test]
+fn a_disk_without_a_byte_left_keeps_nobody_from_removing_from_an_archive_or_reading_it() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let Some(small) = small_archive(&root, 32) else { return };
+    root.run("mount docs").expect(0);
+    let filler = fill(&small, 0);
+    fs::remove_file(root.mnt("docs", "large")).unwrap();
+    root.run("sync").expect(0);
+    assert!(free(&small) > 4 * MIB, "what was removed makes room");
+    root.run("unmount docs").expect(0);
+    fill(&small, 0);
+    assert_eq!(root.run("get first docs -").expect(0).stdout, "1");
+    root.run("mount docs").expect(0);
+    assert_eq!(fs::read_to_string(root.mnt("docs", "first")).unwrap(), "1");
+    assert!(fs::remove_file(root.mnt("docs", "larger")).is_err(), "it can only be read");
+    root.run("unmount docs").expect(0);
+    fs::remove_file(filler).unwrap();
+    root.run("mount docs").expect(0);
+    fs::remove_file(root.mnt("docs", "larger")).unwrap();
+    root.run("unmount docs").expect(0);
+    root.run("verify docs").expect(0);
+    crate::lz::expect_whole(&small.join("a.zip"), "after a full disk");
+    assert!(!small.join("a.zip.lzfs").exists());
+}
+
+#[test]
 fn an_archive_on_a_disk_that_cannot_be_written_is_read() {
     let Some(root) = TestRoot::with_fuse() else { return };
     let Some(small) = small_archive(&root, 32) else { return };

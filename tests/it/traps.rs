@@ -329,12 +329,11 @@ cd / && "$W" sync && "$W" verify docs && "$W" unmount docs && "$W" verify docs
 "$W" log docs --json
 "#;
 
-#[test]
-fn a_node_without_privilege_does_it_all_itself() {
-    let Some(root) = TestRoot::with_fuse() else { return };
+/// What a script of an ordinary user, who has a node of the same user, says in the end. None, loudly, where that cannot be.
+fn by_an_ordinary_user(root: &TestRoot, script: &str) -> Option<Ran> {
     if !rustix::process::geteuid().is_root() {
         // Then every test here is this one.
-        return;
+        return None;
     }
     let (home, device) = (root.outside().join("home"), root.outside().join("fuse"));
     fs::create_dir(&home).unwrap();
@@ -350,13 +349,13 @@ fn a_node_without_privilege_does_it_all_itself() {
     let allowed = made.is_ok() && File::options().read(true).write(true).open(&device).is_ok();
     if !allowed {
         eprintln!("SKIPPED, no device can be made in {}", root.outside().display());
-        return;
+        return None;
     }
     fs::set_permissions(&device, fs::Permissions::from_mode(0o666)).unwrap();
     let as_nobody =
         "mount --bind \"$D\" /dev/fuse && exec setpriv --reuid=65534 --regid=65534 --clear-groups bash -euc \"$S\"";
     let mut command = Command::new("unshare");
-    command.args(["-m", "bash", "-euc", as_nobody]).env("D", &device).env("S", ORDINARY).env("W", &program);
+    command.args(["-m", "bash", "-euc", as_nobody]).env("D", &device).env("S", script).env("W", &program);
     command
         .env("HOME", &home)
         .env("WIZEFS_ROOT", home.join("root"))
@@ -366,6 +365,42 @@ fn a_node_without_privilege_does_it_all_itself() {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let ran: Ran = crate::root::finish_within(PATIENCE * 3, child);
     assert_eq!(ran.code, 0, "{ran:#?}\n{:?}", fs::read_to_string(home.join("root/node.log")));
+    Some(ran)
+}
+
+#[test]
+fn a_node_without_privilege_does_it_all_itself() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let Some(ran) = by_an_ordinary_user(&root, ORDINARY) else { return };
     let puts = ran.stdout.lines().filter(|line| line.contains("\"op\":\"put\"")).count();
     assert!(puts >= 4, "{ran:#?}");
+}
+
+/// What an ordinary user closes to itself in an archive, before its node is killed and after.
+const CLOSED: &str = r#"
+"$W" create docs --kind lz --mount
+cd "$WIZEFS_ROOT/mnt/docs"
+mkdir 0600 0000 0555 && echo content >read-only && chmod 444 read-only
+for dir in 0600 0000 0555; do echo content >$dir/file && mkdir $dir/sub && echo more >$dir/sub/more; done
+"$W" sync && chmod 0600 0600 && chmod 0000 0000 && chmod 0555 0555
+cd / && "$W" sync && "$W" unmount docs
+archive="$WIZEFS_ROOT/buckets/docs/docs.zip"
+[ "$(unzip -p "$archive" 0000/sub/more 0600/file read-only | sort | tr '\n' ' ')" = "content content more " ]
+[ "$(zipinfo "$archive" 0000/ | cut -c1-10)" = d--------- ]
+"$W" mount docs && cd "$WIZEFS_ROOT/mnt/docs"
+[ "$(cat read-only 0555/file)" = "$(printf 'content\ncontent')" ] && echo new >new
+(umask 0777 && echo secret >secret)
+cd / && kill -9 "$("$W" status --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["node"]["pid"])')"
+"$W" mount docs && cd "$WIZEFS_ROOT/mnt/docs"
+[ "$(stat -c %a 0600 0000 0555 read-only secret | tr '\n' ' ')" = "600 0 555 444 0 " ]
+[ "$(cat read-only new)" = "$(printf 'content\nnew')" ]
+cd / && "$W" unmount docs && "$W" mount docs && cd "$WIZEFS_ROOT/mnt/docs"
+chmod 755 0600 0000 0555 && chmod 600 secret && [ "$(cat secret 0000/sub/more 0600/file)" = "$(printf 'secret\nmore\ncontent')" ]
+cd / && "$W" unmount docs && "$W" verify docs && unzip -tqq "$archive" && [ ! -e "$archive.lzfs" ]
+"#;
+
+#[test]
+fn what_an_ordinary_user_closes_to_itself_does_not_close_an_archive() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let _ran = by_an_ordinary_user(&root, CLOSED);
 }

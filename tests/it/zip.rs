@@ -1,6 +1,7 @@
 //! Zip buckets through the real program: an archive becomes a folder, and whatever is in it is on the ledger.
 
 use crate::root::TestRoot;
+use crate::transcript::shell;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -207,6 +208,20 @@ fn encrypted_members_are_read_with_a_passphrase_from_a_file() {
     assert!(kept.contains("/right\"") && !kept.contains("\"secret\""), "the path is kept, the passphrase is not");
     fs::remove_file(root.outside().join("right")).unwrap();
     root.run("get tree/hello.txt s -").expect(12);
+}
+
+#[test]
+fn members_that_have_another_passphrase_keep_nobody_from_the_rest() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    fs::write(root.outside().join("right"), "one\n").unwrap();
+    shell(root.outside(), "echo a > a; echo b > b; 7z a -bso0 -pone two.zip a; 7z a -bso0 -ptwo two.zip b");
+    let created = root.run("create s --kind zip --from two.zip --passfile right").expect(0);
+    assert!(created.stderr.contains("b is not recorded"), "{}", created.stderr);
+    root.run("mount s").expect(0);
+    assert_eq!(fs::read_to_string(root.mnt("s", "a")).unwrap(), "a\n");
+    let refused = fs::read(root.mnt("s", "b")).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
+    root.run("verify s").expect(26);
 }
 
 #[test]

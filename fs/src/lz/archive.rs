@@ -11,6 +11,7 @@ mod edits;
 pub(super) mod folder;
 mod format;
 mod in_place;
+pub(super) mod lock;
 mod order;
 mod ours;
 mod pack;
@@ -18,6 +19,7 @@ mod patch;
 mod pin;
 mod plan;
 mod record;
+mod rest;
 mod source;
 mod stamp;
 mod table;
@@ -39,6 +41,7 @@ use disk::{Disk, Output};
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 use pin::Pins;
+use rest::Rest;
 use rustix::fs::{Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -173,6 +176,8 @@ pub struct Archive {
     state: RwLock<State>,
     /// Held for a whole commit.
     writing: Mutex<()>,
+    /// What the last one left to do.
+    rest: Mutex<Option<Rest>>,
     contents: Contents,
     located: Mutex<LruCache<u64, Arc<Member>>>,
     pins: Arc<Pins>,
@@ -244,10 +249,10 @@ impl Archive {
         Self::open_kept(path, policy, observer, None)
     }
 
-    /// As [`Archive::open_with`], with somebody who notes what the archive is when nobody writes it.
+    /// As [`Archive::open_with`], with somebody who notes what the archive is when nobody writes it, and has it alone.
     ///
     /// # Errors
-    /// As there; what the keeper answers.
+    /// As there; what the keeper answers; [`FsError::Busy`] when somebody else has it.
     pub(super) fn open_kept(
         path: &Path,
         policy: Policy,
@@ -257,6 +262,9 @@ impl Archive {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let opened = rustix::fs::open(path, flags, Mode::empty());
         let file = File::from(opened.map_err(|e| FsError::os(path.display().to_string(), e))?);
+        if keeper.is_some() {
+            lock::take(&file, path)?;
+        }
         let output = Output { file: Arc::new(file), path: path.to_owned() };
         let disk = Disk::new(observer);
         let folder = folder::beside(path);
@@ -276,6 +284,7 @@ impl Archive {
             policy,
             state: RwLock::new(State { output, table, kept: HashMap::new() }),
             writing: Mutex::new(()),
+            rest: Mutex::default(),
             contents: Contents::new(None, path.parent().map(Path::to_owned)),
             located: Mutex::new(LruCache::new(LOCATED_MAX)),
             pins: Arc::default(),
@@ -448,8 +457,8 @@ impl Archive {
         Ok(self.pins.hold(id))
     }
 
-    /// Make `edits` true, durably: when this returns, they are in the archive. After an error the archive is what it was,
-    /// unless the disk failed to say whether it had written: then it is wholly the one or the other.
+    /// Make `edits` true: when this returns, they are in the archive, durably once [`Archive::settle`] returns, which is tried
+    /// here. After an error the archive is what it was.
     ///
     /// One commit at a time: others wait. Members that stay are readable meanwhile.
     ///
@@ -475,15 +484,6 @@ impl Archive {
     /// What reading the file answers.
     pub fn check(&self) -> FsResult<Vec<Problem>> {
         self.find_problems()
-    }
-
-    /// Read the directory again, after a commit failed.
-    fn reload(&self) -> FsResult<()> {
-        let mut state = self.state.write();
-        state.table = Arc::new(Table::load(&state.output.file)?);
-        self.located.lock().clear();
-        self.contents.forget_places();
-        Ok(())
     }
 }
 

@@ -19,13 +19,22 @@ impl Stage {
     /// `ENOSPC` and whatever else writing the archive answers: the stage keeps what is not in the archive. [`FsError::Archive`]
     /// when another program changed the archive; then nothing can be changed any more.
     pub(super) fn commit(&self) -> FsResult<()> {
-        match self.commit_with(Puts::Recorded) {
-            // What was removed makes room.
-            Err(error) if error.errno() == Errno::NOSPC => match self.commit_with(Puts::Nothing)? {
-                true => self.commit_with(Puts::Recorded).map(drop),
-                false => Err(error),
-            },
+        let done = match self.commit_with(Puts::Recorded) {
+            Err(error) if error.errno() == Errno::NOSPC => self.commit_smaller(error),
             done => done.map(drop),
+        };
+        if let Err(errno) = self.reserve.keep() {
+            tracing::debug!(%errno, archive = %self.archive.path().display(), "no space is kept");
+        }
+        done
+    }
+
+    /// There was no room for all: what was removed makes some, and needs a little itself.
+    fn commit_smaller(&self, error: FsError) -> FsResult<()> {
+        self.reserve.give_up();
+        match self.commit_with(Puts::Nothing)? {
+            true => self.commit_with(Puts::Recorded).map(drop),
+            false => Err(error),
         }
     }
 
@@ -42,10 +51,11 @@ impl Stage {
         loop {
             let (draft, paths) = self.draft(puts)?;
             if draft.edits.0.is_empty() {
-                self.expect_as_left()?;
                 let Draft { waiting, left, .. } = draft;
                 self.touched.give_back(waiting, false);
                 self.touched.give_back(left, false);
+                self.expect_as_left()?;
+                self.settle(paths)?;
                 return Ok(is_done);
             }
             let is_all = draft.left.is_empty();
@@ -55,6 +65,7 @@ impl Stage {
                     self.touched.give_back(draft.waiting.clone(), false);
                     self.touched.give_back(draft.left.clone(), false);
                     draft.done(&mut self.view.lock(), self, &committed.ids);
+                    self.settle(paths)?;
                     (tries, is_done) = (0, true);
                     if is_all {
                         return Ok(true);
@@ -80,6 +91,11 @@ impl Stage {
                 }
             }
         }
+    }
+
+    /// Do what the commit of `paths` left to do. Where the disk refuses that, they are looked at again, so that it is tried again.
+    fn settle(&self, paths: Paths) -> FsResult<()> {
+        self.archive.settle().inspect_err(|_| self.touched.give_back(paths, true))
     }
 
     /// Write the archive, unless somebody else has.
@@ -138,7 +154,9 @@ impl Stage {
     /// As [`Stage::commit`].
     pub(super) fn compact(&self) -> FsResult<Committed> {
         let _one_at_a_time = self.committing.lock();
-        self.write(Archive::compact)
+        let committed = self.write(Archive::compact)?;
+        self.archive.settle()?;
+        Ok(committed)
     }
 
     /// What is to be done, with the paths that were looked at for it.

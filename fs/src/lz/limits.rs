@@ -1,7 +1,7 @@
 //! How deep and how long the paths of an archive may be: what it cannot hold must not get into the stage.
 
+use super::access::{Entered, open_dir};
 use super::archive::DEPTH_MAX;
-use super::plan::open_dir;
 use super::stage::Stage;
 use super::view::{Number, View};
 use crate::error::{FsError, FsResult};
@@ -91,7 +91,7 @@ impl Stage {
         }
         match self.recorder()?.inodes.open_name(dir, name) {
             Ok((node, _)) if node.kind == Kind::Directory => {
-                let fd = node.open(OFlags::RDONLY | OFlags::DIRECTORY)?.into();
+                let fd = Entered::of(node.open(OFlags::RDONLY | OFlags::DIRECTORY)?.into())?;
                 to.then(self.below(&fd)?).check()
             }
             _ => Ok(()),
@@ -109,7 +109,8 @@ impl Stage {
         for name in listing::names(dir.try_clone()?)? {
             let mut reach = Reach::default().with(&name);
             if Stat::of_name(dir, &name)?.kind == Kind::Directory {
-                reach = reach.then(self.below(&open_dir(dir, &name)?)?);
+                let sub = open_dir(dir, &name)?;
+                reach = reach.then(self.below(&sub)?);
             }
             most = most.max(reach);
         }

@@ -4,6 +4,7 @@
 //! [`archive`] is what reads and rewrites it, without knowing of mounts. Programs work in a directory tree beside it, the
 //! stage, which an ordinary bucket serves and records; what they did there goes into the archive in the background.
 
+mod access;
 mod apart;
 pub mod archive;
 mod bucket;
@@ -19,6 +20,7 @@ pub(crate) mod mark;
 mod patch;
 mod plan;
 mod repair;
+mod reserve;
 mod stage;
 mod touched;
 mod view;

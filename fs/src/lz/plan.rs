@@ -7,6 +7,7 @@ mod files;
 
 pub(super) use files::Puts;
 
+use super::access::{Entered, open_dir};
 use super::archive::{Edit, MemberInfo};
 use super::draft::{Draft, Step};
 use super::stage::Stage;
@@ -17,11 +18,8 @@ use crate::listing;
 use crate::path::BucketPath;
 use crate::recorder::Recorder;
 use crate::stat::{Id, Kind, Stat};
-use rustix::fs::{AtFlags, Mode, OFlags};
-use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -53,7 +51,7 @@ pub(super) struct Plan<'a> {
 
 /// A directory of the stage.
 struct Dir {
-    fd: OwnedFd,
+    fd: Entered,
     number: Number,
     path: BucketPath,
 }
@@ -112,7 +110,7 @@ impl<'a> Plan<'a> {
     }
 
     fn top(&self) -> FsResult<Dir> {
-        Ok(Dir { fd: self.stage.open_tree()?, number: TOP, path: BucketPath::ROOT })
+        Ok(Dir { fd: Entered::of(self.stage.open_tree()?)?, number: TOP, path: BucketPath::ROOT })
     }
 
     /// The directory at `path`, with its node brought to its place; none when there is none, or nobody looked into it.
@@ -264,7 +262,7 @@ impl<'a> Plan<'a> {
         if dir.number == TOP || !self.told.insert(dir.number) {
             return Ok(());
         }
-        let stat = Stat::of_fd(&dir.fd)?;
+        let stat = dir.fd.stat()?;
         if self.view.member(dir.number).is_some() {
             return self.attributes(dir.number, &dir.path, &stat);
         }
@@ -378,21 +376,5 @@ impl<'a> Plan<'a> {
             self.take_out(number);
         }
         Ok(())
-    }
-}
-
-/// The directory `name` in `dir`.
-pub(super) fn open_dir(dir: &OwnedFd, name: &OsStr) -> FsResult<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::openat(dir, name, flags, Mode::empty()) {
-        // One that its own owner may not read, who is no root: it is let in for the moment.
-        Err(Errno::ACCESS) => {
-            let mode = Mode::from_raw_mode(Stat::of_name(dir, name)?.mode);
-            rustix::fs::chmodat(dir, name, mode | Mode::RWXU, AtFlags::empty())?;
-            let opened = rustix::fs::openat(dir, name, flags, Mode::empty());
-            rustix::fs::chmodat(dir, name, mode, AtFlags::empty())?;
-            Ok(opened?)
-        }
-        opened => Ok(opened?),
     }
 }

@@ -1,10 +1,10 @@
 //! What a stage that is still there stands for: read from its notes when the bucket is opened.
 
+use super::access::{self, Entered, open_dir};
 use super::archive::{MemberId, MemberInfo};
 use super::fill::{clear, is_as_recorded};
 use super::mark::{Apart, Hollow, Listed};
 use super::patch;
-use super::plan::open_dir;
 use super::stage::Stage;
 use super::view::{Number, TOP};
 use crate::change::Row;
@@ -13,8 +13,8 @@ use crate::listing;
 use crate::path::BucketPath;
 use crate::recorder::Recorder;
 use crate::stat::{Id, Kind, Stat};
-use crate::table::{self, NameRow};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use crate::table::{self, InodeRow, NameRow};
+use rustix::fs::{AtFlags, Mode};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -67,14 +67,15 @@ impl Stage {
         };
         while let Some(path) = repair.left.pop() {
             // Name by name: a path may be longer than the kernel takes at once.
-            let mut fd = top.try_clone()?;
+            let mut fd = Entered::of(top.try_clone()?)?;
             for name in &path {
                 fd = open_dir(&fd, name)?;
             }
             repair.directory(&fd, &path)?;
         }
         repair.move_rows()?;
-        self.note_left()
+        // A full disk must not keep from taking up what was left on it.
+        if self.is_left && !self.is_theirs { Ok(()) } else { self.note_left() }
     }
 
     /// The stage is about to go. A directory that nobody has looked into is left as the inode by which the table knows what is in
@@ -193,29 +194,24 @@ impl Repair<'_> {
     }
 
     fn file(&mut self, dir: &OwnedFd, name: &OsStr, stat: &Stat, path: &Path) -> FsResult<()> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
-        let Some(hollow) = Hollow::of(&fd)? else { return Ok(()) };
+        let Some(hollow) = self.hollow(dir, name, stat)? else { return Ok(()) };
         // Another program may have put something else in its place, or nothing.
         let Some(info) = self.member(hollow, &path.join(name)) else {
             return Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?);
         };
-        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(dir, name, flags, Mode::empty())?);
         let note = self.stage.note_of(stat.ino);
         let is_same = info.crc == hollow.crc;
         // Its content was on its way, and programs had written.
-        if is_same && patch::finish(&self.stage.archive, info.id, &file, &note)? {
-            Hollow::clear_durably(&file)?;
-            patch::remove(&note);
+        if is_same && note.exists() && self.finish(dir, name, info.id, &note)? {
             return Ok(());
         }
-        let mut stat = *stat;
+        let mut stat = Stat::of_name(dir, name)?;
         // Another one; or written in another boot and never synced; or emptied, by who never heard that it was; or one of which
         // btrfs kept the name with the folder and not yet the size.
         if info.id.0 != hollow.member || !is_same || stat.size != info.size {
             patch::remove(&note);
-            stat = self.stage.stand_for(&file.into(), &info, hollow.was)?;
+            let (file, _) = access::to_change((dir, name, stat.mode))?;
+            stat = self.stage.stand_for(&file, &info, hollow.was)?;
         }
         let id = self.recorder.inodes.id_of(&stat);
         if let Some(&number) = self.by_member.get(&info.id) {
@@ -224,6 +220,37 @@ impl Repair<'_> {
         self.stage.set_hollow((id, self.recorder.inodes.ino_of(&stat)), info.id);
         self.successors.insert(hollow.was, Successor { id, ctime_ns: stat.ctime_ns, member: Some(info.id) });
         Ok(())
+    }
+
+    /// What the file `name` in `dir` stands for, if it has no content of its own.
+    fn hollow(&self, dir: &OwnedFd, name: &OsStr, stat: &Stat) -> FsResult<Option<Hollow>> {
+        let hollow = access::reading((dir, name, stat.mode), |fd| Hollow::of(fd))?;
+        let after = Stat::of_name(dir, name)?;
+        // Nobody but us has changed it.
+        if after.ctime_ns != stat.ctime_ns {
+            let id = self.recorder.inodes.id_of(stat);
+            if let Some(row) = self.recorder.inode_row(id)?.filter(|row| row.matches(stat)) {
+                let row = InodeRow { ctime_ns: after.ctime_ns, ..row };
+                self.recorder.stream.note(vec![table::set(table::inode_key(id), &row)?]);
+            }
+        }
+        Ok(hollow)
+    }
+
+    /// Give a file the rest of its content, if it was on its way and programs had written; whether it was.
+    fn finish(&self, dir: &OwnedFd, name: &OsStr, member: MemberId, note: &Path) -> FsResult<bool> {
+        let mode = Stat::of_name(dir, name)?.mode;
+        let (file, is_opened_up) = access::to_change((dir, name, mode))?;
+        let file = File::from(file);
+        let is_finished = patch::finish(&self.stage.archive, member, &file, note)?;
+        if is_finished {
+            Hollow::clear_durably(&file)?;
+            patch::remove(note);
+        }
+        if is_opened_up {
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+        }
+        Ok(is_finished)
     }
 
     /// What the archive has of the content that the file at `path` stood for, or else has at its path.

@@ -6,11 +6,12 @@
 //! tree goes.
 
 use super::apart;
-use super::archive::folder;
 use super::archive::{Archive, Edits, Keeper, MemberId, Pin, Policy, Stamp};
+use super::archive::{folder, lock};
 use super::left;
 use super::mark;
 use super::patch::{self, Filling};
+use super::reserve::Reserve;
 use super::touched::Touched;
 use super::view::{Number, View};
 use crate::error::{FsError, FsResult};
@@ -19,7 +20,7 @@ use crate::recorder::Recorder;
 use crate::stat::{Id, Kind, Stat};
 use crate::vfs::Ino;
 use parking_lot::{Mutex, RwLock};
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -29,7 +30,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 /// The tree in the folder of the stage.
 const TREE: &str = "tree";
@@ -72,6 +72,8 @@ pub(super) struct Inodes {
 
 /// An archive and the stage beside it.
 pub(super) struct Stage {
+    /// For when its disk is full.
+    pub(super) reserve: Reserve,
     /// The archive.
     pub(super) archive: Archive,
     /// What is in it.
@@ -93,6 +95,8 @@ pub(super) struct Stage {
     /// The owner of what is in the archive: that of the archive.
     pub(super) owner: (u32, u32),
     folder: PathBuf,
+    /// What the archive was when we last wrote it, or may have been: also where the disk did not take the note.
+    known: Arc<Mutex<Vec<Stamp>>>,
     /// Locked while the stage is in use.
     _lock: File,
     /// It was there already: its session did not end in order.
@@ -142,22 +146,20 @@ impl Stage {
     ///
     /// # Errors
     /// [`FsError::Busy`] when another process uses it; [`FsError::Archive`]; [`FsError::State`] when others may have put
-    /// something into its folder; what making the folders answers.
+    /// something into its folder; `ENOSPC` on a full disk, where nothing was left; what making the folders answers.
     pub(super) fn open(path: &Path) -> FsResult<Self> {
         let found = std::fs::metadata(path).map_err(|e| cannot("open", path, e))?;
         let owner = (found.uid(), found.gid());
         let folder = folder::beside(path);
         let lock = folder::make(&folder)?;
-        match lock_soon(&lock) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                return Err(FsError::Busy(format!("{} is in use by another node", path.display())));
-            }
-            Err(errno) => return Err(FsError::os(format!("lock {}", folder.display()), errno)),
-        }
+        lock::take(&lock, path)?;
+        let known: Arc<Mutex<Vec<Stamp>>> = Arc::default();
         let keeper: Keeper = {
-            let folder = folder.clone();
-            Arc::new(move |stamps| left::note(&folder, stamps))
+            let (folder, known) = (folder.clone(), Arc::clone(&known));
+            Arc::new(move |stamps| {
+                *known.lock() = stamps.to_vec();
+                left::note(&folder, stamps)
+            })
         };
         let opened = Archive::open_kept(path, Policy::default(), None, Some(keeper));
         let opened = opened.and_then(|archive| Ok((View::of(&archive)?, archive)));
@@ -170,15 +172,19 @@ impl Stage {
         let tree = folder.join(TREE);
         let is_left = has_stage(path);
         let is_theirs = is_left && !left::is_ours(&folder, archive.stamp()?)?;
+        let reserve = Reserve::of(&folder, archive.len());
+        match reserve.keep() {
+            // What is left there counts, with space or without.
+            Err(errno) if !is_left => return Err(FsError::os(format!("space beside {}", path.display()), errno)),
+            _ => {}
+        }
         if !is_left {
-            std::fs::create_dir(&tree).map_err(|e| cannot("make", &tree, e))?;
-            let mode = std::fs::Permissions::from_mode(0o755);
-            std::fs::set_permissions(&tree, mode).map_err(|e| cannot("make", &tree, e))?;
-            if rustix::process::geteuid().is_root() {
-                std::os::unix::fs::chown(&tree, Some(owner.0), Some(owner.1)).map_err(|e| cannot("make", &tree, e))?;
-            }
+            make_tree(&tree, owner).inspect_err(|_| {
+                reserve.give_up();
+            })?;
         }
         Ok(Self {
+            reserve,
             archive,
             view: Mutex::new(view),
             touched: Arc::default(),
@@ -191,6 +197,7 @@ impl Stage {
             trouble: RwLock::new(None),
             owner,
             folder,
+            known,
             _lock: lock,
             is_theirs,
             is_left,
@@ -203,7 +210,8 @@ impl Stage {
     /// # Errors
     /// What reading the note answers.
     pub(super) fn is_as_left(&self) -> FsResult<bool> {
-        left::is_ours(&self.folder, Stamp::at(self.archive.path())?)
+        let stamp = Stamp::at(self.archive.path())?;
+        Ok(self.known.lock().contains(&stamp) || left::is_ours(&self.folder, stamp)?)
     }
 
     /// The archive is as we left it.
@@ -245,6 +253,7 @@ impl Stage {
             self.archive.commit(&Edits::default())?;
         }
         left::remove(&self.folder)?;
+        self.reserve.give_up();
         for entry in std::fs::read_dir(&self.folder).map_err(|e| cannot("read", &self.folder, e))?.flatten() {
             if entry.file_name().as_encoded_bytes().starts_with(patch::NOTES) {
                 patch::remove(&entry.path());
@@ -390,6 +399,17 @@ impl Stage {
     }
 }
 
+/// An empty tree that belongs to `owner`.
+fn make_tree(tree: &Path, owner: (u32, u32)) -> FsResult<()> {
+    std::fs::create_dir(tree).map_err(|e| cannot("make", tree, e))?;
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(tree, mode).map_err(|e| cannot("make", tree, e))?;
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(tree, Some(owner.0), Some(owner.1)).map_err(|e| cannot("make", tree, e))?;
+    }
+    Ok(())
+}
+
 /// Remove a folder with all in it, also directories that their owner may not write, who is no root.
 fn remove_tree(at: &Path) -> std::io::Result<()> {
     fn let_in(dir: &Path) -> std::io::Result<()> {
@@ -409,17 +429,4 @@ fn remove_tree(at: &Path) -> std::io::Result<()> {
         }
         removed => removed,
     }
-}
-
-/// Lock a folder. A program that this process starts has our descriptors until it runs, for a moment: that is waited for.
-fn lock_soon(folder: &File) -> Result<(), Errno> {
-    const MOMENT: Duration = Duration::from_millis(5);
-    const MOMENTS: usize = 200;
-    for _ in 1..MOMENTS {
-        match rustix::fs::flock(folder, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => std::thread::sleep(MOMENT),
-            locked => return locked,
-        }
-    }
-    rustix::fs::flock(folder, FlockOperation::NonBlockingLockExclusive)
 }

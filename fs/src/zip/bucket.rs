@@ -53,6 +53,8 @@ pub struct ZipBucket {
     stream: Arc<Stream>,
     archive: PathBuf,
     state: PathBuf,
+    /// There is a passphrase, and it is that of a member.
+    has_passphrase: bool,
 }
 
 /// What could not be read and is therefore not recorded: a member of an archive, a folder that holds itself.
@@ -99,7 +101,8 @@ impl ZipBucket {
         if has_passphrase {
             fs.check_passphrase()?;
         }
-        Ok(Arc::new(Self { fs, stream: Stream::start(sink)?, archive: options.archive, state: options.state }))
+        let stream = Stream::start(sink)?;
+        Ok(Arc::new(Self { fs, stream, archive: options.archive, state: options.state, has_passphrase }))
     }
 
     /// Whether the archive is another one now, or was written, since it was opened: also when it is gone.
@@ -124,11 +127,11 @@ impl ZipBucket {
     }
 
     /// Record every member that is not recorded yet. Returns when the ledger has them pending. Members that cannot be read
-    /// are left out and named.
+    /// are left out and named, as are those that have another passphrase than the first.
     ///
     /// # Errors
-    /// [`FsError::Interrupted`] when `watch` breaks; [`FsError::Passphrase`] for encrypted members without the right
-    /// passphrase; [`FsError::Archive`] when the archive was changed since an earlier import began.
+    /// [`FsError::Interrupted`] when `watch` breaks; [`FsError::Passphrase`] for encrypted members without a passphrase;
+    /// [`FsError::Archive`] when the archive was changed since an earlier import began.
     pub fn import(&self, watch: Watch<'_>) -> FsResult<(ImportProgress, Vec<Unread>)> {
         self.same_archive()?;
         let done = self.recorded_until()?;
@@ -152,7 +155,7 @@ impl ZipBucket {
                 self.stream.admit(false)?;
                 match self.operation(child, &mut progress) {
                     Ok(op) => self.note(op, position)?,
-                    Err(error @ FsError::Passphrase(_)) => return self.stop_import(error),
+                    Err(error @ FsError::Passphrase(_)) if !self.has_passphrase => return self.stop_import(error),
                     Err(error) => unread.push(Unread { path: self.path(child)?, problem: error.to_string() }),
                 }
                 if watch(&progress).is_break() {

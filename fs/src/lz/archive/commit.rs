@@ -7,9 +7,10 @@
 use super::assemble;
 use super::disk::Output;
 use super::folder;
+use super::lock;
 use super::order::{self, Item, MIMETYPE};
 use super::plan::{self, Changed, Plan};
-use super::record::Record;
+use super::rest::Rest;
 use super::table::{self, Fit, Table};
 use super::writer::{self, COPY_BYTES, Writer};
 use super::{Archive, Committed, Edits, Kept, MemberId, Stamp, Strategy};
@@ -74,12 +75,6 @@ impl Archive {
         self.keeper.as_ref().map_or(Ok(()), |keeper| keeper(stamps))
     }
 
-    /// The file is what it is to be: what tells of the commit goes when that is noted.
-    pub(super) fn at_rest(&self) -> FsResult<()> {
-        self.keep(&[self.stamp()?])?;
-        Record::remove(&self.disk, &folder::beside(&self.path))
-    }
-
     pub(super) fn commit_edits(&self, edits: &Edits) -> FsResult<Committed> {
         let _writing = self.writing.lock();
         let job = self.job()?;
@@ -87,7 +82,7 @@ impl Archive {
         let plan = plan::plan(edits, &table)?;
         if plan.is_empty() {
             let ids = assemble::ids(&plan, &[]);
-            return job.committed(Strategy::Nothing, ids);
+            return Ok(job.committed(Strategy::Nothing, ids));
         }
         if let Fit::Never(why) = table.fit {
             return Err(FsError::Archive(format!("{}: {why}", self.path.display())));
@@ -113,27 +108,21 @@ impl Archive {
         job.rewrite(&Plan::default())
     }
 
-    /// Zero what was kept for pins that are gone.
+    /// Zero what was kept for pins that are gone, and do what is left to do.
     fn drop_unpinned(&self) -> FsResult<()> {
+        self.settle()?;
         let mut state = self.state.write();
         let gone: Vec<MemberId> = state.kept.keys().copied().filter(|id| !self.pins.is_held(*id)).collect();
         let gone: Vec<Kept> = gone.into_iter().filter_map(|id| state.kept.remove(&id)).collect();
         let output = state.output.clone();
-        let nothing_kept = state.kept.is_empty();
         drop(state);
-        for kept in &gone {
-            if Arc::ptr_eq(&kept.output.file, &output.file) {
-                self.disk.zero(&output, kept.extent.0, kept.extent.1 - kept.extent.0)?;
-            }
-        }
         if gone.is_empty() {
             return Ok(());
         }
-        if nothing_kept {
-            self.disk.sync(&output)?;
-            return self.at_rest();
-        }
-        self.keep(&[self.stamp()?])
+        let here = gone.iter().filter(|kept| Arc::ptr_eq(&kept.output.file, &output.file));
+        let dead = here.map(|kept| kept.extent).collect();
+        self.leave(Rest { dead, is_in_place: true, ..Rest::default() });
+        self.settle()
     }
 }
 
@@ -158,17 +147,18 @@ pub(super) fn gaps(live: &[(u64, u64)], end: u64) -> Vec<(u64, u64)> {
 }
 
 impl Job<'_> {
-    pub(super) fn committed(&self, strategy: Strategy, ids: Vec<Option<MemberId>>) -> FsResult<Committed> {
+    pub(super) fn committed(&self, strategy: Strategy, ids: Vec<Option<MemberId>>) -> Committed {
         let state = self.archive.state.read();
-        let live = state.table.live(&state.output.file, &[])?;
-        let live: u64 = live.iter().map(|(from, to)| to - from).sum();
-        Ok(Committed {
+        let sum = |live: Vec<(u64, u64)>| live.iter().map(|(from, to)| to - from).sum();
+        // It is made: a number that nobody can know takes nothing back.
+        let live = state.table.live(&state.output.file, &[]).map_or(u64::MAX, sum);
+        Committed {
             bytes_written: self.archive.disk.written() - self.written,
             strategy,
             length: state.table.length,
             dead: state.table.dir.0.saturating_sub(live),
             ids,
-        })
+        }
     }
 
     /// Whether a whole new file is better than changes in place, or the only way.
@@ -233,7 +223,7 @@ impl Job<'_> {
         let table = directory.lay(at, len, at + bytes.len() as u64);
         self.replace(copy, table, plan)?;
         guard.done();
-        self.committed(Strategy::Rewrite, ids)
+        Ok(self.committed(Strategy::Rewrite, ids))
     }
 
     /// Put all members, in the order of the new file; new ones that come together are packed together.
@@ -287,6 +277,10 @@ impl Job<'_> {
         folder::make(&folder)?;
         let path = folder.join(COPY);
         let copy = self.archive.disk.create(&path, 0o600, true)?;
+        // It is what we have alone once it has the name.
+        if self.archive.keeper.is_some() {
+            lock::take(&copy.file, &path)?;
+        }
         let before = self.output.file.metadata()?;
         // One who may not give files away keeps its copy.
         let owner = (rustix::fs::Uid::from_raw(before.uid()), rustix::fs::Gid::from_raw(before.gid()));
@@ -307,21 +301,21 @@ impl Job<'_> {
         }
         archive.keep(&[self.stamp, Stamp::of(&copy.file.metadata()?)])?;
         archive.disk.rename(&copy.path, &archive.path)?;
-        let parent = archive.path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        archive.disk.sync_folder(parent.unwrap_or(std::path::Path::new(".")))?;
         let renamed = Output { path: archive.path.clone(), ..copy };
-        self.publish(renamed, table, plan)?;
-        archive.at_rest()
+        self.publish(renamed, table, plan);
+        archive.leave(Rest { is_renamed: true, ..Rest::default() });
+        Ok(())
     }
 
     /// From here on readers see the new archive.
-    pub(super) fn publish(&self, output: Output, table: Table, plan: &Plan<'_>) -> FsResult<()> {
+    pub(super) fn publish(&self, output: Output, table: Table, plan: &Plan<'_>) {
         let archive = self.archive;
         let mut state = archive.state.write();
         for &number in &plan.leaving {
             let entry = &self.table.entries[number as usize];
             if table.find_id(entry.id).is_none() && archive.pins.is_held(entry.id) {
-                let extent = entry.extent(&self.output.file)?;
+                // Of one whose header cannot be read nothing can be read either.
+                let extent = entry.extent(&self.output.file).unwrap_or((entry.place, entry.place));
                 let kept = Kept {
                     entry: entry.clone(),
                     path: self.table.path(number).to_vec(),
@@ -341,7 +335,6 @@ impl Job<'_> {
         }
         state.output = output;
         state.table = Arc::new(table);
-        Ok(())
     }
 
     /// A copy that shares its blocks, changed and put in the place of the archive.
@@ -373,7 +366,7 @@ impl Job<'_> {
         let table = directory.lay(at, len, at + bytes.len() as u64);
         self.replace(copy, table, plan)?;
         guard.done();
-        self.committed(Strategy::Reflink, ids)
+        Ok(self.committed(Strategy::Reflink, ids))
     }
 
     /// The extents of what stays where it is.

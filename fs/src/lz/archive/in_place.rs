@@ -6,6 +6,7 @@ use super::disk::Aligned;
 use super::folder;
 use super::plan::Plan;
 use super::record::{self, Record, Side};
+use super::rest::Rest;
 use super::table::Table;
 use super::writer::{MEMORY_MAX, Writer, aligned};
 use super::{Committed, Strategy};
@@ -69,7 +70,7 @@ impl Job<'_> {
             self.extend(laid)?;
             Strategy::Extend
         };
-        self.committed(strategy, ids)
+        Ok(self.committed(strategy, ids))
     }
 
     /// Holes before the directory.
@@ -111,9 +112,9 @@ impl Job<'_> {
         disk.write(&self.output, at, &bytes)?;
         disk.sync(&self.output)?;
         disk.truncate(&self.output, length)?;
-        disk.sync(&self.output)?;
         let table = laid.directory.lay(at, len, length);
-        self.conclude(table, laid.plan, leaving)
+        self.conclude(table, laid.plan, Rest { is_cut: true, dead: leaving, ..Rest::default() });
+        Ok(())
     }
 
     /// What fits nowhere, and the new directory, behind the end.
@@ -152,28 +153,26 @@ impl Job<'_> {
             disk.sync(&self.output)?;
         }
         disk.append(&self.output, base, &bytes)?;
-        disk.sync(&self.output)?;
+        // What may not be on the disk does not count: the file ends as it did, and is what it was.
+        if let Err(error) = disk.sync(&self.output) {
+            disk.truncate(&self.output, self.table.length)?;
+            return Err(error);
+        }
         let table = laid.directory.lay(at, len, length);
-        self.conclude(table, laid.plan, dead)
+        self.conclude(table, laid.plan, Rest { dead, ..Rest::default() });
+        Ok(())
     }
 
     /// Readers see the new archive, and what is dead is zeroed.
-    fn conclude(&mut self, table: Table, plan: &Plan<'_>, dead: Vec<(u64, u64)>) -> FsResult<()> {
+    fn conclude(&mut self, table: Table, plan: &Plan<'_>, mut rest: Rest) {
         let archive = self.archive;
-        self.publish(self.output.clone(), table, plan)?;
+        self.publish(self.output.clone(), table, plan);
         let state = archive.state.read();
         let kept: Vec<(u64, u64)> = state.kept.values().map(|kept| kept.extent).collect();
-        let is_any_kept = !state.kept.is_empty();
         self.table = Arc::clone(&state.table);
         drop(state);
-        for (from, to) in dead.into_iter().filter(|extent| !kept.contains(extent)) {
-            archive.disk.zero(&self.output, from, to - from)?;
-        }
-        if is_any_kept {
-            return archive.keep(&[archive.stamp()?]);
-        }
-        archive.disk.sync(&self.output)?;
-        archive.at_rest()
+        rest.dead.retain(|extent| !kept.contains(extent));
+        archive.leave(Rest { is_in_place: true, ..rest });
     }
 
     /// Move the directory up, so that there are `room` bytes and another directory before it.
@@ -184,6 +183,8 @@ impl Job<'_> {
         let mut writer = Writer::new(self.archive, self.output.clone(), Vec::new(), None)?;
         let above = self.live_end()? + room + 2 * directory.bound() + SLACK;
         writer.tail = Some((aligned(self.table.length.max(above)), Vec::new()));
-        self.extend(Laid { writer, directory, plan: &plan, free })
+        self.extend(Laid { writer, directory, plan: &plan, free })?;
+        // What is dead now is where members will be put.
+        self.archive.settle()
     }
 }

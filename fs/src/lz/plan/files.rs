@@ -7,6 +7,7 @@ use crate::path::BucketPath;
 use crate::stat::{Id, Kind, Stat};
 use crate::table::Settled;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -93,7 +94,12 @@ impl Plan<'_> {
             return Ok(());
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(&dir.fd, name, flags, Mode::empty())?);
+        let file = match rustix::fs::openat(&dir.fd, name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            // One that its own owner may not read, who is no root: it stays in the stage alone.
+            Err(Errno::ACCESS) => return self.wait(dir, name, path, self.tied(id)),
+            Err(errno) => return Err(errno.into()),
+        };
         let at = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let there = self.view.child(dir.number, name.as_bytes());
         let replaced = there.filter(|&there| {

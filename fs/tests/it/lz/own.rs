@@ -2,9 +2,14 @@
 
 use super::any::me;
 use super::driver::{Driver, Lost};
+use crate::archive::{noise, put};
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
+use std::path::Path;
+use std::sync::Arc;
+use wizefs_fs::lz::{Archive, Edits};
 use wizefs_fs::vfs::{CopyRange, Fh, SetAttr, SetTime};
+use wizefs_fs::{AnyBucket, BucketOptions, Durability, FsError, LzBucket, MemorySink};
 
 /// Bytes of a file whose content comes behind, which takes a while.
 const BIG: usize = 48 << 20;
@@ -183,4 +188,54 @@ fn a_file_of_the_user_that_is_named_like_one_of_ours_stays() {
     let driver = driver.reopen();
     assert_eq!(read(&driver, name), Err(Errno::NOENT));
     driver.assert_told_is_there();
+}
+
+/// An archive that is changed where it lies, with a few files behind a large one.
+fn large(place: &Path) {
+    Archive::create(place).unwrap();
+    let large = put("large", &noise(1, 9 << 20));
+    Archive::open(place).unwrap().commit(&Edits(vec![large, put("a", b"a"), put("b", b"b")])).unwrap();
+}
+
+#[test]
+fn what_moved_over_another_stays_where_the_disk_does_not_take_a_note() {
+    let driver = Driver::on(large);
+    driver.mv("a", "b").unwrap();
+    // The last thing that a commit in place writes.
+    let in_the_way = driver.backing("../left.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    assert!(driver.bucket.sync().is_err());
+    driver.write("c", b"c").unwrap();
+    std::fs::remove_dir(&in_the_way).unwrap();
+    driver.sync();
+    assert_eq!((read(&driver, "b").unwrap(), read(&driver, "a")), (b"a".to_vec(), Err(Errno::NOENT)));
+    let driver = driver.reopen();
+    assert_eq!((read(&driver, "b").unwrap(), read(&driver, "c").unwrap()), (b"a".to_vec(), b"c".to_vec()));
+}
+
+#[test]
+fn an_archive_is_one_buckets_alone_by_whichever_name() {
+    let driver = Driver::on(large);
+    let folder = tempfile::tempdir().unwrap();
+    let is_free = |name: &str| {
+        let options = BucketOptions {
+            backing: folder.path().join(name),
+            state: folder.path().join(format!("state-{name}")),
+            adopted: true,
+            exclusive: false,
+            read_only: false,
+            durability: Durability::Relaxed,
+        };
+        match LzBucket::open(options, Arc::new(MemorySink::default())) {
+            Ok((bucket, _)) => bucket.close().is_ok(),
+            Err(error) => !matches!(error, FsError::Busy(_)),
+        }
+    };
+    let link = |name: &str| std::fs::hard_link(driver.archive(), folder.path().join(name)).unwrap();
+    link("before");
+    assert!(!is_free("before"));
+    let AnyBucket::Lz(bucket) = &driver.bucket else { panic!("a bucket of another kind") };
+    bucket.compact().unwrap();
+    link("after");
+    assert!(is_free("before") && !is_free("after"), "it is another file now");
 }
