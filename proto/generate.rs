@@ -3,13 +3,15 @@
 
 use std::error::Error;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const HEADER: &str = "//! Made from proto/wizefs.proto: cargo run --manifest-path proto/Cargo.toml\n\n";
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Of the checkout that runs it: clones that share a target folder share this program too.
+    let here = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").ok_or("run it with cargo")?);
+    let here = here.as_path();
     let room = here.join("../src/grpc");
     let made = [("generated.rs", code(here)?), ("descriptors.bin", descriptors(here)?)];
     let check = std::env::args().nth(1).as_deref() == Some("--check");
