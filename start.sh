@@ -299,8 +299,11 @@ run_figures() {
     find_rust
     step "the ledger alone, beside signing alone and RocksDB alone" cargo run -q --release --locked --workspace \
         --example throughput -- "${WIZEFS_BENCH_TRANSACTIONS:-1000000}" docs/throughput.svg
-    step "through a mount" cargo bench --locked --workspace --bench recording -- \
-        --files "${WIZEFS_BENCH_FILES:-100000}" --rounds "${WIZEFS_BENCH_ROUNDS:-1}"
+    local copiers
+    for copiers in 1 2 4; do
+        step "through a mount, copies at once: $copiers" cargo bench --locked --workspace --bench recording -- \
+            --files "${WIZEFS_BENCH_FILES:-100000}" --rounds "${WIZEFS_BENCH_ROUNDS:-1}" --copiers "$copiers"
+    done
     report
 }
 
