@@ -115,12 +115,10 @@ impl Queue {
             }
             match state.next_turn(now) {
                 Some(turn) if turn <= now => {
-                    let due = state.later.first_entry().filter(|first| first.key().0 <= now);
-                    let Some(node) = due.map(|first| first.remove()) else { continue };
-                    if let Some(waiting) = state.waiting.get_mut(&node.id.0) {
-                        waiting.due = None;
+                    state.take_rested(now);
+                    if state.ready.len() > 1 {
+                        self.work.notify_all();
                     }
-                    state.ready.push_back(node);
                 }
                 Some(turn) => {
                     self.work.wait_until(&mut state, turn);
@@ -183,6 +181,18 @@ impl QueueState {
         }
     }
 
+    /// It is the turn of all that have rested: while programs are at it they take turns together, as a worker that wakes for each of
+    /// many small files costs more than their hashes.
+    fn take_rested(&mut self, now: Instant) {
+        let resting = self.later.split_off(&(now, u64::MAX));
+        for ((_, id), node) in std::mem::replace(&mut self.later, resting) {
+            if let Some(waiting) = self.waiting.get_mut(&id) {
+                waiting.due = None;
+            }
+            self.ready.push_back(node);
+        }
+    }
+
     /// When the first of those that rest may be hashed.
     fn next_turn(&self, now: Instant) -> Option<Instant> {
         let ((due, _), _) = self.later.first_key_value()?;
@@ -233,6 +243,25 @@ mod tests {
         check(4, 1 << 40, true);
         check(5, WAITING_BYTES_MAX / 5, false);
         check(5, WAITING_BYTES_MAX / 5 + 1, true);
+    }
+
+    #[test]
+    fn all_that_have_rested_take_their_turn_with_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let inodes = InodeTable::new(File::open(dir.path()).unwrap().into()).unwrap();
+        let node = |name: &str| {
+            File::create(dir.path().join(name)).unwrap();
+            inodes.open_name(inodes.root(), OsStr::new(name)).unwrap().0
+        };
+        let (first, second, third) = (node("first"), node("second"), node("third"));
+        let queue = Queue::default();
+        queue.push_later(&first, Duration::ZERO);
+        queue.push_later(&second, Duration::ZERO);
+        queue.push_later(&third, Duration::from_secs(3_600));
+        assert_eq!(queue.pop().unwrap().0.id, first.id);
+        let state = queue.state.lock();
+        assert_eq!(state.ready.iter().map(|node| node.id).collect::<Vec<_>>(), [second.id]);
+        assert_eq!(state.later.values().map(|node| node.id).collect::<Vec<_>>(), [third.id]);
     }
 
     #[test]
