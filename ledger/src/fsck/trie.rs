@@ -5,6 +5,7 @@
 
 use crate::hash::Hash;
 use crate::state::map::EMPTY_ROOT;
+use std::ops::{Index, IndexMut};
 
 /// Set in a reference to a leaf; clear in one to a fork.
 const LEAF: u32 = 1 << 31;
@@ -21,11 +22,64 @@ struct Fork {
 /// The trie.
 #[derive(Debug, Default)]
 pub(crate) struct Trie {
-    forks: Vec<Fork>,
-    leaves: Vec<(Hash, Hash)>,
-    free_forks: Vec<u32>,
-    free_leaves: Vec<u32>,
+    forks: Arena<Fork>,
+    leaves: Arena<(Hash, Hash)>,
     root: Option<u32>,
+}
+
+/// Things by number. They never move: a vector of millions would for a while be held twice whenever it grows.
+#[derive(Debug)]
+struct Arena<T> {
+    pages: Vec<Vec<T>>,
+    free: Vec<u32>,
+}
+
+/// Things in a page.
+const PAGE: usize = 1 << 14;
+
+impl<T> Default for Arena<T> {
+    fn default() -> Self {
+        Arena { pages: Vec::new(), free: Vec::new() }
+    }
+}
+
+impl<T> Arena<T> {
+    fn len(&self) -> usize {
+        let last = self.pages.last().map_or(0, |page| PAGE - page.len());
+        self.pages.len() * PAGE - last - self.free.len()
+    }
+
+    fn add(&mut self, thing: T) -> u32 {
+        if let Some(free) = self.free.pop() {
+            self[free] = thing;
+            return free;
+        }
+        if self.pages.last().is_none_or(|page| page.len() == PAGE) {
+            self.pages.push(Vec::with_capacity(PAGE));
+        }
+        let before = (self.pages.len() - 1) * PAGE;
+        let page = &mut self.pages[before / PAGE];
+        page.push(thing);
+        (before + page.len() - 1) as u32
+    }
+
+    fn remove(&mut self, number: u32) {
+        self.free.push(number);
+    }
+}
+
+impl<T> Index<u32> for Arena<T> {
+    type Output = T;
+
+    fn index(&self, number: u32) -> &T {
+        &self.pages[number as usize / PAGE][number as usize % PAGE]
+    }
+}
+
+impl<T> IndexMut<u32> for Arena<T> {
+    fn index_mut(&mut self, number: u32) -> &mut T {
+        &mut self.pages[number as usize / PAGE][number as usize % PAGE]
+    }
 }
 
 fn bit(key: &Hash, at: u16) -> usize {
@@ -44,7 +98,7 @@ fn inner(left: &Hash, right: &Hash) -> Hash {
 impl Trie {
     /// Leaves in it.
     pub(crate) fn len(&self) -> usize {
-        self.leaves.len() - self.free_leaves.len()
+        self.leaves.len()
     }
 
     /// The value hash under a key.
@@ -54,60 +108,34 @@ impl Trie {
     }
 
     /// Place of the leaf that a search for `key` ends at.
-    fn nearest(&self, key: &Hash) -> Option<usize> {
+    fn nearest(&self, key: &Hash) -> Option<u32> {
         let mut at = self.root?;
         while at & LEAF == 0 {
-            let fork = &self.forks[at as usize];
+            let fork = &self.forks[at];
             at = fork.halves[bit(key, fork.bit)];
         }
-        Some((at & !LEAF) as usize)
-    }
-
-    fn new_leaf(&mut self, key: Hash, value: Hash) -> u32 {
-        match self.free_leaves.pop() {
-            Some(free) => {
-                self.leaves[free as usize] = (key, value);
-                free | LEAF
-            }
-            None => {
-                self.leaves.push((key, value));
-                (self.leaves.len() - 1) as u32 | LEAF
-            }
-        }
-    }
-
-    fn new_fork(&mut self, fork: Fork) -> u32 {
-        match self.free_forks.pop() {
-            Some(free) => {
-                self.forks[free as usize] = fork;
-                free
-            }
-            None => {
-                self.forks.push(fork);
-                (self.forks.len() - 1) as u32
-            }
-        }
+        Some(at & !LEAF)
     }
 
     /// Points the half that `at` hangs from to `to`; `parent` is none for the root.
     fn relink(&mut self, parent: Option<(u32, usize)>, to: u32) {
         match parent {
             None => self.root = Some(to),
-            Some((fork, half)) => self.forks[fork as usize].halves[half] = to,
+            Some((fork, half)) => self.forks[fork].halves[half] = to,
         }
     }
 
     /// Sets the value hash under a key.
     pub(crate) fn set(&mut self, key: Hash, value: Hash) {
         let Some(nearest) = self.nearest(&key) else {
-            self.root = Some(self.new_leaf(key, value));
+            self.root = Some(self.leaves.add((key, value)) | LEAF);
             return;
         };
         let differs = first_difference(&key, &self.leaves[nearest].0);
         let stop = differs.unwrap_or(u16::MAX);
         let (mut at, mut parent) = (self.root.unwrap_or_default(), None);
-        while at & LEAF == 0 && self.forks[at as usize].bit < stop {
-            let fork = &mut self.forks[at as usize];
+        while at & LEAF == 0 && self.forks[at].bit < stop {
+            let fork = &mut self.forks[at];
             fork.hash = None;
             let half = bit(&key, fork.bit);
             parent = Some((at, half));
@@ -117,10 +145,10 @@ impl Trie {
             self.leaves[nearest].1 = value;
             return;
         };
-        let leaf = self.new_leaf(key, value);
+        let leaf = self.leaves.add((key, value)) | LEAF;
         let mut halves = [at, at];
         halves[bit(&key, differs)] = leaf;
-        let fork = self.new_fork(Fork { bit: differs, halves, hash: None });
+        let fork = self.forks.add(Fork { bit: differs, halves, hash: None });
         self.relink(parent, fork);
     }
 
@@ -131,19 +159,19 @@ impl Trie {
         }
         let (mut at, mut parent, mut grandparent) = (self.root.unwrap_or_default(), None, None);
         while at & LEAF == 0 {
-            let fork = &mut self.forks[at as usize];
+            let fork = &mut self.forks[at];
             fork.hash = None;
             let half = bit(key, fork.bit);
             grandparent = parent;
             parent = Some((at, half));
             at = fork.halves[half];
         }
-        self.free_leaves.push(at & !LEAF);
+        self.leaves.remove(at & !LEAF);
         match parent {
             None => self.root = None,
             Some((fork, half)) => {
-                let sibling = self.forks[fork as usize].halves[1 - half];
-                self.free_forks.push(fork);
+                let sibling = self.forks[fork].halves[1 - half];
+                self.forks.remove(fork);
                 self.relink(grandparent, sibling);
             }
         }
@@ -160,17 +188,17 @@ impl Trie {
     /// Hash of the subtree at `at` seen from `depth`.
     fn hash(&mut self, at: u32, depth: u16) -> Hash {
         if at & LEAF != 0 {
-            let (key, value) = self.leaves[(at & !LEAF) as usize];
+            let (key, value) = self.leaves[at & !LEAF];
             return Hash::of(&[b"JMT::LeafNode", &key.0, &value.0]);
         }
-        let fork = self.forks[at as usize];
+        let fork = self.forks[at];
         let mut hash = match fork.hash {
             Some(hash) => hash,
             None => {
                 let left = self.hash(fork.halves[0], fork.bit + 1);
                 let right = self.hash(fork.halves[1], fork.bit + 1);
                 let hash = inner(&left, &right);
-                self.forks[at as usize].hash = Some(hash);
+                self.forks[at].hash = Some(hash);
                 hash
             }
         };
@@ -189,9 +217,9 @@ impl Trie {
 
     fn key_below(&self, mut at: u32) -> Hash {
         while at & LEAF == 0 {
-            at = self.forks[at as usize].halves[0];
+            at = self.forks[at].halves[0];
         }
-        self.leaves[(at & !LEAF) as usize].0
+        self.leaves[at & !LEAF].0
     }
 }
 
@@ -210,6 +238,17 @@ mod tests {
             key.0[usize::from(depth) * 5] = tail;
             key
         })
+    }
+
+    #[test]
+    fn an_arena_keeps_its_numbers_over_pages() {
+        let mut arena = Arena::default();
+        let numbers: Vec<u32> = (0..2 * PAGE + 3).map(|thing| arena.add(thing)).collect();
+        assert!((0..).zip(&numbers).all(|(thing, number)| arena[*number] == thing));
+        arena.remove(numbers[PAGE]);
+        assert_eq!(arena.len(), 2 * PAGE + 2);
+        assert_eq!(arena.add(7), numbers[PAGE]);
+        assert_eq!((arena[numbers[PAGE]], arena.len()), (7, 2 * PAGE + 3));
     }
 
     proptest! {
