@@ -54,9 +54,7 @@ pub(super) fn compare(
             if by_root(read, height, &tip.state_root, report) {
                 pending(read, genesis, &Sealed(read), report);
             }
-        } else if state_known
-            && let Some((block, problem)) = nodes(read, height, &tip.state_root, &trie)
-        {
+        } else if state_known && let Some((block, problem)) = nodes(read, height, &tip.state_root, &trie) {
             report.add_derived(Some(block), None, problem);
         }
         let (found, failure) = beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
