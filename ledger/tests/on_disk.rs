@@ -133,6 +133,18 @@ fn a_ledger_without_its_genesis_is_damaged_and_not_absent() {
 }
 
 #[test]
+fn openings_do_not_fill_the_folder_with_files() {
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..150 {
+        Ledger::open(dir.path(), options()).unwrap().seal_always(u64::MAX).unwrap();
+    }
+    let tables = names(dir.path()).into_iter().filter(|name| name.ends_with(".sst")).count();
+    assert!(tables < 200, "{tables}");
+    let ledger = Ledger::open(dir.path(), options()).unwrap();
+    assert_eq!((ledger.tip().header.height, fsck_of(&ledger)), (150, vec![]));
+}
+
+#[test]
 fn a_note_of_damage_counts_also_when_it_cannot_be_read() {
     let dir = tempfile::tempdir().unwrap();
     drop(Ledger::open(dir.path(), options()).unwrap());
