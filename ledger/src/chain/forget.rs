@@ -15,6 +15,9 @@ fn unpurged(index: u64) -> Vec<u8> {
 /// What the keys of those rows begin with.
 const UNPURGED: &[u8] = b"purge";
 
+/// Hears the row of an entry, its value, and what that is.
+type EntryVisitor<'a> = dyn FnMut(&[u8], &[u8], &Entry) -> ControlFlow<()> + 'a;
+
 /// An erased transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forgotten {
@@ -200,7 +203,7 @@ impl Ledger {
         view: &dyn View,
         bucket: &BucketId,
         txid: &TxId,
-        visit: &mut dyn FnMut(&[u8], &[u8], &Entry) -> ControlFlow<()>,
+        visit: &mut EntryVisitor<'_>,
     ) -> Result<()> {
         let (prefix, mut damage) = (row::entry_prefix(bucket), None);
         let scanned = view.scan(&prefix, &prefix, &mut |row, value| match stored::<Entry>(value) {
