@@ -28,6 +28,14 @@ impl Notary {
         Ok(Notary { ledger, wallet, bucket, unknown })
     }
 
+    /// Removes what a deleted bucket has noted: nobody asks for it any more, and it has the names of files.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub fn clear(ledger: &Ledger, bucket: &BucketId) -> Result<(), LedgerError> {
+        ledger.clear_local(&bucket.0)
+    }
+
     /// Refuses changes that the ledger would refuse one by one, and that would be nowhere then.
     fn check_known(&self) -> Result<(), SinkError> {
         self.unknown.map_or(Ok(()), |why| Err(SinkError::Broken(why.into())))

@@ -18,6 +18,8 @@ use wizefs_ledger::{
 const CURRENT: &str = "current";
 /// Standing of what is not.
 const ABSENT: &str = "absent";
+/// Bytes read of a checkpoint: none is longer.
+const MOST_NOTE: u64 = 65_536;
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
 
@@ -56,7 +58,9 @@ pub fn check(claim: &Claim<'_>) -> Result<Verified> {
 /// # Errors
 /// [`Kind::Damaged`] when it is not.
 pub fn check_consistency(file: &Path, proof: &str, policy: &Policy) -> Result<Verified> {
-    let old = std::fs::read_to_string(file).map_err(|e| missing(file, &e))?;
+    let mut old = String::new();
+    let read = File::open(file).and_then(|file| file.take(MOST_NOTE + 1).read_to_string(&mut old));
+    read.map_err(|e| missing(file, &e))?;
     let stated = Checkpoint::unchecked(&old).map_err(|e| damaged(format!("{}: {e}", file.display())))?;
     policy.judge(&old).map_err(|e| damaged(format!("{}: {e}", file.display())))?;
     let proof = ConsistencyFile::parse(proof).map_err(refuted)?;

@@ -2,7 +2,7 @@
 //! everything derived. Read-only; names the first bad block and transaction.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -131,7 +131,12 @@ pub(crate) fn note_verdict(dir: &Path, report: &Report) -> std::io::Result<()> {
 
 /// What an earlier check found wrong with the ledger in `dir`.
 pub(crate) fn noted_damage(dir: &Path) -> Option<String> {
-    std::fs::read_to_string(dir.join(DAMAGE_FILE)).ok()
+    match std::fs::read(dir.join(DAMAGE_FILE)) {
+        Ok(reason) => Some(String::from_utf8_lossy(&reason).into_owned()),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        // It is there, whatever it says.
+        Err(error) => Some(format!("a check found damage, and what it was cannot be read: {error}")),
+    }
 }
 
 /// Checks the ledger in `dir`, which no process may have open, without writing; works on one too damaged to open.

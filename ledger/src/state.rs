@@ -206,6 +206,20 @@ pub(crate) mod row {
         [b"n", name.as_str().as_bytes()].concat()
     }
 
+    /// Stands for a row of the map that says what an erased transaction said, in a deleted bucket: nobody reads that any more,
+    /// and the map's root needs no more of it than hashes.
+    pub(crate) fn hidden(map_key: &Hash) -> Vec<u8> {
+        [b"x", &map_key.0[..]].concat()
+    }
+
+    /// What a stored row is in the state map: key, and hash of the value. None for a row that only repeats what others say.
+    pub(crate) fn in_map(row: &[u8], value: &[u8]) -> Option<(Hash, Hash)> {
+        match row.split_first() {
+            Some((b'x', key)) => Some((Hash(key.try_into().ok()?), Hash(value.try_into().ok()?))),
+            _ => map_key(row).map(|key| (key, Hash::of(&[value]))),
+        }
+    }
+
     /// The row's key in the state map; none for counts and names, which only repeat what other rows say.
     pub(crate) fn map_key(row: &[u8]) -> Option<Hash> {
         let hashed = matches!(row.first(), Some(b'e' | b'b' | b'a' | b'o'));

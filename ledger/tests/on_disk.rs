@@ -10,8 +10,8 @@ use std::process::Command;
 use wizefs_ledger::store::rocks::RocksStore;
 use wizefs_ledger::store::{Batch, Column, Durability, Read, Store, StoreError};
 use wizefs_ledger::{
-    BucketId, BucketKind, Cause, Content, Draft, Evidence, FileOp, Hashes, Label, Ledger, LedgerError, LogKey,
-    OpenError, OpenOptions, Problem, Put, Report, Space, Statement, TreePath, TxId, Wallet, fsck_dir,
+    AddressHash, BucketId, BucketKind, Cause, Content, Draft, Evidence, FileOp, Hashes, Label, Ledger, LedgerError,
+    LogKey, OpenError, OpenOptions, Problem, Put, Report, Space, Statement, TreePath, TxId, Wallet, fsck_dir,
 };
 
 fn options() -> OpenOptions {
@@ -130,6 +130,30 @@ fn a_ledger_without_its_genesis_is_damaged_and_not_absent() {
         assert!(matches!(&error, Some(OpenError::Damaged(why)) if why.contains("genesis")), "{error:?}");
     }
     assert!(fsck(dir.path()).problems.iter().any(|problem| problem.problem.contains("genesis")));
+}
+
+#[test]
+fn openings_do_not_fill_the_folder_with_files() {
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..150 {
+        Ledger::open(dir.path(), options()).unwrap().seal_always(u64::MAX).unwrap();
+    }
+    let tables = names(dir.path()).into_iter().filter(|name| name.ends_with(".sst")).count();
+    assert!(tables < 200, "{tables}");
+    let ledger = Ledger::open(dir.path(), options()).unwrap();
+    assert_eq!((ledger.tip().header.height, fsck_of(&ledger)), (150, vec![]));
+}
+
+#[test]
+fn a_note_of_damage_counts_also_when_it_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Ledger::open(dir.path(), options()).unwrap());
+    let note = dir.path().join("damaged");
+    fs::write(&note, b"block 7: \xff").unwrap();
+    assert!(Ledger::open(dir.path(), options()).unwrap().poisoned().unwrap().starts_with("block 7: "));
+    fs::remove_file(&note).unwrap();
+    fs::create_dir(&note).unwrap();
+    assert!(Ledger::open(dir.path(), options()).unwrap().poisoned().is_some());
 }
 
 #[test]
@@ -443,5 +467,9 @@ fn a_ledger_on_a_full_disk_opens_on_its_reserve() {
     let ledger = Ledger::open(&dir, options()).unwrap();
     assert_eq!((ledger.space(), dir.join("reserve").exists()), (Space::Reserve, false));
     ledger.submit(&options().wallet, vec![put(bucket, 1, "settled when full")], &[]).unwrap();
+    // Coins free no disk.
+    let own = options().wallet;
+    let draft = ledger.draft_transfer(own.public(), AddressHash([7; 20]), 1).unwrap();
+    assert!(matches!(ledger.submit_transfer(draft.signed_by(&own)), Err(LedgerError::Full)));
     ledger.seal(u64::MAX).unwrap().unwrap();
 }

@@ -78,7 +78,7 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
         unless_interrupted(move || wait_for_user(&root))?;
     }
     if let (Some(Target { bucket, path, .. }), false) = (&target, found) {
-        out.hint(&format!("nothing was ever recorded at {bucket}/{path}; wizefs list {bucket} shows what is there"));
+        out.hint(&format!("no transaction tells of {bucket}/{path}; wizefs list {bucket} shows what is there"));
     }
     if out.json { Ok(()) } else { table.flush(&out) }
 }

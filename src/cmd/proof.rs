@@ -94,8 +94,14 @@ fn prove(context: &Context, args: &Args, target: &Target, client: &Client) -> Re
     let Some(output) = &args.output else {
         return if context.out.json { context.out.document(&proof) } else { context.out.raw(text.as_bytes()) };
     };
-    // Nothing is written before all is there.
+    // Nothing is written before all is there, and may be.
     let slice = args.range.map(|range| slice(client, &bucket, &path, range)).transpose()?;
+    let is_again = is_replaceable(output, PROOF)?;
+    is_replaceable(&beside(output, ".state"), STATE_PROOF)?;
+    if slice.is_some() && !is_again {
+        // A slice has no mark of its own: one is replaced only together with its proof.
+        refuse_existing(&beside(output, ".slice"))?;
+    }
     let mut files = Vec::new();
     if proof.proof.is_some() {
         replace(output, text.as_bytes(), PROOF)?;
@@ -164,6 +170,15 @@ pub(super) fn replace(path: &Path, bytes: &[u8], kind: &str) -> Result<()> {
     })
 }
 
+fn exists_already(path: &Path) -> Error {
+    let text = format!("{} exists already and is no such proof", path.display());
+    Error::new(Kind::FileExists, text).hint("choose another name")
+}
+
+fn refuse_existing(path: &Path) -> Result<()> {
+    if path.symlink_metadata().is_ok() { Err(exists_already(path)) } else { Ok(()) }
+}
+
 fn is_replaceable(path: &Path, kind: &str) -> Result<bool> {
     let mut start = Vec::new();
     // A pipe or a terminal is not read, which might wait for ever.
@@ -174,10 +189,7 @@ fn is_replaceable(path: &Path, kind: &str) -> Result<bool> {
     match read {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Ok(true) if start == kind.as_bytes() => Ok(true),
-        _ => {
-            let text = format!("{} exists already and is no such proof", path.display());
-            Err(Error::new(Kind::FileExists, text).hint("choose another name"))
-        }
+        _ => Err(exists_already(path)),
     }
 }
 

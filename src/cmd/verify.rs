@@ -7,12 +7,18 @@ use crate::name::{Target, escape};
 use crate::offline::{self, Claim};
 use crate::rest::wire::{Buckets, Verified, VerifyLine, VerifyPath, VerifySummary};
 use crate::root::Root;
+use crate::slice;
 use crate::terminal::{Measure, Progress, Terminal, count, short, size};
 use axum::http::Method;
 use clap_complete::engine::ArgValueCompleter;
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use wizefs_ledger::{ConsistencyFile, LogKey, Policy, StateProof, Vkey};
+
+/// Bytes read of a proof at most, which somebody else has made: twice the largest slice.
+const MOST: u64 = 2 * slice::MOST;
 
 /// Bytes against the ledger.
 #[derive(Debug, clap::Args)]
@@ -153,7 +159,13 @@ fn policy(context: &Context, keys: Option<&Path>, text: &str) -> Result<Policy> 
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     let cannot = |e: std::io::Error| Error::io(Kind::FileMissing, format!("cannot read {}", path.display()), &e);
-    std::fs::read(path).map_err(|e| cannot(e).without_hint())
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MOST + 1).read_to_end(&mut bytes));
+    read.map_err(|e| cannot(e).without_hint())?;
+    if bytes.len() as u64 > MOST {
+        return Err(Error::new(Kind::Damaged, format!("{} is larger than any proof", path.display())).without_hint());
+    }
+    Ok(bytes)
 }
 
 fn read_text(path: &Path) -> Result<String> {

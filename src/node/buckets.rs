@@ -213,6 +213,9 @@ impl Node {
         }
         drop(registry);
         bury(&grave);
+        if let Err(error) = Notary::clear(&self.ledger, &id) {
+            tracing::warn!(bucket = %name, %error, "what it noted of its files is still in the ledger's folder");
+        }
         tracing::info!(bucket = %name, "deleted");
         let released = conf.adopted.then_some(conf.originpath);
         Ok(wire::Deleted { v: wire::V, bucket: name.clone(), txid: txid.to_string(), released, node_ends })

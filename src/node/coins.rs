@@ -16,34 +16,52 @@ const MOST_PREPARED: usize = 1024;
 
 /// Transfers made for clients that sign them themselves.
 #[derive(Default)]
-pub(super) struct Prepared(Mutex<HashMap<Hash, (Instant, Transaction)>>);
+pub(super) struct Prepared(Mutex<HashMap<Hash, Draft>>);
+
+/// One of them.
+struct Draft {
+    since: Instant,
+    transaction: Transaction,
+    /// Its bytes, once it is signed: whoever did not hear the answer signs again, and is told of the same transfer.
+    signed: Option<Vec<u8>>,
+}
 
 impl Prepared {
     fn keep(&self, transaction: Transaction) -> Hash {
         let handle = transaction.signing_hash();
         let mut kept = self.0.lock();
-        kept.retain(|_, (since, _)| since.elapsed() < PATIENCE);
+        kept.retain(|_, draft| draft.since.elapsed() < PATIENCE);
         if kept.len() >= MOST_PREPARED
-            && let Some(oldest) = kept.iter().min_by_key(|(_, (since, _))| *since).map(|(handle, _)| *handle)
+            && let Some(oldest) = kept.iter().min_by_key(|(_, draft)| draft.since).map(|(handle, _)| *handle)
         {
             kept.remove(&oldest);
         }
-        kept.insert(handle, (Instant::now(), transaction));
+        kept.insert(handle, Draft { since: Instant::now(), transaction, signed: None });
         handle
     }
 
     /// The transfer's bytes with its signature. A wrong one leaves it where it is.
     fn sign(&self, handle: &Hash, signature: Signature) -> Result<Option<Vec<u8>>> {
         let mut kept = self.0.lock();
-        let Some((_, transaction)) = kept.get(handle).filter(|(since, _)| since.elapsed() < PATIENCE) else {
+        let Some(draft) = kept.get_mut(handle).filter(|draft| draft.since.elapsed() < PATIENCE) else {
             return Ok(None);
         };
-        let bytes = transaction.clone().signed_with(signature);
+        let bytes = draft.transaction.clone().signed_with(signature);
         if !Transaction::from_bytes(&bytes).is_ok_and(|signed| signed.signature_holds(&bytes)) {
             return Err(Error::new(Kind::Refused, "the transfer is not signed by its author"));
         }
-        kept.remove(handle);
-        Ok(Some(bytes))
+        Ok(Some(draft.signed.get_or_insert(bytes).clone()))
+    }
+}
+
+fn line(kept: &Kept, balance: u64) -> wire::Wallet {
+    wire::Wallet {
+        v: wire::V,
+        name: kept.name.clone(),
+        address: kept.address.to_string(),
+        public_key: kept.file.public().to_string(),
+        balance,
+        sealed: kept.is_sealed(),
     }
 }
 
@@ -61,18 +79,18 @@ impl Node {
     /// # Errors
     /// The folder or the ledger cannot be read.
     pub fn wallets(&self) -> Result<Vec<wire::Wallet>> {
-        wallets::list(&self.root)?.iter().map(|kept| self.wallet_line(kept)).collect()
+        let kept = wallets::list(&self.root)?;
+        let balances = self.ledger.balances(kept.iter().map(|kept| kept.address)).map_err(trouble::ledger)?;
+        let balance_of = |kept: &Kept| balances.get(&kept.address).copied().unwrap_or_default();
+        Ok(kept.iter().map(|kept| line(kept, balance_of(kept))).collect())
     }
 
-    fn wallet_line(&self, kept: &Kept) -> Result<wire::Wallet> {
-        Ok(wire::Wallet {
-            v: wire::V,
-            name: kept.name.clone(),
-            address: kept.address.to_string(),
-            public_key: kept.file.public().to_string(),
-            balance: self.balance(&kept.address)?,
-            sealed: kept.is_sealed(),
-        })
+    /// Addresses of the wallets kept here, sorted by name.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn wallet_addresses(&self) -> Result<Vec<AddressHash>> {
+        Ok(wallets::list(&self.root)?.into_iter().map(|kept| kept.address).collect())
     }
 
     /// One wallet kept here, by name or address.
@@ -80,7 +98,8 @@ impl Node {
     /// # Errors
     /// [`Kind::Failed`] when there is none.
     pub fn wallet_named(&self, name: &str) -> Result<wire::Wallet> {
-        self.wallet_line(&wallets::find(&self.root, name)?)
+        let kept = wallets::find(&self.root, name)?;
+        Ok(line(&kept, self.balance(&kept.address)?))
     }
 
     /// A transfer to be signed by the owner of `from`.
@@ -153,6 +172,7 @@ impl Node {
         self.seal()?;
         if self.ledger.tip().header.height == before {
             self.ledger.seal_always(0).map_err(trouble::ledger)?;
+            self.sealer.announce(self);
         }
         self.block(None)
     }
@@ -186,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn prepared_transfers_are_bounded_and_good_once() {
+    fn prepared_transfers_are_bounded_and_may_be_signed_again() {
         let prepared = Prepared::default();
         let handles: Vec<Hash> = (0..MOST_PREPARED as u64 + 10).map(|number| prepared.keep(transfer(number))).collect();
         assert_eq!(prepared.0.lock().len(), MOST_PREPARED);
@@ -196,18 +216,19 @@ mod tests {
         let wrong = prepared.sign(newest, wallet().sign_hash(&handles[0]));
         assert_eq!(wrong.map_err(|error| error.kind), Err(Kind::Refused));
         let signed = transfer(MOST_PREPARED as u64 + 9).signed_by(&wallet());
-        assert_eq!(sign(&prepared, newest), Some(signed));
-        assert_eq!(sign(&prepared, newest), None);
+        assert_eq!(sign(&prepared, newest), Some(signed.clone()));
+        assert_eq!(sign(&prepared, newest), Some(signed), "who did not hear the answer asks again");
     }
 
     #[test]
-    fn a_handle_is_taken_by_one_of_many() {
+    fn many_signers_of_a_handle_make_one_transfer() {
         let prepared = Prepared::default();
         let handle = prepared.keep(transfer(1));
-        let taken = std::thread::scope(|scope| {
-            let running: Vec<_> = (0..8).map(|_| scope.spawn(|| sign(&prepared, &handle).is_some())).collect();
-            running.into_iter().map(|thread| thread.join().unwrap()).filter(|taken| *taken).count()
+        let mut made: Vec<Vec<u8>> = std::thread::scope(|scope| {
+            let running: Vec<_> = (0..8).map(|_| scope.spawn(|| sign(&prepared, &handle).unwrap())).collect();
+            running.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        assert_eq!(taken, 1);
+        made.dedup();
+        assert_eq!(made.len(), 1);
     }
 }

@@ -4,6 +4,7 @@ use super::described::bucket_id;
 use super::{Node, files::tree_path, trouble};
 use crate::error::{Error, Kind, Result};
 use crate::name::BucketName;
+use crate::notary::Notary;
 use crate::rest::stream::Lines;
 use crate::rest::{logged, wire};
 use crate::wallets;
@@ -125,8 +126,16 @@ impl Node {
             Error::new(Kind::Usage, "a transaction is named by 64 hexadecimal digits")
                 .hint("wizefs log --json has them")
         })?;
-        let gone = if dry_run { self.ledger.may_forget(&txid) } else { self.ledger.forget(&txid) };
-        let wizefs_ledger::Forgotten { index, block, bucket } = gone.map_err(trouble::ledger)?;
+        let mut gone = self.ledger.may_forget(&txid).map_err(trouble::ledger)?;
+        if !dry_run {
+            let known = self.ledger.bucket(&gone.bucket).map_err(trouble::ledger)?;
+            if known.is_some_and(|known| known.record.closed) {
+                // What was left when it was deleted, before the files that hold it are written anew.
+                Notary::clear(&self.ledger, &gone.bucket).map_err(trouble::ledger)?;
+            }
+            gone = self.ledger.forget(&txid).map_err(trouble::ledger)?;
+        }
+        let wizefs_ledger::Forgotten { index, block, bucket } = gone;
         if !dry_run && let Err(error) = self.erase_ended_intents(&bucket) {
             tracing::warn!(%error, "the notes of its bucket may still have the names of what is erased");
         }

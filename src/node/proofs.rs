@@ -29,7 +29,7 @@ fn unproven(name: &BucketName, path: &BucketPath, is_there: bool) -> Error {
         return Error::new(Kind::NotAFile, text)
             .hint("add --state and -o FILE: the state alone proves that it is there");
     }
-    let error = Error::new(Kind::FileMissing, format!("nothing was ever recorded at {name}/{path}"));
+    let error = Error::new(Kind::FileMissing, format!("no transaction tells of {name}/{path}"));
     error.hint(format!("wizefs list {name} shows what is there"))
 }
 
@@ -49,6 +49,10 @@ impl Node {
             return Err(Error::new(Kind::NotAFile, format!("{name} is a bucket: name a file in it")));
         }
         let state = state.then(|| self.ledger.prove_state(&id, &path_there)).transpose().map_err(trouble::ledger)?;
+        if state.is_some() {
+            // It may have sealed a block.
+            self.sealer.announce(self);
+        }
         let current = match &state {
             Some(state) => state.check().map_err(|e| Error::new(Kind::LedgerDamaged, e.to_string()))?.entry,
             None => self.ledger.entry(&id, &path_there).map_err(trouble::ledger)?,

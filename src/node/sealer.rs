@@ -120,10 +120,15 @@ impl Sealer {
             }
         }
         tracing::debug!(height = block.header.height, count = block.header.count, "sealed");
+        self.announce(node);
+        Ok(())
+    }
+
+    /// Tell those who follow the log and the events that there is a new block.
+    pub(super) fn announce(&self, node: &Node) {
         *self.shared.blocks.lock() += 1;
         self.shared.sealed.notify_all();
         node.events.ring();
-        Ok(())
     }
 
     /// Wait for a block after `seen`, at most `timeout`; returns the count of blocks.

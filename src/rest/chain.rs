@@ -115,7 +115,7 @@ async fn new_wallet() -> Response {
 
 async fn list_wallets(State(node): State<Arc<Node>>) -> Response {
     reply(move || {
-        let addresses: Vec<String> = node.wallets()?.into_iter().map(|wallet| wallet.address).collect();
+        let addresses: Vec<String> = node.wallet_addresses()?.iter().map(ToString::to_string).collect();
         Ok(value!({"success": true, "listWallets": addresses}))
     })
     .await

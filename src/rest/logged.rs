@@ -59,7 +59,7 @@ pub(crate) fn line(logged: &Logged, bucket: Option<String>) -> LogLine {
         }
         Some(Envelope::Transfer(transfer)) => {
             "transfer".clone_into(&mut line.op);
-            line.amount = Some(transfer.outputs.iter().map(|output| output.amount).sum());
+            line.amount = Some(transfer.outputs.iter().fold(0, |sum: u64, output| sum.saturating_add(output.amount)));
         }
         Some(Envelope::Authored(Authored { body, .. })) => match body {
             Body::CreateBucket { .. } => "create".clone_into(&mut line.op),

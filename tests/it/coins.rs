@@ -245,7 +245,8 @@ fn the_predecessors_chain_routes_answer() {
     assert_eq!((refused.0, refused.1.contains("not signed by its author")), (400, true), "{refused:?}");
     assert_eq!(posted(&chain, "/sign", &signed), json!({"success": true}), "a wrong signature uses no handle up");
     assert_eq!(got(&chain, &format!("/wallet/{address}"))["credit"], 40);
-    assert_eq!(post(&chain, "/sign", &signed).0, 400, "a handle is good once");
+    assert_eq!(posted(&chain, "/sign", &signed), json!({"success": true}), "who did not hear the answer asks again");
+    assert_eq!(got(&chain, &format!("/wallet/{address}"))["credit"], 40, "and pays once");
     assert_eq!(post(&chain, "/sign", &wrong).0, 400);
 
     let printed = got(&chain, "/blockchain/print");
@@ -301,6 +302,22 @@ fn one_address_in_two_spellings_is_one_address() {
         let (status, reply) = post(&rest, path, &json!({"from": short, "to": long, "amount": 1, "pubkey": pubkey}));
         assert_eq!((status, reply.contains("Sender address is equal")), (400, true), "{path}: {reply}");
     }
+}
+
+#[test]
+fn a_signed_transfer_that_is_handed_in_again_is_answered_as_at_first() {
+    let rest = Service::start(TestRoot::new());
+    let wallet = Wallet::load(&rest.root.path("wallets/default")).unwrap();
+    let to = rest.root.run("wallet new other").expect(0).stdout.trim().to_owned();
+    let request = json!({"from": wallet.public().to_string(), "to": to, "amount": 5});
+    let draft = posted(&rest, "/v1/transfers/draft", &request);
+    let draft = STANDARD.decode(draft["bytes"].as_str().unwrap()).unwrap();
+    let bytes = STANDARD.encode(Transaction::from_bytes(&draft).unwrap().signed_by(&wallet));
+    let first = posted(&rest, "/v1/transfers", &json!({"bytes": bytes}));
+    let sealed = posted(&rest, "/v1/transfers", &json!({"bytes": bytes, "minenow": true}));
+    let again = posted(&rest, "/v1/transfers", &json!({"bytes": bytes}));
+    assert_eq!((&sealed["txid"], &again), (&first["txid"], &sealed));
+    assert_eq!((again["status"].as_str(), balance(&rest.root, "other")), (Some("final"), 5));
 }
 
 #[test]

@@ -107,5 +107,5 @@ fn who_asks_for_none_of_a_log_is_not_told_that_there_is_nothing() {
     let root = TestRoot::new();
     root.run("create docs").expect(0);
     assert_eq!(root.run("log docs -n 0").expect(0).stderr, "");
-    assert!(root.run("log docs/none").expect(0).stderr.contains("nothing was ever recorded"));
+    assert!(root.run("log docs/none").expect(0).stderr.contains("no transaction tells of docs/none"));
 }

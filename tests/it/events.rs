@@ -113,6 +113,12 @@ fn blocks_transactions_and_mounts_are_told_and_taken_up_again() {
     rest.root.run("put b docs/c").expect(0);
     ahead.until(put_of("c"));
     assert_eq!(rest.ask("GET", "/v1/events", "Last-Event-ID: nonsense\r\n", "").0, 400);
+    // A block that a state proof or `mine` sealed is told as it comes.
+    for line in ["proof docs/c --state -o c.p", "mine"] {
+        let before = rest.root.run("block --json").expect(0).json()["height"].as_u64().unwrap();
+        rest.root.run(line).expect(0);
+        ahead.until(|seen| seen.name == "block" && seen.data["height"] == before + 1);
+    }
     // A watcher does not keep the node from ending.
     let start = std::time::Instant::now();
     rest.root.run("stop").expect(0);

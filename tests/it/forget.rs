@@ -4,6 +4,37 @@ use crate::rest::Service;
 use crate::root::TestRoot;
 use std::fs;
 
+/// The files of the ledger that hold these bytes.
+fn holding(root: &TestRoot, secret: &[u8]) -> Vec<std::path::PathBuf> {
+    let files = fs::read_dir(root.path("ledger")).unwrap().map(|file| file.unwrap().path());
+    let holds = |path: &std::path::PathBuf| fs::read(path).unwrap().windows(secret.len()).any(|at| at == secret);
+    files.filter(|path| path.is_file()).filter(holds).collect()
+}
+
+#[test]
+fn what_a_deleted_bucket_held_can_be_erased() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    fs::write(root.outside().join("f"), "content").unwrap();
+    let put = root.run("put f docs/very-private-name --json").expect(0).json();
+    let (txid, sha256) = (put["txid"].as_str().unwrap(), put["sha256"].as_str().unwrap());
+    root.run(&format!("forget --yes {txid}")).expect(1);
+    root.run("delete docs").expect(0);
+    root.run(&format!("forget --yes {txid}")).expect(0);
+    // Names at the borders of tables go when the ledger is opened again.
+    let integrity = root.run("integrity --json").expect(0).json();
+    assert_eq!((integrity["erased"].as_u64(), integrity["ok"].as_bool()), (Some(1), Some(true)));
+    let hash: Vec<u8> = (0..32).map(|at| u8::from_str_radix(&sha256[at * 2..at * 2 + 2], 16).unwrap()).collect();
+    assert_eq!(holding(&root, &hash), Vec::<std::path::PathBuf>::new());
+    assert_eq!(holding(&root, b"very-private-name"), Vec::<std::path::PathBuf>::new());
+    // A bucket of that name begins anew, and a rebuild keeps what stands for the erased.
+    root.run("create docs").expect(0);
+    root.run("put f docs").expect(0);
+    fs::remove_file(root.path("ledger/tip")).unwrap();
+    root.run("integrity --rebuild").expect(0);
+    root.run("verify docs").expect(0);
+}
+
 #[test]
 fn what_a_transaction_said_is_gone_and_the_rest_holds() {
     let rest = Service::start(TestRoot::new());

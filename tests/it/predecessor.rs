@@ -105,7 +105,7 @@ const MISTAKES: [(&str, &[&str]); 40] = [
         &[
             "ledger/src/chain/tests/coins.rs two_spenders_at_once_never_both_succeed",
             "ledger/src/chain/tests.rs several_sealers_at_once_make_one_chain",
-            "src/node/coins.rs a_handle_is_taken_by_one_of_many",
+            "src/node/coins.rs many_signers_of_a_handle_make_one_transfer",
         ],
     ),
     (

@@ -182,6 +182,37 @@ fn a_part_of_a_file_is_proven() {
 }
 
 #[test]
+fn proofs_are_written_over_proofs_alone_and_all_of_them_or_none() {
+    let root = recorded();
+    let outside = |name: &str| root.outside().join(name);
+    // A slice has no mark of its own.
+    fs::write(outside("a.p.slice"), "my thesis").unwrap();
+    root.run("proof docs/a.bin --range 0-9 -o a.p").expect(11);
+    assert!(!outside("a.p").exists());
+    assert_eq!(fs::read_to_string(outside("a.p.slice")).unwrap(), "my thesis");
+    root.run("proof docs/a.bin --range 0-9 -o b.p").expect(0);
+    root.run("proof docs/a.bin --range 0-19 -o b.p").expect(0);
+    // A proof that goes with what stands in the way of its state is not renewed alone.
+    let before = fs::read_to_string(outside("b.p")).unwrap();
+    fs::write(outside("b.p.state"), "mine").unwrap();
+    root.run("remove sub/b.txt docs").expect(0);
+    root.run("proof docs/a.bin --state -o b.p").expect(11);
+    assert_eq!(fs::read_to_string(outside("b.p")).unwrap(), before);
+}
+
+#[test]
+fn a_huge_file_is_no_proof_and_takes_little_memory() {
+    let root = recorded();
+    fs::File::create(root.outside().join("huge")).unwrap().set_len(1 << 40).unwrap();
+    root.run("proof docs/sub/b.txt -o b.p").expect(0);
+    root.run("proof --since 1 -o grown").expect(0);
+    for line in ["verify b.txt --proof huge", "verify b.txt --proof b.p --policy huge", "verify huge --proof grown"] {
+        let refused = elsewhere(&root, line).expect(26);
+        assert!(refused.stderr.lines().count() == 1, "{refused:#?}");
+    }
+}
+
+#[test]
 fn nothing_is_read_from_a_pipe_that_a_proof_or_a_checkpoint_is_to_be_written_to() {
     let root = recorded();
     let pipe = root.outside().join("pipe");

@@ -1,5 +1,7 @@
 //! Coins: what an address can spend, and moving it.
 
+use std::collections::HashMap;
+
 use super::*;
 use crate::address::AddressHash;
 use crate::state::stored;
@@ -13,16 +15,24 @@ impl Ledger {
     /// # Errors
     /// See [`LedgerError`].
     pub fn coins(&self, address: &AddressHash) -> Result<Vec<(OutputRef, u64)>> {
-        let (mut coins, mut damage) = (Vec::new(), None);
+        let mut coins = Vec::new();
+        self.outputs(&mut |place, output| {
+            if output.address == *address {
+                coins.push((place, output.amount));
+            }
+        })?;
+        Ok(coins)
+    }
+
+    /// Visits every output that is not spent, pending transfers included.
+    fn outputs(&self, visit: &mut dyn FnMut(OutputRef, Output)) -> Result<()> {
+        let mut damage = None;
         let scanned = Current(self).scan(b"o", b"o", &mut |row, value| {
             let place = row.get(1..).and_then(|rest| rest.split_at_checked(32));
             let place = place.and_then(|(txid, index)| Some((txid.try_into().ok()?, index.try_into().ok()?)));
             match (place, stored::<Output>(value)) {
                 (Some((txid, index)), Ok(output)) => {
-                    if output.address == *address {
-                        let index = u32::from_be_bytes(index);
-                        coins.push((OutputRef { txid: Hash(txid), index }, output.amount));
-                    }
+                    visit(OutputRef { txid: Hash(txid), index: u32::from_be_bytes(index) }, output);
                     ControlFlow::Continue(())
                 }
                 (_, Err(error)) => {
@@ -35,8 +45,7 @@ impl Ledger {
                 }
             }
         });
-        self.read(scanned.and_then(|()| damage.map_or(Ok(()), Err)))?;
-        Ok(coins)
+        self.read(scanned.and_then(|()| damage.map_or(Ok(()), Err)))
     }
 
     /// Coins an address can spend, pending transfers included.
@@ -44,7 +53,21 @@ impl Ledger {
     /// # Errors
     /// See [`LedgerError`].
     pub fn balance(&self, address: &AddressHash) -> Result<u64> {
-        Ok(self.coins(address)?.iter().fold(0u64, |sum, (_, amount)| sum.saturating_add(*amount)))
+        Ok(self.balances([*address])?.remove(address).unwrap_or_default())
+    }
+
+    /// As [`Ledger::balance`], of many addresses for the price of one.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub fn balances(&self, addresses: impl IntoIterator<Item = AddressHash>) -> Result<HashMap<AddressHash, u64>> {
+        let mut balances: HashMap<AddressHash, u64> = addresses.into_iter().map(|address| (address, 0)).collect();
+        self.outputs(&mut |_, output| {
+            if let Some(balance) = balances.get_mut(&output.address) {
+                *balance = balance.saturating_add(output.amount);
+            }
+        })?;
+        Ok(balances)
     }
 
     /// A transfer of `amount` coins from a key's address, unsigned: the largest outputs first, the change back to it.
@@ -87,10 +110,12 @@ impl Ledger {
         Ok(Transaction { version: Version::V1, chain: self.chain, envelope: Envelope::Transfer(transfer) })
     }
 
-    /// Accepts a signed transfer, given as canonical bytes, in a write that is not synced. Waits while the mempool is full.
+    /// Accepts a signed transfer, given as canonical bytes, in a write that is not synced. Waits while the mempool is full. One
+    /// that was accepted before is named again: whoever did not hear the answer may hand it in once more.
     ///
     /// # Errors
-    /// [`LedgerError::Refused`] for one that is malformed, not its author's, or makes coins; [`LedgerError::Spent`].
+    /// [`LedgerError::Refused`] for one that is malformed, not its author's, or makes coins; [`LedgerError::Spent`];
+    /// [`LedgerError::Full`] already when there is no more space than what is kept for freeing the disk.
     pub fn submit_transfer(&self, bytes: Vec<u8>) -> Result<TxId> {
         let transaction = Transaction::from_bytes(&bytes).map_err(|error| LedgerError::Refused(error.to_string()))?;
         let refuse = |why: &str| Err(LedgerError::Refused(why.into()));
@@ -105,15 +130,17 @@ impl Ledger {
         }
         self.revive()?;
         let _writer = self.wait_for_room()?;
-        self.check_health()?;
-        self.make_room()?;
-        self.take_transfer(&transaction, bytes)
-    }
-
-    /// Puts a transfer whose signature holds into the mempool; the caller holds the writer's lock.
-    pub(super) fn take_transfer(&self, transaction: &Transaction, bytes: Vec<u8>) -> Result<TxId> {
         let txid = Transaction::id(&bytes);
-        let effects = match apply(&Current(self), txid, transaction) {
+        if self.transaction(&txid)?.is_some() {
+            return Ok(txid);
+        }
+        self.check_health()?;
+        if self.space() != Space::Ample {
+            // The reserve is for what frees the disk.
+            return Err(LedgerError::Full);
+        }
+        self.make_room()?;
+        let effects = match apply(&Current(self), txid, &transaction) {
             Ok(effects) => effects,
             Err(ApplyError::Store(error)) => return Err(self.unread(error)),
             Err(error @ ApplyError::Spent(_)) => return Err(LedgerError::Spent(error.to_string())),
@@ -123,7 +150,7 @@ impl Ledger {
         let number = self.live.lock().mempool.span().next;
         batch.put(Column::Mempool, number.to_be_bytes(), bytes.clone());
         self.store.write(batch, Durability::Buffered).map_err(|error| self.failed(error))?;
-        self.live.lock().mempool.push(Waiting::new(txid, transaction, bytes, effects));
+        self.live.lock().mempool.push(Waiting::new(txid, &transaction, bytes, effects));
         self.revised();
         self.arrived.notify_all();
         Ok(txid)

@@ -2,7 +2,7 @@
 
 use super::index::index_rows;
 use super::*;
-use crate::state::{Entry, EntryNode, Sealed, View, row, stored};
+use crate::state::{Entry, EntryNode, Look, Sealed, View, row, stored};
 use crate::store::{Batch, Durability};
 use crate::transaction::{Authored, Body, Envelope, Erased, ErasedVersion};
 
@@ -14,6 +14,9 @@ fn unpurged(index: u64) -> Vec<u8> {
 
 /// What the keys of those rows begin with.
 const UNPURGED: &[u8] = b"purge";
+
+/// Hears the row of an entry, its value, and what that is.
+type EntryVisitor<'a> = dyn FnMut(&[u8], &[u8], &Entry) -> ControlFlow<()> + 'a;
 
 /// An erased transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +31,8 @@ pub struct Forgotten {
 
 impl Ledger {
     /// Erases a transaction about a file for good, here: copies and backups elsewhere are not reached. What it stated must
-    /// not be the current state of a path. Takes as long as a check of the chain up to it. One that is erased, whose bytes
-    /// could not be taken from the disk, is erased once more.
+    /// not be the current state of a path, unless the bucket is deleted. Takes as long as a check of the chain up to it. One
+    /// that is erased, whose bytes could not be taken from the disk, is erased once more.
     ///
     /// # Errors
     /// [`LedgerError::Refused`] for one that is unknown, pending, current, or no statement about a file;
@@ -59,6 +62,7 @@ impl Ledger {
         let mut batch = Batch::default();
         batch.put(Column::Transactions, place.index.to_be_bytes(), encode(&stub));
         batch.put(Column::Meta, unpurged(place.index), encode(&file.bucket));
+        self.hide_entries(&file.bucket, txid, &mut batch)?;
         index_rows(place.index, txid, &transaction, &mut |key, _| {
             // The way from its name to its place stays; that it was about this bucket and path goes.
             if key.first() != Some(&b't') {
@@ -146,30 +150,70 @@ impl Ledger {
         Ok(updates.map_err(super::query::unmade)?.unwrap_or_default())
     }
 
-    /// Refuses when an entry of the bucket, sealed or with what is pending, was stated by `txid`.
+    /// Refuses when an entry of the bucket, sealed or with what is pending, was stated by `txid`. What a deleted bucket held is
+    /// nobody's current state once that is sealed.
     fn refuse_current(&self, bucket: &BucketId, txid: &TxId) -> Result<()> {
-        let is_open = self.bucket(bucket)?.is_some_and(|bucket| !bucket.record.closed);
-        let prefix = row::entry_prefix(bucket);
+        if self.is_closed(bucket)? {
+            return Ok(());
+        }
         let views: [&dyn View; 2] = [&Current(self), &Sealed(&*self.store)];
-        for view in views.into_iter().filter(|_| is_open) {
-            let (mut current, mut damage) = (false, None);
-            let scanned = view.scan(&prefix, &prefix, &mut |_, value| {
-                match stored::<Entry>(value) {
-                    Ok(entry) => {
-                        // A directory that is only implied says nothing but that something was below it.
-                        let says = !matches!(entry.node, EntryNode::Directory { mode: None, .. });
-                        current = says && (entry.txid == *txid || entry.content_txid() == *txid);
-                    }
-                    Err(error) => damage = Some(error),
-                }
-                if current || damage.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            });
-            self.read(scanned.and_then(|()| damage.map_or(Ok(()), Err)))?;
+        for view in views {
+            let mut current = false;
+            self.stated_entries(view, bucket, txid, &mut |_, _, entry| {
+                // A directory that is only implied says nothing but that something was below it.
+                current = !matches!(entry.node, EntryNode::Directory { mode: None, .. });
+                if current { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
             if current {
                 let why = "it states what a path holds now: remove or replace that first, and seal";
                 return Err(LedgerError::Refused(why.into()));
             }
         }
         Ok(())
+    }
+
+    /// Whether a block says that the bucket is deleted: no later one can change anything in it.
+    fn is_closed(&self, bucket: &BucketId) -> Result<bool> {
+        let record = self.read(Look(&Sealed(&*self.store)).bucket(bucket))?;
+        Ok(record.is_some_and(|record| record.closed))
+    }
+
+    /// Puts hashes in the place of what a transaction left in a deleted bucket, whose entries stay in the state.
+    fn hide_entries(&self, bucket: &BucketId, txid: &TxId, batch: &mut Batch) -> Result<()> {
+        if !self.is_closed(bucket)? {
+            return Ok(());
+        }
+        let sealed = Sealed(&*self.store);
+        let mut counts = self.read(Look(&sealed).counts(bucket))?;
+        self.stated_entries(&sealed, bucket, txid, &mut |row, value, entry| {
+            if let Some((key, hash)) = row::in_map(row, value) {
+                batch.put(Column::State, row::hidden(&key), hash.0);
+                batch.delete(Column::State, row);
+                counts.count(entry, -1);
+            }
+            ControlFlow::Continue(())
+        })?;
+        batch.put(Column::State, row::counts(bucket), encode(&counts));
+        Ok(())
+    }
+
+    /// Visits the entries of a bucket that `txid` set, moved or recorded the content of: row, value, and what that is.
+    fn stated_entries(
+        &self,
+        view: &dyn View,
+        bucket: &BucketId,
+        txid: &TxId,
+        visit: &mut EntryVisitor<'_>,
+    ) -> Result<()> {
+        let (prefix, mut damage) = (row::entry_prefix(bucket), None);
+        let scanned = view.scan(&prefix, &prefix, &mut |row, value| match stored::<Entry>(value) {
+            Ok(entry) if entry.txid == *txid || entry.content_txid() == *txid => visit(row, value, &entry),
+            Ok(_) => ControlFlow::Continue(()),
+            Err(error) => {
+                damage = Some(error);
+                ControlFlow::Break(())
+            }
+        });
+        self.read(scanned.and_then(|()| damage.map_or(Ok(()), Err)))
     }
 }

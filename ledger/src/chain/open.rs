@@ -64,11 +64,11 @@ impl Ledger {
         if let Err(error) = reserve.ease(free_space(dir).unwrap_or(u64::MAX)) {
             tracing::warn!(%error, "cannot release the ledger's reserve");
         }
-        let store = open_dir(dir, is_made).map_err(|error| match error {
+        let store = open_dir(dir, is_made).map(Arc::new).map_err(|error| match error {
             StoreError::Corrupt(reason) => OpenError::Damaged(reason),
             other => OpenError::Store(other),
         })?;
-        let mut ledger = Ledger::open_store(Arc::new(store), options).map_err(|error| match error {
+        let mut ledger = Ledger::open_store(store.clone(), options).map_err(|error| match error {
             // What holds rows had a beginning.
             OpenError::Absent => OpenError::Damaged("the genesis parameters are missing".into()),
             other => other,
@@ -91,6 +91,11 @@ impl Ledger {
             && let Err(error) = ledger.purge()
         {
             tracing::warn!(%error, "what an erased transaction said may still be on the disk");
+        }
+        if ledger.poisoned().is_none()
+            && let Err(error) = store.gather()
+        {
+            tracing::warn!(%error, "the small files of the store are not put together");
         }
         Ok(ledger)
     }

@@ -13,6 +13,9 @@ use crate::wallet::Signature;
 /// From how many items on a second thread pays for its start.
 const WORTH_A_THREAD: usize = 16;
 
+/// Private rows removed in one write.
+const CLEARED: usize = 4_096;
+
 /// Maps items on all processors, keeping their order.
 pub(crate) fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
@@ -160,6 +163,27 @@ impl Ledger {
         self.store.write(local_batch(rows), Durability::Buffered).map_err(|error| self.failed(error))
     }
 
+    /// Removes the private rows whose keys start with `prefix`, unsynced and not all at once.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub fn clear_local(&self, prefix: &[u8]) -> Result<()> {
+        let mut from = prefix.to_vec();
+        loop {
+            let mut rows: Vec<Row> = Vec::new();
+            self.read(self.store.scan(Column::Local, &from, Direction::Forward, &mut |key, _| {
+                if !key.starts_with(prefix) || rows.len() == CLEARED {
+                    return ControlFlow::Break(());
+                }
+                rows.push((key.to_vec(), None));
+                ControlFlow::Continue(())
+            }))?;
+            let Some((last, _)) = rows.last() else { return Ok(()) };
+            from = [&last[..], b"\0"].concat();
+            self.write_local(&rows)?;
+        }
+    }
+
     /// Drops the pending statements from number `from` on and writes `rows` with that, durably. Their sequence and
     /// pending numbers are used again, which is safe as long as nobody was shown them. Transfers among them stay: what
     /// they say does not depend on files, and their authors may have been told.
@@ -172,22 +196,22 @@ impl Ledger {
         let _sealer = self.sealer.lock();
         self.check_health()?;
         let mut batch = local_batch(rows);
-        let mut transfers = Vec::new();
-        for (number, waiting) in self.live.lock().mempool.range(from, u64::MAX) {
+        let (mut next, dropped) = {
+            let live = self.live.lock();
+            (from.max(live.mempool.span().first), live.mempool.range(from, u64::MAX))
+        };
+        for (number, waiting) in dropped {
             batch.delete(Column::Mempool, number.to_be_bytes());
-            let transaction = waiting.transaction();
-            if matches!(transaction.envelope, Envelope::Transfer(_)) {
-                transfers.push((transaction, waiting.bytes.clone()));
+            if matches!(waiting.transaction().envelope, Envelope::Transfer(_)) {
+                // It moves up, in the same write: there is no moment at which it is nowhere.
+                batch.put(Column::Mempool, next.to_be_bytes(), waiting.bytes.clone());
+                next += 1;
             }
         }
         self.store.write(batch, Durability::Synced).map_err(|error| self.failed(error))?;
         let live = open::load(&*self.store, &self.genesis).map_err(|error| self.failed(error))?;
         *self.live.lock() = live;
         self.revised();
-        for (transaction, bytes) in transfers {
-            self.take_transfer(&transaction, bytes)?;
-        }
-        self.store.sync().map_err(|error| self.failed(error))?;
         self.room.notify_all();
         Ok(())
     }

@@ -54,8 +54,8 @@ pub(super) fn compare(
             if by_root(read, height, &tip.state_root, report) {
                 pending(read, genesis, &Sealed(read), report);
             }
-        } else if state_known {
-            nodes(read, height, &tip.state_root, &trie, report);
+        } else if state_known && let Some((block, problem)) = nodes(read, height, &tip.state_root, &trie) {
+            report.add_derived(Some(block), None, problem);
         }
         let (found, failure) = beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         found.into_iter().for_each(|problem| report.push(problem));
@@ -72,23 +72,26 @@ fn indexed(read: &dyn Read, expected: &RowSum, height: u64, report: &mut Report)
 }
 
 /// The stored state when erased transactions hide how it came about: its rows must give the root in the last header, and
-/// those beside the map follow from them. Whether they are right.
+/// those beside the map follow from them. Whether they are right. What is wrong with the map and its rows cannot be made anew.
 fn by_root(read: &dyn Read, height: u64, expected: &Hash, report: &mut Report) -> bool {
     let (mut trie, mut repeats) = (Trie::default(), Repeats::default());
     let scanned = every(read, Column::State, &mut |key, value| {
-        if let Some(key) = row::map_key(key) {
-            trie.set(key, Hash::of(&[value]));
+        if let Some((key, value)) = row::in_map(key, value) {
+            trie.set(key, value);
         }
         repeats.see(key, value);
     });
-    if report.note_derived(Some(height), scanned).is_none() {
+    if report.note(Some(height), None, scanned).is_none() {
         return false;
     }
     if trie.root() != *expected {
-        report.add_derived(Some(height), None, "the stored state does not give the state root");
+        let what = "the stored state does not give the state root, and of what was erased only hashes are known";
+        report.add(Some(height), None, what);
         return false;
     }
-    nodes(read, height, expected, &trie, report);
+    if let Some((block, problem)) = nodes(read, height, expected, &trie) {
+        report.add(Some(block), None, problem);
+    }
     let corrections = repeats.corrections();
     for (row, _) in &corrections {
         let what = format!("{} differs from what the stored state says", kind_of(row));
@@ -97,12 +100,12 @@ fn by_root(read: &dyn Read, height: u64, expected: &Hash, report: &mut Report) -
     corrections.is_empty()
 }
 
-/// The stored map, node by node.
-fn nodes(read: &dyn Read, height: u64, root: &Hash, trie: &Trie, report: &mut Report) {
+/// What is wrong with the stored map, node by node, and since which block.
+fn nodes(read: &dyn Read, height: u64, root: &Hash, trie: &Trie) -> Option<(u64, String)> {
     match map::check(read, height, root, &mut |key, value| trie.get(key) == Some(*value)) {
-        Ok(leaves) if leaves == trie.len() as u64 => {}
-        Ok(_) => report.add_derived(Some(height), None, "state map: leaves are missing"),
-        Err(bad) => report.add_derived(Some(bad.block), None, bad.error.to_string()),
+        Ok(leaves) if leaves == trie.len() as u64 => None,
+        Ok(_) => Some((height, "state map: leaves are missing".to_owned())),
+        Err(bad) => Some((bad.block, bad.error.to_string())),
     }
 }
 

@@ -32,7 +32,7 @@ impl Repeats {
                     self.names.insert(row::name(&name), encode(&bucket));
                 }
             }
-            _ if row::map_key(key).is_none() => drop(self.stored.insert(key.to_vec(), value.to_vec())),
+            _ if row::in_map(key, value).is_none() => drop(self.stored.insert(key.to_vec(), value.to_vec())),
             _ => {}
         }
     }

@@ -22,6 +22,14 @@ enum Member {
     Group { needed: usize, members: Vec<String>, depth: usize },
 }
 
+/// What may stand once only, as far as a policy was read: keys of logs and of witnesses, and names in groups.
+#[derive(Default)]
+struct Taken {
+    logs: HashSet<[u8; 32]>,
+    witnesses: HashSet<[u8; 32]>,
+    grouped: HashSet<String>,
+}
+
 /// Groups within groups: more than anybody needs, and few enough to be judged by recursion.
 const MOST_DEPTH: usize = 16;
 
@@ -63,7 +71,7 @@ impl Policy {
     /// It is neither.
     pub fn parse(text: &str) -> Result<Policy, BadPolicy> {
         let mut policy = Policy::default();
-        let mut grouped = HashSet::new();
+        let mut taken = Taken::default();
         let (mut is_policy, mut last) = (false, 1);
         for (line, text) in (1..).zip(text.lines()) {
             let words: Vec<&str> = text.split([' ', '\t']).filter(|word| !word.is_empty()).collect();
@@ -71,19 +79,22 @@ impl Policy {
             match words.as_slice() {
                 [] => continue,
                 [first, ..] if first.starts_with('#') => continue,
-                [key] if !is_policy => policy.add_unique(key).map_err(bad)?,
+                [key] if !is_policy => policy.add_unique(key, &mut taken).map_err(bad)?,
                 ["log", key] | ["log", key, _] => {
                     is_policy = true;
-                    policy.add_unique(key).map_err(bad)?;
+                    policy.add_unique(key, &mut taken).map_err(bad)?;
                 }
                 ["witness", name, key] | ["witness", name, key, _] => {
                     is_policy = true;
                     let key = Vkey::parse_as(key, COSIGNATURE).ok_or_else(|| bad("not the key of a witness"))?;
+                    if !taken.witnesses.insert(key.key) {
+                        return Err(bad("a witness's key stands twice"));
+                    }
                     policy.define(name, Member::Witness(key)).map_err(bad)?;
                 }
                 ["group", name, needed, members @ ..] => {
                     is_policy = true;
-                    let group = policy.group(needed, members, &mut grouped).map_err(bad)?;
+                    let group = policy.group(needed, members, &mut taken.grouped).map_err(bad)?;
                     policy.define(name, group).map_err(bad)?;
                 }
                 ["quorum", name] => {
@@ -100,9 +111,9 @@ impl Policy {
         Ok(policy)
     }
 
-    fn add_unique(&mut self, key: &str) -> Result<(), &'static str> {
+    fn add_unique(&mut self, key: &str, taken: &mut Taken) -> Result<(), &'static str> {
         let key = Vkey::parse(key).ok_or("not the verifier key of a log")?;
-        if self.logs.iter().any(|log| log.key == key.key) {
+        if !taken.logs.insert(key.key) {
             return Err("a log's key stands twice");
         }
         self.logs.push(key);
@@ -110,12 +121,6 @@ impl Policy {
     }
 
     fn define(&mut self, name: &str, member: Member) -> Result<(), &'static str> {
-        if let Member::Witness(key) = &member {
-            let same = |other: &Member| matches!(other, Member::Witness(other) if other.key == key.key);
-            if self.members.values().any(same) {
-                return Err("a witness's key stands twice");
-            }
-        }
         if name == "none" || self.members.insert(name.to_owned(), member).is_some() {
             return Err("the name is taken");
         }
@@ -189,8 +194,12 @@ impl Policy {
                 Ok(seen >= *needed)
             }
             Some(Member::Witness(key)) => {
-                let Some(line) = lines.iter().find(|line| line.is_of(key, COSIGNATURE)) else { return Ok(false) };
-                if cosigned(key, text, &line.signature) { Ok(true) } else { Err(CheckpointError::Signature) }
+                // As with the log's own: one of several that fails makes the note bad.
+                let own: Vec<_> = lines.iter().filter(|line| line.is_of(key, COSIGNATURE)).collect();
+                match own.iter().all(|line| cosigned(key, text, &line.signature)) {
+                    true => Ok(!own.is_empty()),
+                    false => Err(CheckpointError::Signature),
+                }
             }
         }
     }
@@ -270,6 +279,7 @@ mod tests {
         let twice = cosign(&one, 1, 1_700_000_002);
         assert!(matches!(policy.judge(&twice), Ok(Trust::TooFewWitnesses(_))));
         assert_eq!(policy.judge(&cosign(&note, 2, 1 << 63)), Err(CheckpointError::Signature));
+        assert_eq!(policy.judge(&cosign(&cosign(&two, 2, 7), 2, 1 << 63)), Err(CheckpointError::Signature));
     }
 
     /// Groups, each of which is the only member of the next.

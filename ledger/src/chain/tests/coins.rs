@@ -94,10 +94,22 @@ fn no_coin_is_made_or_spent_twice() {
     let rival = ledger.draft_transfer(own.public(), to(8), 5).unwrap().signed_by(&own);
     ledger.submit_transfer(bytes.clone()).unwrap();
     spent(ledger.submit_transfer(rival.clone()));
-    spent(ledger.submit_transfer(bytes.clone()));
     fixture.seal().unwrap();
     spent(ledger.submit_transfer(rival));
-    spent(ledger.submit_transfer(bytes));
+    assert_clean(ledger);
+}
+
+#[test]
+fn a_transfer_that_is_handed_in_again_is_the_same_one() {
+    let fixture = Fixture::new();
+    let (ledger, own) = (&fixture.ledger, options().wallet);
+    let bytes = ledger.draft_transfer(own.public(), to(9), 5).unwrap().signed_by(&own);
+    let txid = ledger.submit_transfer(bytes.clone()).unwrap();
+    assert_eq!(ledger.submit_transfer(bytes.clone()).unwrap(), txid);
+    assert_eq!(ledger.pending().count(), 2, "the bucket's creation and one transfer");
+    fixture.seal().unwrap();
+    assert_eq!(ledger.submit_transfer(bytes).unwrap(), txid);
+    assert_eq!((ledger.pending().count(), ledger.balance(&to(9)).unwrap()), (0, 5));
     assert_clean(ledger);
 }
 
@@ -172,6 +184,26 @@ fn transfers_outlive_a_dropped_tail_of_changes() {
     fixture.seal().unwrap();
     assert_eq!(fixture.ledger.balance(&to(9)).unwrap(), 5);
     assert_clean(&fixture.ledger);
+}
+
+#[test]
+fn a_crash_takes_no_transfer_along_with_a_dropped_tail() {
+    let mut fixture = Fixture::new();
+    fixture.seal().unwrap();
+    let first = fixture.ledger.pending().next;
+    fixture.submit(vec![put("lost", 1)]);
+    send(&fixture.ledger, &options().wallet, to(9), 5).unwrap();
+    fixture.submit(vec![put("lost too", 1)]);
+    send(&fixture.ledger, &options().wallet, to(9), 6).unwrap();
+    for (writes, unsynced) in (0..4).flat_map(|writes| [(writes, Unsynced::Kept), (writes, Unsynced::Lost)]) {
+        let store = Arc::new(CrashStore::new(fixture.store.rows(), writes));
+        let ledger = Ledger::open_store(store.clone(), options()).unwrap();
+        let dropped = ledger.truncate_pending(first, &[]);
+        let ledger = Ledger::open_store(Arc::new(MemoryStore::new(store.restart(unsynced))), options()).unwrap();
+        assert_eq!(ledger.balance(&to(9)).unwrap(), 11, "{writes} {unsynced:?}");
+        assert_eq!(ledger.pending().count(), if dropped.is_ok() { 2 } else { 4 }, "{writes} {unsynced:?}");
+        assert_clean(&ledger);
+    }
 }
 
 #[test]

@@ -52,6 +52,57 @@ fn a_replaced_version_is_erased_and_everything_else_holds() {
     assert!(!stored.0.values().any(|value| value.windows(6).any(|at| at == b"secret") && value.first() == Some(&0)));
 }
 
+fn delete(fixture: &Fixture) {
+    let statement = Statement::DeleteBucket { bucket: fixture.bucket };
+    fixture.ledger.submit(&options().wallet, vec![Draft { time_us: 9, statement }], &[]).unwrap();
+}
+
+/// Whether a row of the state, or its key, holds these bytes.
+fn state_holds(rows: &Rows, secret: &[u8]) -> bool {
+    let holds = |bytes: &[u8]| bytes.windows(secret.len()).any(|at| at == secret);
+    rows.0.iter().any(|((column, key), value)| *column == Column::State && (holds(key) || holds(value)))
+}
+
+#[test]
+fn what_a_deleted_bucket_held_is_erased_and_the_state_is_vouched_for() {
+    let mut fixture = Fixture::new();
+    let ops = vec![
+        put("d/secret", 77),
+        put("kept", 3),
+        put("formerly", 78),
+        rename("formerly", "private"),
+        mkdir("d", 0o700),
+    ];
+    let txids = stated(&mut fixture, ops);
+    delete(&fixture);
+    assert!(matches!(fixture.ledger.forget(&txids[0]), Err(LedgerError::Refused(_))), "it is not sealed yet");
+    fixture.seal().unwrap();
+    for (number, txid) in (1..).zip([txids[0], txids[2], txids[3]]) {
+        fixture.ledger.forget(&txid).unwrap();
+        assert_eq!(erased(&fixture), number);
+    }
+    let rows = fixture.store.rows();
+    for gone in [&b"secret"[..], b"formerly", b"private", &[77; 32], &[78; 32]] {
+        assert!(!state_holds(&rows, gone), "{:?}", String::from_utf8_lossy(gone));
+    }
+    assert!(state_holds(&rows, b"kept"));
+    // The chain goes on from there, and what stands for the rows is checked.
+    create(&fixture.ledger, "docs").unwrap();
+    fixture.seal().unwrap();
+    assert_eq!(erased(&fixture), 3);
+    assert_eq!(Ledger::open_store(fixture.store.clone(), options()).unwrap().poisoned(), None);
+    let rows = fixture.store.rows();
+    let hidden = rows.0.keys().filter(|(column, key)| *column == Column::State && key.first() == Some(&b'x'));
+    let hidden: Vec<_> = hidden.cloned().collect();
+    assert_eq!(hidden.len(), 2);
+    for key in hidden {
+        let mut altered = rows.clone();
+        altered.0.get_mut(&key).unwrap()[7] ^= 1;
+        let report = crate::fsck::check(&altered, None, &mut |_| ControlFlow::Continue(())).unwrap();
+        assert!(!report.problems.is_empty());
+    }
+}
+
 #[test]
 fn a_chain_with_many_holes_is_still_vouched_for() {
     let mut fixture = Fixture::new();

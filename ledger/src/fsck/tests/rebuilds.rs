@@ -64,6 +64,22 @@ fn a_rebuild_may_be_broken_off_anywhere() {
 }
 
 #[test]
+fn a_state_that_cannot_be_made_anew_beside_what_is_erased_is_not_said_to_be() {
+    for (holes, is_curable) in [(&[][..], true), (&[0][..], false)] {
+        let sound = holed(holes);
+        for column in [Column::State, Column::Nodes] {
+            let mut damaged = sound.clone();
+            let is_it = |(found, key): &(Column, Vec<u8>)| *found == column && !b"nc".contains(&key[0]);
+            let (_, value) = damaged.0.iter_mut().rfind(|(key, _)| is_it(key)).unwrap();
+            *value.last_mut().unwrap() ^= 1;
+            let problems = checked(&damaged).problems;
+            let curable = problems.iter().all(|problem| problem.derived);
+            assert!(!problems.is_empty() && curable == is_curable, "{column:?} {holes:?}: {problems:?}");
+        }
+    }
+}
+
+#[test]
 fn the_hash_of_an_erased_transaction_is_damage_only_where_its_own_tile_is_lost() {
     let sound = holed(&[0, 7]);
     let without = |number| {
