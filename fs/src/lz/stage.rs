@@ -14,6 +14,7 @@ use super::patch::{self, Filling};
 use super::reserve::Reserve;
 use super::touched::Touched;
 use super::view::{Number, View};
+use crate::case::expect_in;
 use crate::error::{FsError, FsResult};
 use crate::inode::Node;
 use crate::recorder::Recorder;
@@ -121,13 +122,18 @@ pub fn has_stage(archive: &Path) -> bool {
 /// written it needs none.
 ///
 /// # Errors
-/// What opening the archive and making a folder beside it answers, `EOPNOTSUPP` where that cannot hold what is noted there,
+/// What opening the archive and making a folder beside it answers, `EOPNOTSUPP` where that cannot hold what is noted there or does
+/// not tell names apart,
 /// [`FsError::State`] when others may have put something into it.
 pub fn expect_stage(path: &Path) -> FsResult<()> {
     let folder = folder::beside(path);
     let is_there = folder.symlink_metadata().is_ok();
     let opened = File::options().read(true).write(true).open(path).map_err(|e| cannot("write", path, e));
-    let tried = opened.and_then(|_| mark::expect_kept(&folder::make(&folder)?));
+    let tried = opened.and_then(|_| {
+        let made = folder::make(&folder)?;
+        mark::expect_kept(&made)?;
+        expect_in(&made)
+    });
     if !is_there {
         let _never_made = std::fs::remove_dir(&folder);
     }
