@@ -169,24 +169,29 @@ impl Stage {
         };
         let opened = Archive::open_kept(path, Policy::default(), None, Some(keeper));
         let opened = opened.and_then(|archive| Ok((View::of(&archive)?, archive)));
-        let (view, archive) = opened.inspect_err(|_| {
-            // Nothing of ours stays beside what is no archive of ours.
+        let leave_nothing = || {
             if let Err(error) = std::fs::remove_dir(&folder) {
                 tracing::debug!(%error, "a folder beside the archive stays");
             }
-        })?;
+        };
+        // Nothing of ours stays beside what is no archive of ours, nor where there is no room for more.
+        let (view, archive) = opened.inspect_err(|_| leave_nothing())?;
         let tree = folder.join(TREE);
         let is_left = has_stage(path);
         let is_theirs = is_left && !left::is_ours(&folder, archive.stamp()?)?;
         let reserve = Reserve::of(&folder, archive.len());
         match reserve.keep() {
             // What is left there counts, with space or without.
-            Err(errno) if !is_left => return Err(FsError::os(format!("space beside {}", path.display()), errno)),
+            Err(errno) if !is_left => {
+                leave_nothing();
+                return Err(FsError::os(format!("space beside {}", path.display()), errno));
+            }
             _ => {}
         }
         if !is_left {
             make_tree(&tree, owner).inspect_err(|_| {
                 reserve.give_up();
+                leave_nothing();
             })?;
         }
         Ok(Self {
