@@ -71,6 +71,11 @@ impl FsError {
         matches!(self.errno(), Errno::MFILE | Errno::NFILE)
     }
 
+    /// Whether the disk has no room, or its owner may not have more of it.
+    pub fn is_full(&self) -> bool {
+        matches!(self.errno(), Errno::NOSPC | Errno::DQUOT)
+    }
+
     /// Whether one thing in the backing cannot be looked at: a folder of somebody else, a mount whose program is gone, a bad block.
     /// There is nothing that the node lacks, so others can be looked at all the same.
     pub fn is_of_one(&self) -> bool {

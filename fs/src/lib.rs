@@ -9,6 +9,7 @@
 
 pub mod any;
 pub mod bucket;
+mod case;
 pub mod change;
 pub mod content;
 pub mod error;
@@ -40,6 +41,7 @@ pub mod zip;
 
 pub use any::AnyBucket;
 pub use bucket::{Bucket, BucketOptions, ContentCheck, Durability, Found, FoundKind, Stored, SyncReport};
+pub use case::expect_names_told_apart;
 pub use change::{Cause, Change, ChangeSink, Content, Evidence, Hashes, Op, Put, Row, RowVisitor, SinkError};
 pub use error::FsError;
 pub use fuse::{Holder, Mount, MountOptions, Requests, Unanswered, UnmountError, clear_stale_mount};

@@ -44,9 +44,9 @@ pub fn recover(recorder: &Arc<Recorder>, found: &[Found], left: &Left) -> FsResu
         return Ok(recovery);
     }
     let names = recorder.lock_names();
-    let mut differences = Differences::find(recorder)?;
-    remove_stages(found, &mut differences)?;
     let claims = Claims::new(recorder, found, left)?;
+    let mut differences = Differences::find(recorder, &claims)?;
+    remove_stages(found, &mut differences)?;
     let mut replay = Replay::new(recorder, &names, &claims, &mut recovery);
     replay.run(differences)?;
     let mut ids = replay.answered;

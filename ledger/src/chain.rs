@@ -246,6 +246,7 @@ impl Ledger {
         match free {
             _ if is_held => Space::Ample,
             ..FLOOR => Space::Full,
+            _ if reserve.is_given() => Space::Reserve,
             // A disk too small for the reserve, or unable to set blocks aside, is judged by what is free alone.
             PLENTY.. => Space::Ample,
             LOW.. if !reserve.fits() => Space::Ample,
@@ -283,6 +284,10 @@ impl Ledger {
     /// What a failed write means from now on: a full disk stalls until there is space, anything else poisons.
     fn failed(&self, error: StoreError) -> LedgerError {
         if error == StoreError::Full {
+            if let Some(reserve) = &self.reserve {
+                reserve.give();
+            }
+            self.plenty_at.store(0, Ordering::Release);
             self.stalled.store(true, Ordering::Release);
             return LedgerError::Full;
         }

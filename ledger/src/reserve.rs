@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
@@ -26,12 +27,14 @@ pub(crate) fn free_space(path: &Path) -> Option<u64> {
 #[derive(Debug)]
 pub(crate) struct Reserve {
     path: PathBuf,
+    /// Given to a disk that refused a write, until it can be made again.
+    is_given: AtomicBool,
 }
 
 impl Reserve {
     /// The reserve in the ledger directory `dir`, made or not.
     pub(crate) fn new(dir: &Path) -> Reserve {
-        Reserve { path: dir.join("reserve") }
+        Reserve { path: dir.join("reserve"), is_given: AtomicBool::new(false) }
     }
 
     /// Whether it is there and whole.
@@ -62,6 +65,23 @@ impl Reserve {
         self.release().map(|()| true)
     }
 
+    /// Gives its blocks to a disk that has refused a write, whatever it says of its free space: a quota counts otherwise.
+    pub(crate) fn give(&self) {
+        if !self.is_held() {
+            return;
+        }
+        tracing::warn!("the disk takes no more: releasing the ledger's reserve");
+        match self.release() {
+            Ok(()) => self.is_given.store(true, Ordering::Release),
+            Err(error) => tracing::warn!(%error, "cannot release the ledger's reserve"),
+        }
+    }
+
+    /// Whether a disk that refused a write has it still.
+    pub(crate) fn is_given(&self) -> bool {
+        self.is_given.load(Ordering::Acquire)
+    }
+
     /// Gives its blocks back to the disk.
     ///
     /// # Errors
@@ -73,13 +93,16 @@ impl Reserve {
         }
     }
 
-    /// Real blocks, not a hole; a half-made one is removed.
+    /// Real blocks, not a hole; a half-made one is removed. Where a quota counts, free space says nothing of what may be had: that
+    /// there is plenty beside it is tried.
     fn make(&self) -> io::Result<()> {
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.path)?;
-        if let Err(error) = fallocate(&file, FallocateFlags::empty(), 0, RESERVE) {
+        let made = fallocate(&file, FallocateFlags::empty(), 0, PLENTY).map_err(io::Error::from);
+        if let Err(error) = made.and_then(|()| file.set_len(RESERVE)) {
             self.release()?;
-            return Err(error.into());
+            return Err(error);
         }
+        self.is_given.store(false, Ordering::Release);
         Ok(())
     }
 }

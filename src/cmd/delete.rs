@@ -62,7 +62,10 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     }
     context.out.done(&match &deleted.released {
         None => format!("bucket {name} deleted with its files; its history stays on the ledger"),
-        Some(folder) => format!("bucket {name} deleted; {} is left as it is", folder.display()),
+        Some(backing) if backing.symlink_metadata().is_err() => {
+            format!("bucket {name} deleted; {} is not there", backing.display())
+        }
+        Some(backing) => format!("bucket {name} deleted; {} is left as it is", backing.display()),
     });
     Ok(())
 }

@@ -9,8 +9,8 @@ use crate::root::Root;
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use wizefs_fs::ZipFs;
 use wizefs_fs::lz::{Archive, expect_stage};
+use wizefs_fs::{ZipFs, expect_names_told_apart};
 
 /// Longest passphrase, in bytes.
 const PASSPHRASE_MAX: usize = 64 * 1024;
@@ -140,6 +140,11 @@ fn folder(from: &Path, root: &Root, registry: &Registry) -> Result<PathBuf> {
         );
     }
     apart(&real, root, registry)?;
+    expect_names_told_apart(&real).map_err(|error| {
+        let hint = "a folder on a disk that does (ext4, xfs, btrfs) can be adopted";
+        let error = trouble::fs(error);
+        Error::new(error.kind, format!("cannot adopt {}: {}", from.display(), error.message)).hint(hint)
+    })?;
     Ok(real)
 }
 

@@ -395,7 +395,7 @@ impl Node {
         let (fs, recovery) = if conf.kind()? == BucketKind::Lz {
             match LzBucket::open(options, Arc::clone(&sink)) {
                 // Where nothing can be written, the archive is read as it is.
-                Err(error) if matches!(error.errno(), Errno::ROFS | Errno::NOSPC) && !has_stage(&conf.originpath) => {
+                Err(error) if (error.errno() == Errno::ROFS || error.is_full()) && !has_stage(&conf.originpath) => {
                     tracing::warn!(bucket = %conf.origin, %error, "the archive can only be read");
                     return Ok(AnyBucket::Zip(ZipBucket::open(archive, sink).map_err(trouble::fs)?));
                 }

@@ -61,6 +61,21 @@ fn what_came_or_went_behind_the_bucket_is_accepted_whatever_it_is() {
 }
 
 #[test]
+fn what_is_given_back_is_said_to_be_there_only_if_it_is() {
+    let root = TestRoot::new();
+    for (folder, said) in [("kept", "is left as it is"), ("gone", "is not there")] {
+        let path = root.outside().join(folder);
+        fs::create_dir(&path).unwrap();
+        root.run(&format!("create docs --from {folder}")).expect(0);
+        if folder == "gone" {
+            fs::remove_dir(&path).unwrap();
+        }
+        let deleted = root.run("delete docs").expect(0);
+        assert!(deleted.stderr.contains(said), "{deleted:#?}");
+    }
+}
+
+#[test]
 fn what_was_in_a_folder_that_was_made_anew_is_missing_until_it_is_accepted() {
     let Some(root) = TestRoot::with_fuse() else { return };
     let folder = root.outside().join("folder");

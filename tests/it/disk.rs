@@ -324,6 +324,7 @@ fn a_disk_without_a_byte_left_keeps_nobody_from_removing_from_an_archive_or_read
     assert_eq!(fs::read_to_string(root.mnt("docs", "first")).unwrap(), "1");
     assert!(fs::remove_file(root.mnt("docs", "larger")).is_err(), "it can only be read");
     root.run("unmount docs").expect(0);
+    assert!(!small.join("a.zip.lzfs").exists(), "nothing was begun that could not be ended");
     fs::remove_file(filler).unwrap();
     root.run("mount docs").expect(0);
     fs::remove_file(root.mnt("docs", "larger")).unwrap();

@@ -246,6 +246,33 @@ fn a_backing_that_knows_no_birth_and_forgets_what_is_removed_is_served() {
     root.run("unmount docs").expect(0);
 }
 
+#[test]
+fn a_disk_that_does_not_tell_case_apart_is_not_adopted() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let (image, disk) = (root.outside().join("image"), root.outside().join("disk"));
+    File::create(&image).unwrap().set_len(16 << 20).unwrap();
+    fs::create_dir(&disk).unwrap();
+    let run = |program: &str, arguments: &[&str]| {
+        let status = Command::new(program).args(arguments).arg(&image).stdout(Stdio::null()).status();
+        status.is_ok_and(|status| status.success())
+    };
+    let mounts = || Command::new("lowntfs-3g").args(["-o", "ignore_case,permissions"]).arg(&image).arg(&disk).status();
+    // It ends when it is unmounted, by the root's drop.
+    if !run("mkntfs", &["-q", "-Q", "-F"]) || !mounts().is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED, this test needs lowntfs-3g");
+        return;
+    }
+    fs::create_dir(disk.join("tree")).unwrap();
+    fs::write(disk.join("docs.zip"), [b"PK\x05\x06".as_slice(), &[0; 18]].concat()).unwrap();
+    for from in ["disk/tree --kind loopback", "disk/docs.zip --kind lz"] {
+        let refused = root.run(&format!("create docs --from {from}")).expect(9);
+        assert!(refused.stderr.contains("case"), "{refused:#?}");
+    }
+    assert_eq!(fs::read_dir(disk.join("tree")).unwrap().count(), 0);
+    assert!(!disk.join("docs.zip.lzfs").exists());
+    root.run("create docs --from disk/docs.zip --kind zip").expect(0);
+}
+
 /// A file that is mapped while it is open to append, and one whose descriptor begins and ceases to append.
 const APPENDING: &str = r#"
 import fcntl, mmap, os

@@ -157,7 +157,7 @@ impl LzBucket {
         let number = self.bucket.remove(path)?;
         match self.stage.commit() {
             // Something else has no room.
-            Err(error) if error.errno() == Errno::NOSPC && !self.stage.touched.contains(path) => {
+            Err(error) if error.is_full() && !self.stage.touched.contains(path) => {
                 tracing::warn!(%error, "the archive lacks what was stored before");
             }
             done => done?,
@@ -381,7 +381,7 @@ impl LzBucket {
         self.bucket.close()?;
         match synced.and_then(|_| self.commit_rest()) {
             // Whoever waits for the archive has asked for that, and was told; the stage keeps what has no room.
-            Err(error) if error.errno() == Errno::NOSPC => {
+            Err(error) if error.is_full() => {
                 tracing::warn!(archive = %self.stage.archive.path().display(), %error, "not brought up to date");
                 Ok(())
             }

@@ -20,7 +20,7 @@ impl Stage {
     /// when another program changed the archive; then nothing can be changed any more.
     pub(super) fn commit(&self) -> FsResult<()> {
         let done = match self.commit_with(Puts::Recorded) {
-            Err(error) if error.errno() == Errno::NOSPC => self.commit_smaller(error),
+            Err(error) if error.is_full() => self.commit_smaller(error),
             done => done.map(drop),
         };
         if let Err(errno) = self.reserve.keep() {
@@ -78,7 +78,7 @@ impl Stage {
                         self.inodes.lock().patched.clear();
                     }
                     tries += 1;
-                    let is_final = matches!(error, FsError::Archive(_)) || error.errno() == Errno::NOSPC;
+                    let is_final = matches!(error, FsError::Archive(_)) || error.is_full();
                     if matches!(error, FsError::Archive(_)) {
                         self.give_up(error.to_string());
                     }

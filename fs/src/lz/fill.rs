@@ -64,9 +64,7 @@ impl Stage {
             rustix::fs::fchmod(&fd, Mode::from_raw_mode(before.mode) | Mode::RWXU)?;
         }
         let filled = match self.fill_directory(&fd, dir.id, (number, was)) {
-            Err(error) if error.errno() == Errno::NOSPC && self.reserve.give_up() => {
-                self.fill_directory(&fd, dir.id, (number, was))
-            }
+            Err(error) if error.is_full() && self.reserve.give_up() => self.fill_directory(&fd, dir.id, (number, was)),
             done => done,
         };
         if is_closed {

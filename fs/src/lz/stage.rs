@@ -14,6 +14,7 @@ use super::patch::{self, Filling};
 use super::reserve::Reserve;
 use super::touched::Touched;
 use super::view::{Number, View};
+use crate::case::expect_in;
 use crate::error::{FsError, FsResult};
 use crate::inode::Node;
 use crate::recorder::Recorder;
@@ -121,13 +122,18 @@ pub fn has_stage(archive: &Path) -> bool {
 /// written it needs none.
 ///
 /// # Errors
-/// What opening the archive and making a folder beside it answers, `EOPNOTSUPP` where that cannot hold what is noted there,
+/// What opening the archive and making a folder beside it answers, `EOPNOTSUPP` where that cannot hold what is noted there or does
+/// not tell names apart,
 /// [`FsError::State`] when others may have put something into it.
 pub fn expect_stage(path: &Path) -> FsResult<()> {
     let folder = folder::beside(path);
     let is_there = folder.symlink_metadata().is_ok();
     let opened = File::options().read(true).write(true).open(path).map_err(|e| cannot("write", path, e));
-    let tried = opened.and_then(|_| mark::expect_kept(&folder::make(&folder)?));
+    let tried = opened.and_then(|_| {
+        let made = folder::make(&folder)?;
+        mark::expect_kept(&made)?;
+        expect_in(&made)
+    });
     if !is_there {
         let _never_made = std::fs::remove_dir(&folder);
     }
@@ -163,24 +169,29 @@ impl Stage {
         };
         let opened = Archive::open_kept(path, Policy::default(), None, Some(keeper));
         let opened = opened.and_then(|archive| Ok((View::of(&archive)?, archive)));
-        let (view, archive) = opened.inspect_err(|_| {
-            // Nothing of ours stays beside what is no archive of ours.
+        let leave_nothing = || {
             if let Err(error) = std::fs::remove_dir(&folder) {
                 tracing::debug!(%error, "a folder beside the archive stays");
             }
-        })?;
+        };
+        // Nothing of ours stays beside what is no archive of ours, nor where there is no room for more.
+        let (view, archive) = opened.inspect_err(|_| leave_nothing())?;
         let tree = folder.join(TREE);
         let is_left = has_stage(path);
         let is_theirs = is_left && !left::is_ours(&folder, archive.stamp()?)?;
         let reserve = Reserve::of(&folder, archive.len());
         match reserve.keep() {
             // What is left there counts, with space or without.
-            Err(errno) if !is_left => return Err(FsError::os(format!("space beside {}", path.display()), errno)),
+            Err(errno) if !is_left => {
+                leave_nothing();
+                return Err(FsError::os(format!("space beside {}", path.display()), errno));
+            }
             _ => {}
         }
         if !is_left {
             make_tree(&tree, owner).inspect_err(|_| {
                 reserve.give_up();
+                leave_nothing();
             })?;
         }
         Ok(Self {

@@ -17,6 +17,8 @@ pub(super) struct Claims<'a> {
     names: HashMap<&'a At, u64>,
     /// Inodes that were being written, with the last intent and whether they had been found changed before.
     inodes: HashMap<u64, (u64, bool)>,
+    /// Of these, the ones whose content may have been written, with the last such intent.
+    written: HashMap<u64, u64>,
     /// Paths of changes whose data may have been lost with the power.
     unsealed: HashSet<BucketPath>,
     left: &'a Left,
@@ -24,11 +26,13 @@ pub(super) struct Claims<'a> {
 
 impl<'a> Claims<'a> {
     pub(super) fn new(recorder: &Recorder, found: &'a [Found], left: &'a Left) -> FsResult<Self> {
-        let mut claims = Self { names: HashMap::new(), inodes: HashMap::new(), unsealed: HashSet::new(), left };
+        let (names, inodes, written) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let mut claims = Self { names, inodes, written, unsealed: HashSet::new(), left };
         for Found { id, intent, .. } in found {
             match intent {
                 Intent::Write { inode, at, foreign, .. } => {
                     claims.names.insert(at, *id);
+                    claims.written.insert(*inode, *id);
                     let known = claims.inodes.entry(*inode).or_insert((*id, *foreign));
                     *known = (*id, known.1 || *foreign);
                 }
@@ -55,6 +59,13 @@ impl<'a> Claims<'a> {
             })?;
         }
         Ok(claims)
+    }
+
+    /// Whether the content of an inode that intent `settled` covered last may be another, though its times say that it is not: an
+    /// overwrite and its `fdatasync` may have reached the disk before the power went, and the change time not. A disk whose times
+    /// are coarse says no more about one that happened right after the last report.
+    pub(super) fn may_be_written(&self, inode: u64, settled: u64) -> bool {
+        self.written.get(&inode).is_some_and(|id| *id > settled)
     }
 
     /// Paths of changes whose data may have been lost with the power.

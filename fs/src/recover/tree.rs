@@ -1,5 +1,6 @@
 //! The differences between the backing tree and the settled table, by `stat` alone.
 
+use super::claims::Claims;
 use crate::error::FsResult;
 use crate::inode::Node;
 use crate::intent::At;
@@ -56,19 +57,19 @@ pub(super) struct Differences {
     pub(super) dirs: HashMap<Id, Arc<Node>>,
     pub(super) appeared: Vec<Appeared>,
     pub(super) gone: Vec<Gone>,
-    /// Reported files that are not as they were left, and directories with other permission bits.
+    /// Reported files that are not as they were left, or may not be, and directories with other permission bits.
     pub(super) changed: Vec<(Arc<Node>, Stat, Place)>,
 }
 
 impl Differences {
     /// Compare the whole tree.
-    pub(super) fn find(recorder: &Arc<Recorder>) -> FsResult<Self> {
+    pub(super) fn find(recorder: &Arc<Recorder>, claims: &Claims<'_>) -> FsResult<Self> {
         let mut differences = Self::default();
         let mut dirs = vec![recorder.inodes.root().clone()];
         let (mut lost_dirs, mut lost) = (Vec::new(), HashSet::new());
         while let Some(dir) = dirs.pop() {
             differences.dirs.insert(dir.id, dir.clone());
-            differences.compare(recorder, &dir, &mut dirs, &mut lost_dirs)?;
+            differences.compare((recorder, claims), &dir, &mut dirs, &mut lost_dirs)?;
         }
         while let Some(dir) = lost_dirs.pop() {
             // A directory that only moved is compared where it is now.
@@ -88,7 +89,7 @@ impl Differences {
 
     fn compare(
         &mut self,
-        recorder: &Arc<Recorder>,
+        (recorder, claims): (&Arc<Recorder>, &Claims<'_>),
         dir: &Arc<Node>,
         dirs: &mut Vec<Arc<Node>>,
         lost_dirs: &mut Vec<Id>,
@@ -109,7 +110,7 @@ impl Differences {
             names => names?,
         };
         for name in names {
-            self.there(recorder, (dir, name), &mut rows, (&mut *dirs, &mut *lost_dirs))?;
+            self.there((recorder, claims), (dir, name), &mut rows, (&mut *dirs, &mut *lost_dirs))?;
         }
         if rows.is_empty() {
             return Ok(());
@@ -128,7 +129,7 @@ impl Differences {
     /// Compare a name that is there with its row, which is taken out of `rows`.
     fn there(
         &mut self,
-        recorder: &Arc<Recorder>,
+        (recorder, claims): (&Arc<Recorder>, &Claims<'_>),
         (dir, name): (&Arc<Node>, OsString),
         rows: &mut BTreeMap<Vec<u8>, NameRow>,
         (dirs, lost_dirs): (&mut Vec<Arc<Node>>, &mut Vec<Id>),
@@ -156,7 +157,10 @@ impl Differences {
             (Some(row), Some(inode)) if row.id == node.id.0 => {
                 let differs = match node.kind {
                     // Of one reported while it was open, the content is not known yet.
-                    Kind::File => !inode.matches(&stat) || inode.content == Settled::Open,
+                    Kind::File => {
+                        let is_as_left = inode.matches(&stat) && !claims.may_be_written(node.id.0, inode.intent);
+                        !is_as_left || inode.content == Settled::Open
+                    }
                     Kind::Directory => inode.mode != stat.mode,
                     _ => false,
                 };

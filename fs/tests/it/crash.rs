@@ -352,6 +352,26 @@ fn what_was_not_sealed_is_read_from_the_disk_again_after_a_power_cut() {
     assert_eq!(driver.told(), ["put a", "recovered put a"]);
 }
 
+/// `fdatasync` brings what was written over to the disk, and not the change time.
+#[test]
+fn what_was_written_over_is_read_again_after_a_power_cut_that_lost_its_time() {
+    let driver = Driver::with(Durability::Close);
+    let fh = driver.create("a").unwrap();
+    driver.write_fh(fh, 0, b"sealed");
+    let file = std::fs::File::options().read(true).write(true).open(driver.backing("a")).unwrap();
+    let mut page = Page::of(&file);
+    page.set(b'1');
+    driver.close(fh);
+    driver.seal();
+    let fh = driver.open_file("a", libc::O_RDWR).unwrap();
+    driver.held.borrow_mut().push(fh);
+    page.set(b'2');
+    drop((page, file));
+    let driver = driver.crash("another boot", Lost::default());
+    driver.assert_told_is_there();
+    assert_eq!(driver.told(), ["put a", "recovered put a"]);
+}
+
 /// The first page of a file, mapped shared and writable.
 struct Page(*mut u8);
 

@@ -407,6 +407,30 @@ fn a_full_disk_refuses_and_later_writes_work_again() {
     assert_eq!(ledger.bucket(&bucket).unwrap().unwrap().counts.files, 2);
 }
 
+/// Of a quota the free space of the disk knows nothing.
+#[test]
+fn a_disk_that_refuses_with_space_left_is_given_the_reserve_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(CrashStore::new(Rows::default(), u64::MAX));
+    let mut ledger = Ledger::open_store(store.clone(), options()).unwrap();
+    ledger.reserve = Some(Reserve::new(dir.path()));
+    store.set_free(u64::MAX);
+    let bucket = create(&ledger, "docs").unwrap();
+    let submit = |change, op| ledger.submit(&options().wallet, vec![drafted(bucket, change, op)], &[]);
+    let reserve = dir.path().join("reserve");
+    assert_eq!((ledger.space(), reserve.exists()), (Space::Ample, true));
+    store.set_full(true);
+    assert!(matches!(submit(1, put("a", 1)), Err(LedgerError::Full)));
+    assert!(!reserve.exists());
+    store.set_full(false);
+    // Where it was taken from something else is now: what frees space goes on, and nothing else.
+    std::fs::create_dir(&reserve).unwrap();
+    submit(1, put("a", 1)).unwrap();
+    assert_eq!(ledger.space(), Space::Reserve);
+    std::fs::remove_dir(&reserve).unwrap();
+    assert_eq!((ledger.space(), std::fs::metadata(&reserve).unwrap().len()), (Space::Ample, 64 << 20));
+}
+
 #[test]
 fn a_store_that_lost_its_end_on_a_full_disk_takes_no_more_writes() {
     let store = Arc::new(CrashStore::new(Rows::default(), u64::MAX));

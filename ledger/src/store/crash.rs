@@ -20,6 +20,7 @@ struct Disk {
     synced: Rows,
     writes_left: u64,
     full: bool,
+    free: Option<u64>,
 }
 
 /// The store.
@@ -29,7 +30,8 @@ pub(crate) struct CrashStore(Mutex<Disk>);
 impl CrashStore {
     /// Starts from `rows` and dies after `writes` writes.
     pub(crate) fn new(rows: Rows, writes: u64) -> CrashStore {
-        CrashStore(Mutex::new(Disk { current: rows.clone(), synced: rows, writes_left: writes, full: false }))
+        let (current, synced) = (rows.clone(), rows);
+        CrashStore(Mutex::new(Disk { current, synced, writes_left: writes, full: false, free: None }))
     }
 
     /// What a restart finds.
@@ -45,6 +47,11 @@ impl CrashStore {
     pub(crate) fn set_rows(&self, rows: Rows) {
         let mut disk = self.0.lock();
         (disk.current, disk.synced) = (rows.clone(), rows);
+    }
+
+    /// Says that so many bytes are free.
+    pub(crate) fn set_free(&self, free: u64) {
+        self.0.lock().free = Some(free);
     }
 
     /// Refuses writes for want of space, or takes them again.
@@ -120,6 +127,6 @@ impl Store for CrashStore {
     }
 
     fn free_space(&self) -> Option<u64> {
-        None
+        self.0.lock().free
     }
 }

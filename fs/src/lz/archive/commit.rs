@@ -94,7 +94,7 @@ impl Archive {
         };
         match tried {
             // There is no room for a second file.
-            Err(error) if is_without_reflink(&error) || error.errno() == Errno::NOSPC => job.in_place(&plan),
+            Err(error) if is_without_reflink(&error) || error.is_full() => job.in_place(&plan),
             done => done,
         }
     }
