@@ -137,9 +137,11 @@ struct Part {
 
 impl Part {
     fn new(dest: &Path) -> Result<Part> {
-        let mut name = OsString::from(".wizefs-get-");
-        name.push(std::process::id().to_string());
-        let path = dest.with_file_name(name);
+        let mut random = [0; 8];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+            .map_err(|e| cannot_write(dest, &e.into()))?;
+        // By lot: what a kill left has the number of a process that may come again, in a container every time.
+        let path = dest.with_file_name(format!(".wizefs-get-{:016x}", u64::from_le_bytes(random)));
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
         let file = options.open(&path).map_err(|e| cannot_write(dest, &e))?;
@@ -185,4 +187,23 @@ fn cannot_write(path: &Path, error: &std::io::Error) -> Error {
     let mut failed = Error::io(Kind::Failed, format!("cannot write {}", path.display()), error);
     failed.hint = None;
     failed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_command_left_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path().join("a");
+        std::fs::write(dir.path().join(format!(".wizefs-get-{}", std::process::id())), "left").unwrap();
+        let (mut one, mut two) = (Part::new(&dest).unwrap(), Part::new(&dest).unwrap());
+        one.write(b"one").unwrap();
+        two.write(b"two").unwrap();
+        one.keep(&dest, 0o644, false).unwrap();
+        assert!(two.keep(&dest, 0o644, false).is_err());
+        assert_eq!(std::fs::read_to_string(&dest).unwrap(), "one");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
 }

@@ -123,7 +123,7 @@ impl Node {
             doubts = if is_same && !fs.is_pending(path) { doubts + 1 } else { 0 };
             looks += 1;
             if doubts == DOUBTS {
-                return Err(error);
+                return Err(unreadable(&fs, name, path).unwrap_or(error));
             }
             if looks == LOOKS {
                 return Err(Error::new(Kind::Busy, format!("{name}/{path} comes and goes")).hint("try again"));
@@ -428,6 +428,16 @@ impl Node {
     fn logged(&self, txid: &Hash) -> Result<Option<Logged>> {
         self.ledger.transaction(txid).map_err(trouble::ledger)
     }
+}
+
+/// Why a member of an archive is not on the ledger: nobody can read it, and nobody can accept it.
+fn unreadable(fs: &AnyBucket, name: &BucketName, path: &BucketPath) -> Option<Error> {
+    let problem = if fs.is_read_only() { fs.open_file(path).err()? } else { return None };
+    let mut error = trouble::cannot("read", name, path, problem);
+    if error.kind == Kind::Failed {
+        error = Error::new(Kind::Damaged, error.message).without_hint();
+    }
+    Some(error)
 }
 
 /// Let the ledger have what is at `path` now.

@@ -225,6 +225,55 @@ fn an_upload_that_breaks_off_changes_nothing() {
     rest.root.run("verify docs").expect(0);
 }
 
+#[test]
+fn a_form_whose_parts_do_not_begin_is_not_held_in_memory() {
+    let rest = Service::start(TestRoot::new());
+    rest.root.run("create docs").expect(0);
+    let head = "POST /buckets/docs/putfile HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n\
+                Content-Length: 900000000\r\n\r\n";
+    let part = "--b\r\nContent-Disposition: form-data; name=\"filename\"; filename=\"f\"\r\n";
+    for begin in ["before the first part".to_owned(), format!("{part}X: "), format!("{part}\r\ncontent\r\n--b\r\nX: ")]
+    {
+        let mut stream = TcpStream::connect(&rest.address).unwrap();
+        stream.write_all(format!("{head}{begin}").as_bytes()).unwrap();
+        let piece = [b'y'; 1 << 16];
+        // The kernel takes some megabytes that nobody reads.
+        let sent = (0..1000).take_while(|_| stream.write_all(&piece).is_ok()).count();
+        assert!(sent < 500, "{begin:?}: all was taken");
+    }
+    // What is understood may be long.
+    let content = b"\r\n-".repeat(1 << 20);
+    let other = [b"--b\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\n", &content[..], b"\r\n"].concat();
+    let form = [&other[..], part.as_bytes(), b"\r\n", &content, b"\r\n", &other, b"--b--\r\n"].concat();
+    let kind = "Content-Type: multipart/form-data; boundary=b\r\n";
+    assert_eq!(rest.exchange("POST", "/buckets/docs/putfile", kind, &form).0, 200);
+    assert!(rest.bytes("/v1/buckets/docs/files/f").2 == content);
+    // And in pieces of a byte.
+    let form = format!("{part}\r\n\r\n--b--\r\n");
+    let body: String = form.chars().map(|byte| format!("1\r\n{byte}\r\n")).collect();
+    let kind = format!("{kind}Transfer-Encoding: chunked\r\nConnection: close\r\n");
+    let mut stream = TcpStream::connect(&rest.address).unwrap();
+    let request = format!("POST /buckets/docs/putfile HTTP/1.1\r\nHost: localhost\r\n{kind}\r\n{body}0\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+    assert_eq!(rest.bytes("/v1/buckets/docs/files/f").2, b"");
+}
+
+#[test]
+fn what_cannot_be_read_to_its_end_is_not_stored_and_nobody_elses_fault() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    // Nothing is mapped at its beginning.
+    let refused = root.run("put /proc/self/mem docs/f").expect(11);
+    assert!(refused.stderr.contains("cannot read"), "{}", refused.stderr);
+    let rest = Service::start(root);
+    let refused = rest.root.run("put /proc/self/mem docs/f").expect(11);
+    assert!(refused.stderr.contains("cannot read"), "{}", refused.stderr);
+    assert!(!rest.root.path("buckets/docs/data/f").exists());
+}
+
 /// curl waits so with all that is larger than a megabyte.
 #[test]
 fn a_client_that_waits_to_be_asked_is_refused_without_sending_anything() {

@@ -277,4 +277,6 @@ b = open('a.zip', 'rb').read(); open('a.zip', 'wb').write(b.replace(b'CONTENT', 
     let told = root.run("verify z").expect(26);
     assert!(told.stdout.contains("1 damaged") && told.stdout.contains("bad"), "{}", told.stdout);
     assert!(!told.stdout.contains("outside") && !told.stderr.contains("accept"), "{}{}", told.stdout, told.stderr);
+    let refused = root.run("get bad z -").expect(26).stderr;
+    assert!(refused.contains("checksum") && !refused.contains("accept"), "{refused}");
 }

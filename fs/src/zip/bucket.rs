@@ -22,8 +22,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,13 +88,23 @@ struct Recorded {
     blake3: [u8; 32],
 }
 
+/// The file at `path`. A pipe that somebody put there would keep everybody waiting for its other end.
+fn open_archive(path: &Path) -> FsResult<File> {
+    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(|e| FsError::os(path.display().to_string(), e))?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(FsError::Archive(format!("{} is not a file", path.display()))),
+    }
+}
+
 impl ZipBucket {
     /// Open the archive and go on after the sink's last number.
     ///
     /// # Errors
     /// The archive cannot be opened or is none; the passphrase is another one; the sink cannot be read.
     pub fn open(options: ZipOptions, sink: Arc<dyn ChangeSink>) -> FsResult<Arc<Self>> {
-        let file = File::open(&options.archive).map_err(|e| FsError::os(options.archive.display().to_string(), e))?;
+        let file = open_archive(&options.archive)?;
         let has_passphrase = options.passphrase.is_some();
         private(&options.state)?;
         let fs = Arc::new(ZipFs::open_with(file, options.passphrase, Some(options.state.clone()))?);
@@ -107,7 +117,7 @@ impl ZipBucket {
 
     /// Whether the archive is another one now, or was written, since it was opened: also when it is gone.
     pub fn is_outdated(&self) -> bool {
-        let found = File::open(&self.archive).ok().and_then(|file| Stat::of_fd(&file).ok());
+        let found = open_archive(&self.archive).ok().and_then(|file| Stat::of_fd(&file).ok());
         !found.is_some_and(|found| self.fs.is_as_opened(&found))
     }
 
@@ -153,8 +163,9 @@ impl ZipBucket {
                     continue;
                 }
                 self.stream.admit(false)?;
-                match self.operation(child, &mut progress) {
+                match self.operation(child, &mut progress, &mut *watch) {
                     Ok(op) => self.note(op, position)?,
+                    Err(FsError::Interrupted) => return self.stop_import(FsError::Interrupted),
                     Err(error @ FsError::Passphrase(_)) if !self.has_passphrase => return self.stop_import(error),
                     Err(error) => unread.push(Unread { path: self.path(child)?, problem: error.to_string() }),
                 }
@@ -196,7 +207,7 @@ impl ZipBucket {
 
     /// BLAKE3 of the file that is there now.
     fn hash_archive(&self) -> FsResult<[u8; 32]> {
-        let file = File::open(&self.archive).map_err(|e| FsError::os(self.archive.display().to_string(), e))?;
+        let file = open_archive(&self.archive)?;
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; CHUNK_BYTES];
         let mut at = 0;
@@ -223,7 +234,7 @@ impl ZipBucket {
     }
 
     /// What is reported of row `number`; nothing of a directory that only its members imply.
-    fn operation(&self, number: u32, progress: &mut ImportProgress) -> FsResult<Option<Op>> {
+    fn operation(&self, number: u32, progress: &mut ImportProgress, watch: Watch<'_>) -> FsResult<Option<Op>> {
         let row = self.fs.index.row(number).ok_or(Errno::NOENT)?;
         let path = self.path(number)?;
         let stat = self.fs.stat(number, row);
@@ -234,8 +245,17 @@ impl ZipBucket {
             RowKind::Directory => return Ok(None),
             RowKind::Symlink => Content::Symlink { target: self.fs.target(number)? },
             RowKind::File => {
-                let hashes = self.hash(&self.fs.member(number)?)?;
-                progress.bytes += row.size;
+                let before = progress.bytes;
+                // A member may take hours.
+                let mut go_on = |count| {
+                    progress.bytes += count;
+                    if watch(&*progress).is_break() { Err(FsError::Interrupted) } else { Ok(()) }
+                };
+                let hashes = self.hash(&self.fs.member(number)?, &mut go_on);
+                if hashes.is_err() {
+                    progress.bytes = before;
+                }
+                let hashes = hashes?;
                 Content::File { size: row.size, hashes: Some(hashes) }
             }
         };
@@ -276,9 +296,13 @@ impl ZipBucket {
         decoder.finish(member, true).map_err(|error| unreadable(error.into()))
     }
 
-    fn hash(&self, member: &Member) -> FsResult<Hashes> {
+    /// `go_on` hears of the bytes that were read.
+    fn hash(&self, member: &Member, go_on: &mut dyn FnMut(u64) -> FsResult<()>) -> FsResult<Hashes> {
         let mut hashing = hashing::plain();
-        self.read_whole(member, &mut |bytes| Ok(hashing.update(bytes)?))?;
+        self.read_whole(member, &mut |bytes| {
+            hashing.update(bytes)?;
+            go_on(bytes.len() as u64)
+        })?;
         Ok(hashing.finish()?.hashes)
     }
 
@@ -366,7 +390,7 @@ impl ZipBucket {
     /// What reading the member answers.
     pub fn check_content(&self, path: &BucketPath, expected: &[u8; 32]) -> FsResult<ContentCheck> {
         let member = self.member_at(path)?;
-        let hashes = self.hash(&member)?;
+        let hashes = self.hash(&member, &mut |_| Ok(()))?;
         let differs = hashes.blake3 != *expected && member.size > 0;
         let ranges = if differs { vec![(0, member.size - 1)] } else { Vec::new() };
         Ok(ContentCheck { size: member.size, hashes, ranges })

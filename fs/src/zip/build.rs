@@ -272,17 +272,19 @@ impl Build {
         let name_of = |index: &Index, child: u32| index.name(&index.rows[child as usize]).to_vec();
         let mut taken: HashSet<Vec<u8>> = children.iter().map(|&child| name_of(&self.index, child)).collect();
         let same_name = |a: &u32, b: &u32| name_of(&self.index, *a) == name_of(&self.index, *b);
+        // Long names that differ in their ends alone are the same when they are cut: they count on from one another.
+        let mut last: HashMap<Vec<u8>, u32> = HashMap::new();
         let groups: Vec<Vec<u32>> = children.chunk_by(same_name).map(<[u32]>::to_vec).collect();
         for group in groups.iter().filter(|group| group.len() > 1) {
             let is_dir = |&child: &u32| self.index.rows[child as usize].kind == RowKind::Directory;
             let keeps = group.iter().position(is_dir).unwrap_or(0);
             let name = name_of(&self.index, group[0]);
             let others = group.iter().enumerate().filter(|(at, _)| *at != keeps).map(|(_, child)| *child);
-            let mut number = 0;
+            let number = last.entry(name::stem_of_copies(&name)).or_default();
             for child in others {
                 let new = loop {
-                    number += 1;
-                    let new = name::numbered(&name, number);
+                    *number += 1;
+                    let new = name::numbered(&name, *number);
                     if taken.insert(new.clone()) {
                         break new;
                     }

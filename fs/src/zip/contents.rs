@@ -19,8 +19,9 @@ use std::sync::Arc;
 const BLOCK_BYTES: usize = 32 * 1024;
 /// A member that is no larger is one block.
 pub(crate) const SMALL_BYTES: usize = 128 * 1024;
-/// Most bytes of unpacked blocks.
+/// Most bytes of unpacked blocks, each with what it takes to find it.
 const CACHE_BYTES: usize = 40 * 1024 * 1024;
+const BLOCK_BESIDE: usize = 128;
 /// Content between two noted places at first; when there are too many, every second one of a member goes.
 const SPACING_BYTES: u64 = 256 * 1024;
 /// A block of deflate that is this many spacings long is noted within.
@@ -29,6 +30,8 @@ const LATE_SPACINGS: u64 = 4;
 const MEMBERS_MAX: NonZeroUsize = NonZeroUsize::new(32).expect("invariant: 32 is not 0");
 /// Decoders that stand in one member, for programs that read it in several places.
 const DECODERS_MAX: usize = 2;
+/// Members in which decoders may stand that have much memory each.
+const LARGE_MEMBERS: NonZeroUsize = NonZeroUsize::new(4).expect("invariant: 4 is not 0");
 /// Blocks passed on the way to another one are kept if they are this near to it.
 const KEPT_ON_THE_WAY: u64 = 128;
 
@@ -53,6 +56,8 @@ pub(crate) struct Contents {
     passphrase: Option<Vec<u8>>,
     cache: Mutex<Cache>,
     members: Mutex<LruCache<u64, Arc<Mutex<InUse>>>>,
+    /// Those in which large decoders stand.
+    large: Mutex<LruCache<u64, ()>>,
     windows: Windows,
 }
 
@@ -92,6 +97,7 @@ impl Contents {
             passphrase,
             cache: Mutex::new(Cache { blocks: LruCache::unbounded(), bytes: 0 }),
             members: Mutex::new(LruCache::new(MEMBERS_MAX)),
+            large: Mutex::new(LruCache::new(LARGE_MEMBERS)),
             windows,
         }
     }
@@ -149,14 +155,25 @@ impl Contents {
 
     fn keep(&self, key: (u64, u64), block: &Block) {
         let mut cache = self.cache.lock();
-        cache.bytes += block.capacity();
+        cache.bytes += held(block);
         if let Some((_, old)) = cache.blocks.push(key, block.clone()) {
-            cache.bytes -= old.capacity();
+            cache.bytes -= held(&old);
         }
         while cache.bytes > CACHE_BYTES
             && let Some((_, old)) = cache.blocks.pop_lru()
         {
-            cache.bytes -= old.capacity();
+            cache.bytes -= held(&old);
+        }
+    }
+
+    /// A large decoder stands in the member `key`: those of the member that has waited longest go.
+    fn keep_few_large(&self, key: u64) {
+        let left = self.large.lock().push(key, ()).filter(|(other, ())| *other != key);
+        let Some((other, ())) = left else { return };
+        let other = self.members.lock().peek(&other).cloned();
+        // One that is being read is counted again when its decoder stands; waiting for it might be for ever.
+        if let Some(mut in_use) = other.as_ref().and_then(|in_use| in_use.try_lock()) {
+            in_use.standing.clear();
         }
     }
 
@@ -224,14 +241,23 @@ impl Contents {
                 self.keep((member.key, reached), &block);
             }
             if aligned && reached == number {
+                let large = standing.decoder.is_large();
                 in_use.standing.push(standing);
                 if in_use.standing.len() > DECODERS_MAX {
                     in_use.standing.remove(0);
+                }
+                if large {
+                    self.keep_few_large(member.key);
                 }
                 return Ok(block);
             }
         }
     }
+}
+
+/// Bytes of memory that a kept block takes.
+fn held(block: &Block) -> usize {
+    block.capacity() + BLOCK_BESIDE
 }
 
 fn is_small(member: &Member) -> bool {
@@ -306,5 +332,61 @@ impl InUse {
             number % 2 == 0
         });
         self.spacing = self.spacing.saturating_mul(2);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::member::{Claim, find};
+    use super::*;
+    use crate::error::FsResult;
+    use std::io::Write;
+
+    /// An archive's only member, with these flags, for everybody who names it `key`.
+    fn member(method: u16, flags: u16, content: &[u8], packed: &[u8], key: u64) -> FsResult<Member> {
+        let (crc, sizes) = (crc32fast::hash(content), [packed.len() as u32, content.len() as u32]);
+        let mut file = tempfile::tempfile().unwrap();
+        let fields: [u16; 5] = [20, flags, method, 0, 0x5A21];
+        let head = [&b"PK\x03\x04"[..], &fields.map(u16::to_le_bytes).concat(), &crc.to_le_bytes()].concat();
+        file.write_all(&[&head[..], &sizes.map(u32::to_le_bytes).concat()[..], &[0; 4], packed].concat()).unwrap();
+        let (packed, size) = (packed.len() as u64, content.len() as u64);
+        let claim = Claim { place: 0, packed, size, crc, method, encrypted: false, end_of_content: 30 + packed };
+        find(&Arc::new(file), &claim, key).map(|(member, _)| member).map_err(|flaw| flaw.of(b"member"))
+    }
+
+    #[test]
+    fn decoders_with_much_memory_stand_in_few_members() {
+        let content: Vec<u8> = (0..200_000_u32).flat_map(|i| i.wrapping_mul(i).to_le_bytes()).collect();
+        let packed = zstd::bulk::compress(&content, 1).unwrap();
+        let contents = Contents::new(None, None);
+        let members: Vec<Member> =
+            (0..20).map(|key| member(method::ZSTD, 0, &content, &packed, key).unwrap()).collect();
+        let mut part = [0; 1000];
+        for (round, at) in [0, 300_000, 100_000].into_iter().enumerate() {
+            for member in &members {
+                contents.read(member, at, &mut part).unwrap();
+                assert!(part == content[at as usize..at as usize + 1000], "{round}");
+            }
+        }
+        let standing: usize = contents.members.lock().iter().map(|(_, in_use)| in_use.lock().standing.len()).sum();
+        assert!(standing > 0 && standing <= LARGE_MEMBERS.get() * DECODERS_MAX, "{standing}");
+    }
+
+    #[test]
+    fn a_block_of_a_byte_is_not_kept_for_a_byte() {
+        let contents = Contents::new(None, None);
+        let tiny = Arc::new(vec![0]);
+        (0..400_000).for_each(|key| contents.keep((key, 0), &tiny));
+        contents.keep((399_999, 0), &tiny);
+        let cache = contents.cache.lock();
+        assert!(cache.blocks.len() <= CACHE_BYTES / BLOCK_BESIDE && cache.bytes <= CACHE_BYTES, "{}", cache.bytes);
+    }
+
+    #[test]
+    fn what_is_not_encrypted_is_not_strongly_encrypted() {
+        let found = member(method::STORED, 1 << 6, b"plain", b"plain", 0).unwrap();
+        let mut content = [0; 5];
+        Contents::new(None, None).read(&found, 0, &mut content).unwrap();
+        assert_eq!(&content, b"plain");
     }
 }

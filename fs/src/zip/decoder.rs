@@ -104,6 +104,11 @@ impl Decoder {
         Ok((Self { body, at: place.at, crc: crc.unwrap_or_default() }, whole))
     }
 
+    /// Whether it holds up to 128 MiB, as frames of Zstandard may ask for.
+    pub(crate) fn is_large(&self) -> bool {
+        matches!(self.body, Body::Zstd(_))
+    }
+
     /// Whether the present place can be noted, cheaply or at all.
     pub(crate) fn can_note(&self, cheaply: bool) -> bool {
         match &self.body {

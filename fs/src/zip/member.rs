@@ -215,7 +215,8 @@ pub(crate) fn find(file: &Arc<File>, claim: &Claim, key: u64) -> Result<(Member,
     if !agrees {
         return Err(disagree());
     }
-    if local.flags & STRONG != 0 {
+    // Some programs set the bit of what is not encrypted at all.
+    if claim.encrypted && local.flags & STRONG != 0 {
         return Err(Flaw::Unsupported("strong encryption is not supported".into()));
     }
     let end = local.end.saturating_add(claim.packed);

@@ -135,6 +135,12 @@ pub(crate) fn numbered(name: &[u8], number: u32) -> Vec<u8> {
     new
 }
 
+/// The same for all names of which numbered copies may be equal, because they are cut.
+pub(crate) fn stem_of_copies(name: &[u8]) -> Vec<u8> {
+    // No number is longer, and none leaves less of the name.
+    numbered(name, u32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,6 +15,8 @@ const OFFSET_BYTES: u32 = 8;
 const LOCAL_HEADER_BYTES: usize = 30;
 /// Content between two places, of which more are passed over.
 const SPACING_MIN: u64 = 1024 * 1024;
+/// Most places held of a member: those of a larger one are further apart.
+const PLACES_MAX: u64 = 1 << 14;
 /// Most offsets read: 1 TiB in pieces of 32 KiB.
 const OFFSETS_MAX: u64 = 1 << 25;
 
@@ -62,7 +64,7 @@ fn read(member: &Member) -> io::Result<Option<Vec<Place>>> {
     if !sound || count > OFFSETS_MAX {
         return Ok(None);
     }
-    let step = SPACING_MIN.div_ceil(chunk);
+    let step = step(count, chunk);
     let mut places = Vec::new();
     let mut before = 0;
     for number in (step..=count).step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
@@ -74,4 +76,24 @@ fn read(member: &Member) -> io::Result<Option<Vec<Place>>> {
         places.push(Place::named(number * chunk, input));
     }
     Ok(Some(places))
+}
+
+/// Of so many offsets, each this many bytes of content behind the one before, every how many is held.
+fn step(count: u64, chunk: u64) -> u64 {
+    SPACING_MIN.div_ceil(chunk).max(count.div_ceil(PLACES_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_a_mebibyte_apart_and_not_too_many() {
+        let check = |count, chunk, expect| assert_eq!(step(count, chunk), expect, "{count} of {chunk}");
+        check(100, 32 << 10, 32);
+        check(100, 3 << 20, 1);
+        check(0, 1, SPACING_MIN);
+        check(OFFSETS_MAX, 32 << 10, OFFSETS_MAX / PLACES_MAX);
+        check(OFFSETS_MAX, 1 << 40, OFFSETS_MAX / PLACES_MAX);
+    }
 }

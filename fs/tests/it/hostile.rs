@@ -133,6 +133,29 @@ fn many_members_of_one_name_are_told_apart_in_time() {
     assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
 }
 
+#[test]
+fn many_long_names_that_are_the_same_when_cut_are_told_apart_in_time() {
+    let (count, local) = (20_000, b"PK\x03\x04\x14\0\0\0\0\0\0\0\x21\x5a");
+    let mut archive = [&local[..], &[0; 16]].concat();
+    let at = archive.len() as u32;
+    for number in 0..count * 2 {
+        archive.extend_from_slice(b"PK\x01\x02\x14\x03\x14\0\0\0\0\0\0\0\x21\x5a");
+        archive.extend_from_slice(&[0; 12]);
+        archive.extend_from_slice(&[255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        archive.extend_from_slice(format!("{:x<249}{:06}", "", number / 2).as_bytes());
+    }
+    let size = archive.len() as u32 - at;
+    archive.extend_from_slice(b"PK\x05\x06\0\0\0\0");
+    archive.extend_from_slice(&[(count as u16 * 2).to_le_bytes(), (count as u16 * 2).to_le_bytes()].concat());
+    archive.extend_from_slice(&[size.to_le_bytes(), at.to_le_bytes()].concat());
+    archive.extend_from_slice(&[0, 0]);
+    let begun = std::time::Instant::now();
+    let shown = walk(&open(&archive).unwrap());
+    assert_eq!(shown.len(), count * 2);
+    assert!(shown.contains_key(&format!("{:x<247} (20000)", "")));
+    assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
+}
+
 /// Read everything there is; only that it ends matters, and that nothing claims more than it gives.
 fn exhaust(bytes: &[u8]) {
     let Ok(fs) = open(bytes) else { return };

@@ -359,6 +359,39 @@ fn an_import_goes_on_only_with_the_archive_it_began_with() {
 }
 
 #[test]
+fn an_import_is_broken_off_within_a_member() {
+    let text = prose(5_000_000);
+    let archive = archive_of(&[("large", 0, &text, text.clone())]);
+    let opened = bucket(archive.path(), Arc::default());
+    let mut heard = Vec::new();
+    let broken_off = opened.bucket.import(&mut |progress| {
+        heard.push((progress.files, progress.bytes));
+        if heard.len() == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(matches!(broken_off, Err(FsError::Interrupted)), "{broken_off:?}");
+    assert!(heard == [(0, 1 << 20), (0, 2 << 20)], "{heard:?}");
+    let (progress, unread) = opened.bucket.import(&mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!((progress.files, progress.bytes, unread.len()), (1, 5_000_000, 0));
+    opened.bucket.close().unwrap();
+}
+
+#[test]
+fn a_pipe_in_the_place_of_an_archive_keeps_nobody_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = dir.path().join("a.zip");
+    std::fs::copy(data("infozip.zip"), &archive).unwrap();
+    let opened = bucket(&archive, Arc::default());
+    opened.bucket.import(&mut |_| ControlFlow::Continue(())).unwrap();
+    std::fs::remove_file(&archive).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &archive, rustix::fs::Mode::RUSR).unwrap();
+    assert!(opened.bucket.is_outdated() && opened.bucket.trouble().is_some());
+    assert!(matches!(opened.bucket.check_archive(), Err(FsError::Archive(_))));
+    opened.bucket.close().unwrap();
+    let options = ZipOptions { archive, state: dir.path().join("state"), passphrase: None };
+    assert!(matches!(ZipBucket::open(options, Arc::<MemorySink>::default()), Err(FsError::Archive(_))));
+}
+
+#[test]
 fn members_that_cannot_be_read_are_named_and_not_recorded() {
     let opened = bucket(&data("mismatch.zip"), Arc::default());
     let (progress, unread) = opened.bucket.import(&mut |_| ControlFlow::Continue(())).unwrap();
