@@ -1,6 +1,6 @@
 //! Mounts: made, used, taken away, in the background and in front, found dead, and ended by signals.
 
-use crate::root::{TestRoot, finish};
+use crate::root::{Ran, TestRoot, finish};
 use rustix::process::Signal;
 use std::fs;
 use std::io::Read;
@@ -242,6 +242,23 @@ fn the_last_unmount_and_the_next_mount_do_not_wait_for_each_other() {
         }
     });
     root.expect_no_node();
+}
+
+/// `flock FILE wizefs mount docs`, or a pipe in a script, whose reader would wait for the end of the node.
+#[test]
+fn a_node_in_the_background_keeps_nothing_open_of_who_started_it() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs").expect(0);
+    let lock = root.outside().join("lock");
+    let mount = root.command(&["mount", "docs"]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec 9>\"$0\"; exec \"$@\""]).arg(&lock).arg(mount.get_program()).args(mount.get_args());
+    shell.envs(mount.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
+    Ran::from(shell.output().unwrap()).expect(0);
+    let node = root.node().unwrap().as_raw_nonzero();
+    let open = fs::read_dir(format!("/proc/{node}/fd")).unwrap();
+    let open: Vec<_> = open.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok()).collect();
+    assert!(open.contains(&root.path("node.lock")) && !open.contains(&lock), "{open:?}");
 }
 
 #[test]
