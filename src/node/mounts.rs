@@ -93,7 +93,9 @@ impl Node {
         place: &mountpoint::Place,
     ) -> Result<Arc<OpenBucket>> {
         let bucket = self.bucket_with(name, Some(promises))?;
-        self.registry.lock().set_mountpoint(name, Some(&place.path))?;
+        // On a full disk it is noted, too: files are removed through a mount as well.
+        self.ledger.ease().map_err(trouble::ledger)?;
+        self.registry.lock().set_mountpoint(name, &place.path)?;
         let mounted = bucket.fs()?.mount(&place.path, options);
         match mounted {
             Ok(mount) => {
@@ -101,7 +103,7 @@ impl Node {
                 Ok(bucket)
             }
             Err(e) => {
-                self.registry.lock().set_mountpoint(name, None)?;
+                self.registry.lock().clear_mountpoint(name);
                 Err(Error::new(Kind::Fuse, format!("cannot mount {name} at {}: {e}", place.path.display())))
             }
         }
@@ -197,7 +199,7 @@ impl Node {
             }
         };
         remove_folder(&path, ours);
-        self.registry.lock().set_mountpoint(name, None)?;
+        self.registry.lock().clear_mountpoint(name);
         tracing::info!(bucket = %name, detached, "unmounted");
         self.events.unmounted(self.height(), name, &path, detached);
         Ok(detached)
@@ -328,7 +330,7 @@ impl Node {
         }
         if let Some(path) = noted {
             remove_folder(&path, mountpoint::is_default(&self.root, &path));
-            self.registry.lock().set_mountpoint(name, None)?;
+            self.registry.lock().clear_mountpoint(name);
         }
         Ok(cleared)
     }
@@ -341,7 +343,7 @@ impl Node {
             let Some(path) = registry.mountpoint(&name).map(Path::to_owned) else { continue };
             if mountpoint::mounted_at(&path)? != mountpoint::Found::Wizefs {
                 remove_folder(&path, mountpoint::is_default(&self.root, &path));
-                registry.set_mountpoint(&name, None)?;
+                registry.clear_mountpoint(&name);
             }
         }
         Ok(())
