@@ -5,6 +5,7 @@ use rustix::process::Signal;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 
 #[test]
@@ -259,6 +260,30 @@ fn a_node_in_the_background_keeps_nothing_open_of_who_started_it() {
     let open = fs::read_dir(format!("/proc/{node}/fd")).unwrap();
     let open: Vec<_> = open.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok()).collect();
     assert!(open.contains(&root.path("node.lock")) && !open.contains(&lock), "{open:?}");
+}
+
+/// Between two looks of a command that wants to be the node, another one may be it and end.
+#[test]
+fn a_node_that_came_and_went_meanwhile_is_not_in_the_way() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs").expect(0);
+    for line in ["mount docs", "mount docs --fg"] {
+        let lock = fs::File::open(root.path("node.lock")).unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let mut mount = root.start(line);
+        // It finds this one listen while it waits for the root, and nobody any more when it wants to ask.
+        let listener = UnixListener::bind(root.path("node.sock")).unwrap();
+        listener.accept().unwrap();
+        fs::remove_file(root.path("node.sock")).unwrap();
+        drop((listener, lock));
+        root.wait_for("the mount", || {
+            assert!(mount.try_wait().unwrap().is_none_or(|status| status.success()), "{line}");
+            root.mounts() == [root.path("mnt/docs")]
+        });
+        root.run("unmount docs").expect(0);
+        finish(mount).expect(0);
+        root.expect_no_node();
+    }
 }
 
 #[test]
