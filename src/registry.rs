@@ -272,7 +272,11 @@ fn cannot_open(path: &Path, error: &std::io::Error) -> Error {
     Error::io(Kind::ConfigOpen, format!("cannot read {}", path.display()), error)
 }
 
-fn text_of(path: &Path) -> Result<&str> {
+/// The path as the files here hold it.
+///
+/// # Errors
+/// [`Kind::ConfigChange`] for one that is not UTF-8.
+pub(crate) fn text_of(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| {
         let text = format!("{} is not UTF-8, which wizedb.conf cannot hold", path.display());
         Error::new(Kind::ConfigChange, text).hint("choose a folder whose path is UTF-8")

@@ -10,7 +10,7 @@ use clap_complete::engine::ArgValueCompleter;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -137,13 +137,18 @@ struct Part {
 
 impl Part {
     fn new(dest: &Path) -> Result<Part> {
-        let mut name = OsString::from(".wizefs-get-");
-        name.push(std::process::id().to_string());
-        let path = dest.with_file_name(name);
-        let mut options = OpenOptions::new();
+        let (pid, mut options) = (std::process::id(), OpenOptions::new());
         options.write(true).create_new(true).mode(0o600);
-        let file = options.open(&path).map_err(|e| cannot_write(dest, &e))?;
-        Ok(Part { path, file, kept: false })
+        let mut number = 0;
+        loop {
+            let path = dest.with_file_name(format!(".wizefs-get-{pid}-{number}"));
+            match options.open(&path) {
+                Ok(file) => return Ok(Part { path, file, kept: false }),
+                // Of one that was killed: in a container numbers of processes come again.
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => number += 1,
+                Err(e) => return Err(cannot_write(dest, &e)),
+            }
+        }
     }
 
     fn write(&mut self, chunk: &[u8]) -> Result<()> {
@@ -163,7 +168,7 @@ impl Part {
             // File systems without RENAME_NOREPLACE: a hard link refuses to replace as well.
             Err(rustix::io::Errno::INVAL) => match std::fs::hard_link(&self.path, dest) {
                 Ok(()) => Ok(()),
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Err(exists(dest)),
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => Err(exists(dest)),
                 Err(e) => Err(cannot_write(dest, &e)),
             },
             Err(e) => Err(cannot_write(dest, &e.into())),
@@ -185,4 +190,18 @@ fn cannot_write(path: &Path, error: &std::io::Error) -> Error {
     let mut failed = Error::io(Kind::Failed, format!("cannot write {}", path.display()), error);
     failed.hint = None;
     failed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_command_left_keeps_nobody_from_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path().join("file");
+        let mut left = Part::new(&dest).unwrap();
+        left.kept = true;
+        assert_ne!(Part::new(&dest).unwrap().path, left.path);
+    }
 }

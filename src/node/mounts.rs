@@ -3,7 +3,7 @@
 use super::buckets::Promises;
 use super::{Node, OpenBucket, Role, mountpoint, trouble};
 use crate::error::{Error, Kind, Result};
-use crate::name::BucketName;
+use crate::name::{BucketName, pasted};
 use crate::rest::wire;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ impl Node {
         let conf = self.conf(name)?;
         if conf.importing {
             let text = format!("{name} is not wholly imported yet");
-            let hint = format!("wizefs create {name} --from {}", conf.originpath.display());
+            let hint = format!("wizefs create {name} --from {}", pasted(&conf.originpath.to_string_lossy()));
             return Err(Error::new(Kind::BucketImporting, text).hint(hint));
         }
         self.notice_gone(name)?;
@@ -276,9 +276,11 @@ impl Node {
             }
         }
         if !ended.is_empty() {
-            self.sync(None, false)?;
+            // What cannot be recorded now keeps no node without mounts: the next one takes it up.
+            let synced = self.sync(None, false);
             ended.iter().for_each(|name| self.let_go(name));
             self.end_without_mounts();
+            synced?;
         }
         self.let_unused_go();
         Ok(())
