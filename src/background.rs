@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{File, OpenOptions};
 use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::os::fd::RawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -164,6 +165,7 @@ pub fn start(root: &Root, slow: &dyn Fn(&str), node: impl FnOnce(Reporter) -> u8
     match daemon.execute() {
         daemonize::Outcome::Child(child) => {
             drop(reader);
+            close_inherited();
             let reporter = Reporter::background(writer, STILL);
             let ready = child.map_err(|e| failed("cannot go to the background", &e));
             let code = match ready.and_then(|_| trace::to_file(&root.log_file())) {
@@ -179,6 +181,23 @@ pub fn start(root: &Root, slow: &dyn Fn(&str), node: impl FnOnce(Reporter) -> u8
         daemonize::Outcome::Parent(Ok(_)) => {
             drop(writer);
             listen(reader, root, slow)
+        }
+    }
+}
+
+/// Close what the starter of this process had open besides: a lock that the node would hold for as long as it lives, a pipe whose
+/// reader would wait for its end. It is told from what is ours by having outlived an exec. Must be called before any thread exists.
+fn close_inherited() {
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
+    let numbers: Vec<RawFd> = numbers.filter(|number| *number > libc::STDERR_FILENO).collect();
+    for number in numbers {
+        // SAFETY: nobody in this process knows of it: what the program opened itself is marked as ending with an exec. A number
+        // that is closed by now, as that of the folder above, is no more than an error.
+        unsafe {
+            if libc::fcntl(number, libc::F_GETFD) == 0 {
+                libc::close(number);
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 use crate::cmd;
 use crate::error::{EXIT_BY_SIGNAL, EXIT_CODES};
 use clap::builder::FalseyValueParser;
-use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand};
+use clap::{ArgAction, Args, ColorChoice, CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -81,6 +81,23 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// The same text, each command in it with this flag.
+    pub(crate) fn with_flag(text: &str, flag: &str) -> String {
+        let program = Cli::command();
+        let mut words = text.split(' ').peekable();
+        let mut told = Vec::new();
+        while let Some(word) = words.next() {
+            told.push(word);
+            // Many a sentence is about wizefs.
+            if word == "wizefs" && words.peek().is_some_and(|next| program.find_subcommand(next).is_some()) {
+                told.push(flag);
+            }
+        }
+        told.join(" ")
+    }
 }
 
 /// Flags that stand before or after the command.
@@ -230,7 +247,18 @@ impl Command {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
+
+    #[test]
+    fn commands_in_a_text_are_given_a_flag() {
+        fn check(text: &str, expect: &str) {
+            assert_eq!(Cli::with_flag(text, "--root /r"), expect);
+        }
+        check("wizefs mount docs", "wizefs --root /r mount docs");
+        check("x: wizefs d a, or wizefs ls", "x: wizefs --root /r d a, or wizefs --root /r ls");
+        check("wizefs adopts archives", "wizefs adopts archives");
+        check("wizefs --help", "wizefs --help");
+        check("wizefs", "wizefs");
+    }
 
     #[test]
     fn the_parser_is_sound() {

@@ -13,7 +13,6 @@ use crate::socket;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{Method, Request, Response, header};
-use futures_util::TryStreamExt;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
@@ -184,22 +183,18 @@ impl Client {
         let cancelled = CancellationToken::new();
         let _at_the_end = cancelled.clone().drop_guard();
         let pieces = content::read_aside(content, count).map_err(|e| Error::io(Kind::Internal, "cannot start", &e))?;
-        let unreadable = Arc::new(Mutex::new(None));
-        let note = Arc::clone(&unreadable);
-        let pieces = content::pieces_until(pieces, cancelled).inspect_err(move |e| {
-            *note.lock() = Some(Error::io(Kind::FileMissing, "cannot read what is to be stored", e).without_hint());
-        });
+        let unread = Arc::default();
+        let body = Body::from_stream(content::pieces_until(pieces, cancelled, Arc::clone(&unread)));
         let stored = self.block_on(async {
-            let body = Body::from_stream(pieces);
             let reply = self.send(request(Method::PUT, uri, body)?).await?;
             let bytes = reply.into_body().collect().await.map_err(broken)?.to_bytes();
             decode(&bytes)
         });
-        // The node knows only that no more came.
-        stored.map_err(|error| match error.kind {
-            Kind::Signal(_) => error,
-            _ => unreadable.lock().take().unwrap_or(error),
-        })
+        // The node knows of it only that it does not come.
+        match unread.lock().take() {
+            Some(e) => Err(Error::io(Kind::FileMissing, "cannot read what is to be stored", &e).without_hint()),
+            None => stored,
+        }
     }
 
     /// Fetch `uri` and hand the body to `each` in pieces; returns the head of the reply. `expect` hears before how many bytes

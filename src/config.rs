@@ -80,7 +80,7 @@ pub struct ListenArgs {
     #[arg(long, env = "WIZEFS_TLS", hide_env = true, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub tls: bool,
     /// A name by which clients on TCP may call this node, besides localhost and addresses
-    #[arg(long = "name", value_name = "HOST", env = "WIZEFS_NAMES", hide_env = true, value_delimiter = ',')]
+    #[arg(long = "name", value_name = "HOST", env = "WIZEFS_NAMES", hide_env = true, value_delimiter = ',', value_parser = host_name)]
     pub names: Vec<String>,
     /// Listen on an address that is not loopback without token and TLS: whoever reaches it is the owner
     #[arg(long, env = "WIZEFS_INSECURE", hide_env = true, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
@@ -234,14 +234,28 @@ impl Config {
             let text = format!("{}: stamp-bits is at most {MAX_STAMP_BITS}", root.join("node.conf").display());
             return Err(Error::new(Kind::ConfigParse, text));
         }
-        let token_file = flags.token_file.clone().or(file.token_file).map(std::path::absolute).transpose();
+        // One that is named in the file is where that is, wherever the node is started.
+        let token_file = flags.token_file.clone().or(file.token_file.map(|path| root.join(path)));
+        let token_file = token_file.map(std::path::absolute).transpose();
         let token_file = token_file.map_err(|e| Error::io(Kind::Usage, "cannot resolve the token file", &e))?;
         let (tls, insecure) = (flags.tls || file.tls, flags.insecure || file.insecure);
         for listen in [listen, grpc, chain] {
             permit(listen, token_file.is_some(), tls, insecure)?;
         }
-        let names = flags.names.iter().chain(&file.names).cloned().collect();
+        if let Some(problem) = file.names.iter().find_map(|name| host_name(name).err()) {
+            return Err(unreadable(&root.join("node.conf"), &problem));
+        }
+        // A variable that is set to nothing names nobody.
+        let names = flags.names.iter().chain(&file.names).filter(|name| !name.is_empty()).cloned().collect();
         Ok(Config { root, listen, grpc_listen: grpc, chain_listen: chain, stamp_bits, token_file, tls, names })
+    }
+}
+
+/// A name as it can stand in a certificate and in `Host`.
+fn host_name(text: &str) -> Result<String, String> {
+    match text.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:".contains(c)) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} is no name of a host: letters that are not ASCII are written as xn--...")),
     }
 }
 
@@ -358,6 +372,20 @@ mod tests {
         check(Some("/r"), home(), Some("/r"));
         check(Some(""), home(), None);
         check(None, None, None);
+    }
+
+    #[test]
+    fn names_and_the_token_are_found_wherever_the_node_is_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let conf = |text: &str| std::fs::write(dir.path().join("node.conf"), text).unwrap();
+        let flags = ListenArgs { names: vec![String::new(), "a.example".to_owned()], ..ListenArgs::default() };
+        let load = || Config::load(Some(dir.path()), &flags);
+        conf(r#"{"token-file":"token","names":["b.example"]}"#);
+        assert_eq!(load().unwrap().token_file, Some(dir.path().join("token")));
+        assert_eq!(load().unwrap().names, ["a.example", "b.example"]);
+        conf(r#"{"names":["two words"]}"#);
+        assert_eq!(load().unwrap_err().kind, Kind::ConfigParse);
+        assert!(host_name("\u{e4}.example").is_err() && host_name("[::1]").is_err() && host_name("::1").is_ok());
     }
 
     #[test]

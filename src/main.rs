@@ -6,6 +6,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use clap_complete::CompleteEnv;
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use wizefs::cli::{Cli, Command};
 use wizefs::cmd::completions::VARIABLE;
@@ -13,7 +14,7 @@ use wizefs::cmd::{self, Context, mount};
 use wizefs::error::{Error, Kind};
 use wizefs::fstab;
 use wizefs::interrupt;
-use wizefs::terminal::Terminal;
+use wizefs::terminal::{Terminal, talk};
 
 fn main() -> ExitCode {
     interrupt::survive_questions();
@@ -42,7 +43,7 @@ fn mount_helper() -> ExitCode {
         }
         Ok(cli) => ExitCode::from(if run(cli) == 0 { 0 } else { fstab::EXIT_FAILED }),
         Err(text) => {
-            eprintln!("mount.wizefs: {}", text.trim_end());
+            talk(&format!("mount.wizefs: {}", text.trim_end()));
             ExitCode::from(fstab::EXIT_USAGE)
         }
     }
@@ -57,6 +58,11 @@ fn run(cli: Cli) -> u8 {
     }
     trace(&cli);
     let out = Terminal::new(cli.global.json, cli.global.quiet);
+    let variable = std::env::var_os("WIZEFS_ROOT").map(PathBuf::from);
+    let out = match &cli.global.root {
+        Some(root) if variable.as_ref() != Some(root) => out.in_root(root),
+        _ => out,
+    };
     let context = Context { global: cli.global, out };
     match cmd::run(&context, &cli.command) {
         Ok(code) => code,
@@ -92,7 +98,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     let json = variable || std::env::args_os().any(|arg| arg == "--json");
     if json && error.use_stderr() {
         Terminal::new(true, false).error(&Error::new(Kind::Usage, message(&error.to_string())));
-    } else if error.print().is_err() {
+    } else if error.print().is_err() && !error.use_stderr() {
         return ExitCode::FAILURE;
     }
     ExitCode::from(if error.use_stderr() { Kind::Usage.exit() } else { 0 })

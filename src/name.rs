@@ -162,9 +162,31 @@ pub fn escape(text: &str) -> String {
     shown
 }
 
+/// Text as a word of a command that somebody pastes into a shell, whoever chose it: quoted unless it is plain.
+pub(crate) fn pasted(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_pasted_is_one_word() {
+        fn check(text: &str, expect: &str) {
+            assert_eq!(pasted(text), expect);
+        }
+        check("docs/a-1.txt", "docs/a-1.txt");
+        check("docs/\u{e4}", "docs/\u{e4}");
+        check("two words", "'two words'");
+        check("~/x", "'~/x'");
+        check("a; $(b) it's", r"'a; $(b) it'\''s'");
+        check("", "''");
+    }
 
     #[test]
     fn bucket_names_follow_the_rule() {

@@ -102,6 +102,8 @@ impl BucketConf {
 pub struct Registry {
     root: PathBuf,
     db: Db,
+    /// The file does not say what `db` says.
+    is_behind: bool,
 }
 
 impl Registry {
@@ -116,7 +118,7 @@ impl Registry {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Db::default(),
             Err(e) => return Err(cannot_open(&path, &e)),
         };
-        Ok(Registry { root: root.to_owned(), db })
+        Ok(Registry { root: root.to_owned(), db, is_behind: false })
     }
 
     /// The names of all buckets, sorted.
@@ -219,28 +221,33 @@ impl Registry {
         Some(&entry.mountpointpath)
     }
 
-    /// Write down where the bucket is mounted; `None` when it no longer is.
+    /// Write down where the bucket is mounted.
     ///
     /// # Errors
     /// [`Kind::ConfigSave`]; [`Kind::ConfigChange`] for a path that JSON cannot hold. Nothing changed then.
-    pub fn set_mountpoint(&mut self, name: &BucketName, mountpoint: Option<&Path>) -> Result<()> {
+    pub fn set_mountpoint(&mut self, name: &BucketName, mountpoint: &Path) -> Result<()> {
         let mut db = self.db.clone();
         let key = mount_key(name);
-        let noted = match mountpoint {
-            Some(path) => {
-                let entry = MountEntry { mountpointpath: text_of(path)?.into(), origin: name.clone() };
-                db.mounted.insert(key.clone(), entry);
-                key
-            }
-            None => {
-                db.mounted.remove(&key);
-                String::new()
-            }
-        };
+        let entry = MountEntry { mountpointpath: text_of(mountpoint)?.into(), origin: name.clone() };
+        db.mounted.insert(key.clone(), entry);
         if let Some(created) = db.created.get_mut(name) {
-            created.mountpoint = noted;
+            created.mountpoint = key;
         }
         self.save(db)
+    }
+
+    /// The bucket is mounted no longer. That is so also when the disk does not take it: the file follows with the next change, and
+    /// whoever reads it before asks the kernel whether it is true.
+    pub fn clear_mountpoint(&mut self, name: &BucketName) {
+        let mut db = self.db.clone();
+        db.mounted.remove(&mount_key(name));
+        if let Some(created) = db.created.get_mut(name) {
+            created.mountpoint = String::new();
+        }
+        if let Err(error) = self.save(db.clone()) {
+            tracing::warn!(bucket = %name, %error, "the note of its mountpoint stays for now");
+            (self.db, self.is_behind) = (db, true);
+        }
     }
 
     fn conf_path(&self, name: &BucketName) -> PathBuf {
@@ -248,9 +255,9 @@ impl Registry {
     }
 
     fn save(&mut self, db: Db) -> Result<()> {
-        if db != self.db {
+        if db != self.db || self.is_behind {
             write_json(&self.root.join("wizedb.conf"), &db)?;
-            self.db = db;
+            (self.db, self.is_behind) = (db, false);
         }
         Ok(())
     }
@@ -265,7 +272,11 @@ fn cannot_open(path: &Path, error: &std::io::Error) -> Error {
     Error::io(Kind::ConfigOpen, format!("cannot read {}", path.display()), error)
 }
 
-fn text_of(path: &Path) -> Result<&str> {
+/// The path as the files here hold it.
+///
+/// # Errors
+/// [`Kind::ConfigChange`] for one that is not UTF-8.
+pub(crate) fn text_of(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| {
         let text = format!("{} is not UTF-8, which wizedb.conf cannot hold", path.display());
         Error::new(Kind::ConfigChange, text).hint("choose a folder whose path is UTF-8")
@@ -318,7 +329,7 @@ mod tests {
         let mut registry = Registry::open(root.path()).unwrap();
         create(&mut registry, "docs");
         create(&mut registry, "a.zip");
-        registry.set_mountpoint(&name("docs"), Some(Path::new("/mnt/docs"))).unwrap();
+        registry.set_mountpoint(&name("docs"), Path::new("/mnt/docs")).unwrap();
 
         let again = Registry::open(root.path()).unwrap();
         assert_eq!(again.names().map(BucketName::as_str).collect::<Vec<_>>(), ["a.zip", "docs"]);
@@ -365,7 +376,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let mut registry = Registry::open(root.path()).unwrap();
         create(&mut registry, "docs");
-        registry.set_mountpoint(&name("docs"), Some(Path::new("/m"))).unwrap();
+        registry.set_mountpoint(&name("docs"), Path::new("/m")).unwrap();
         let text = std::fs::read_to_string(root.path().join("wizedb.conf")).unwrap();
         assert!(text.starts_with("{\n\t\"created\": {\n\t\t\"docs\": {\n"), "{text}");
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -373,7 +384,7 @@ mod tests {
         assert_eq!(json["created"]["docs"]["mountpoint"], "_mountdocs");
         assert_eq!(json["mounted"]["_mountdocs"]["mountpointpath"], "/m");
         assert_eq!(json["mounted"]["_mountdocs"]["origin"], "docs");
-        registry.set_mountpoint(&name("docs"), None).unwrap();
+        registry.clear_mountpoint(&name("docs"));
         registry.remove_bucket(&name("docs")).unwrap();
         assert_eq!(Registry::open(root.path()).unwrap().names().count(), 0);
     }
@@ -401,8 +412,24 @@ mod tests {
         let mut registry = Registry::open(root.path()).unwrap();
         create(&mut registry, "docs");
         std::fs::create_dir(root.path().join("wizedb.conf.tmp")).unwrap();
-        let error = registry.set_mountpoint(&name("docs"), Some(Path::new("/m"))).unwrap_err();
+        let error = registry.set_mountpoint(&name("docs"), Path::new("/m")).unwrap_err();
         assert_eq!(error.kind, Kind::ConfigSave);
         assert_eq!(registry.mountpoint(&name("docs")), None);
+    }
+
+    #[test]
+    fn what_is_mounted_no_longer_is_not_whatever_the_disk_takes() {
+        let root = tempfile::tempdir().unwrap();
+        let mut registry = Registry::open(root.path()).unwrap();
+        create(&mut registry, "docs");
+        registry.set_mountpoint(&name("docs"), Path::new("/m")).unwrap();
+        let temporary = root.path().join("wizedb.conf.tmp");
+        std::fs::create_dir(&temporary).unwrap();
+        registry.clear_mountpoint(&name("docs"));
+        assert_eq!(registry.mountpoint(&name("docs")), None);
+        assert!(Registry::open(root.path()).unwrap().mountpoint(&name("docs")).is_some());
+        std::fs::remove_dir(&temporary).unwrap();
+        registry.clear_mountpoint(&name("docs"));
+        assert_eq!(Registry::open(root.path()).unwrap().mountpoint(&name("docs")), None);
     }
 }

@@ -2,6 +2,10 @@
 //! that it ends. Without one every call does nothing.
 
 use sd_notify::NotifyState;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 /// The manager's patience with a start that goes on.
@@ -34,7 +38,15 @@ pub async fn live() {
 }
 
 fn tell(state: &[NotifyState<'_>]) {
-    if let Err(e) = sd_notify::notify(state) {
+    if let Err(e) = notify(state) {
         tracing::debug!(error = %e, "the service manager does not listen");
     }
+}
+
+/// The crate knows sockets that have a path. `@NAME` is one that has none, as container managers use it.
+fn notify(state: &[NotifyState<'_>]) -> io::Result<()> {
+    let manager = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+    let Some(name) = manager.as_bytes().strip_prefix(b"@") else { return sd_notify::notify(state) };
+    let text: String = state.iter().map(|one| format!("{one}\n")).collect();
+    UnixDatagram::unbound()?.send_to_addr(text.as_bytes(), &SocketAddr::from_abstract_name(name)?).map(drop)
 }

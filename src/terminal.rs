@@ -9,12 +9,14 @@ mod table;
 pub use progress::{Measure, Progress};
 pub use table::Table;
 
+use crate::cli::Cli;
 use crate::error::{Error, Kind, Result};
 use crate::interrupt::unless_interrupted;
-use crate::name::escape;
+use crate::name::{escape, pasted};
 use crate::rest::wire::ErrorBody;
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 
 /// How the command was asked to talk.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +27,8 @@ pub struct Terminal {
     pub quiet: bool,
     marks: bool,
     relative: bool,
+    /// What names the root on this command line, if that does: `--root DIR`.
+    root: Option<&'static str>,
 }
 
 /// The answer to a question that cannot be taken back.
@@ -40,7 +44,19 @@ impl Terminal {
             .unwrap_or_default()
             .to_ascii_uppercase();
         let marks = locale.contains("UTF-8") || locale.contains("UTF8");
-        Terminal { json, quiet, marks, relative: std::io::stdout().is_terminal() }
+        Terminal { json, quiet, marks, relative: std::io::stdout().is_terminal(), root: None }
+    }
+
+    /// The same for a command line that names its root with a flag: commands to paste name it, too.
+    #[must_use]
+    pub fn in_root(self, root: &Path) -> Terminal {
+        let flag = format!("--root {}", pasted(&root.to_string_lossy()));
+        Terminal { root: Some(Box::leak(flag.into_boxed_str())), ..self }
+    }
+
+    /// A hint as it is true here.
+    fn pasted(&self, hint: &str) -> String {
+        self.root.map_or_else(|| hint.to_owned(), |flag| Cli::with_flag(hint, flag))
     }
 
     /// Whether a person watches and can answer.
@@ -52,7 +68,7 @@ impl Terminal {
     pub fn done(&self, text: &str) {
         if !self.quiet && !self.json {
             let mark = if self.marks { "✓" } else { "+" };
-            anstream::eprintln!("\x1b[32m{mark}\x1b[0m {}", escape(text));
+            talk(&format!("\x1b[32m{mark}\x1b[0m {}", escape(text)));
         }
     }
 
@@ -66,14 +82,14 @@ impl Terminal {
     /// Something deserves attention, but the command went on.
     pub fn warn(&self, text: &str) {
         if !self.quiet {
-            anstream::eprintln!("\x1b[33m!\x1b[0m {}", escape(text));
+            talk(&format!("\x1b[33m!\x1b[0m {}", escape(text)));
         }
     }
 
     /// A command to paste next.
     pub fn hint(&self, text: &str) {
         if !self.quiet && !self.json {
-            anstream::eprintln!("\x1b[2mhint: {}\x1b[0m", escape(text));
+            talk(&format!("\x1b[2mhint: {}\x1b[0m", escape(&self.pasted(text))));
         }
     }
 
@@ -82,14 +98,15 @@ impl Terminal {
     /// # Errors
     /// The terminal cannot be read; [`Kind::Signal`].
     pub fn confirm(&self, question: &str) -> Result<bool> {
-        anstream::eprint!("{} [y/N] ", escape(question));
-        let read = unless_interrupted(|| {
+        let question = format!("{} [y/N] ", escape(question));
+        let read = unless_interrupted(move || {
             let mut answer = String::new();
-            let read = anstream::stderr().flush().and_then(|()| std::io::stdin().read_line(&mut answer));
-            read.map(|_| answer)
+            let mut asked = anstream::stderr();
+            asked.write_all(question.as_bytes()).and_then(|()| asked.flush())?;
+            std::io::stdin().read_line(&mut answer).map(|_| answer)
         });
         // What is said next begins a line of its own.
-        let answer = read.inspect_err(|_| anstream::eprintln!())?;
+        let answer = read.inspect_err(|_| talk(""))?;
         let answer = answer.map_err(|e| Error::io(Kind::Failed, "cannot read the answer", &e))?;
         Ok(YES.contains(&answer.trim()))
     }
@@ -136,15 +153,17 @@ impl Terminal {
 
     /// A failure, on stderr.
     pub fn error(&self, error: &Error) {
+        let hint = error.hint.as_deref().map(|hint| self.pasted(hint));
         if self.json {
-            if let Ok(text) = serde_json::to_string(&ErrorBody::from(error)) {
-                eprintln!("{text}");
+            let told = Error { hint, ..error.clone() };
+            if let Ok(text) = serde_json::to_string(&ErrorBody::from(&told)) {
+                talk(&text);
             }
             return;
         }
-        anstream::eprintln!("\x1b[31merror:\x1b[0m {}", escape(&error.message));
-        if let Some(hint) = &error.hint {
-            anstream::eprintln!("\x1b[2mhint:\x1b[0m  {}", escape(hint));
+        talk(&format!("\x1b[31merror:\x1b[0m {}", escape(&error.message)));
+        if let Some(hint) = hint {
+            talk(&format!("\x1b[2mhint:\x1b[0m  {}", escape(&hint)));
         }
     }
 
@@ -172,6 +191,12 @@ impl Terminal {
             rfc3339.to_owned()
         }
     }
+}
+
+/// A line of talk. Where it cannot be written, because stderr is a file on a full disk for one, the work goes on.
+pub fn talk(line: &str) {
+    // In one piece, so that it stays one beside those of other processes.
+    drop(anstream::stderr().lock().write_all(format!("{line}\n").as_bytes()));
 }
 
 /// `4 s ago`, up to a month; then the date.

@@ -2,6 +2,7 @@
 //! and known to clients by its fingerprint. And the token.
 
 use crate::error::{Error, Kind, Result, plain};
+use crate::name::pasted;
 use crate::rest::wire;
 use crate::root::Root;
 use rcgen::{CertificateParams, DnType, KeyPair};
@@ -126,7 +127,7 @@ fn private(file: &Path) -> Result<()> {
     }
     if meta.permissions().mode() & 0o077 != 0 {
         let text = format!("others may read {}", file.display());
-        return Err(Error::new(Kind::ConfigOpen, text).hint(format!("chmod 600 {}", file.display())));
+        return Err(Error::new(Kind::ConfigOpen, text).hint(format!("chmod 600 {}", pasted(&file.to_string_lossy()))));
     }
     Ok(())
 }

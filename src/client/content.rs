@@ -2,7 +2,9 @@
 
 use axum::body::Bytes;
 use futures_util::stream::{self, Stream};
+use parking_lot::Mutex;
 use std::io::{self, Read};
+use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -40,19 +42,28 @@ pub(super) fn read_aside(
     Ok(pieces)
 }
 
-/// The pieces as a body, which fails as soon as it is cancelled: its end would be taken for the end of the content.
+/// The pieces as a body, which fails as soon as it is cancelled: its end would be taken for the end of the content. `unread` hears
+/// why the content cannot be read, when that is why it fails.
 pub(super) fn pieces_until(
     pieces: mpsc::Receiver<io::Result<Bytes>>,
     cancelled: CancellationToken,
+    unread: Arc<Mutex<Option<io::Error>>>,
 ) -> impl Stream<Item = io::Result<Bytes>> {
-    stream::try_unfold((pieces, cancelled), |(mut pieces, cancelled)| async move {
+    stream::try_unfold((pieces, cancelled, unread), |(mut pieces, cancelled, unread)| async move {
         let piece = tokio::select! {
             biased;
             () = cancelled.cancelled() => None,
             piece = pieces.recv() => piece,
         };
-        let piece = piece.unwrap_or_else(|| Err(io::Error::other("interrupted")))?;
-        Ok((!piece.is_empty()).then_some((piece, (pieces, cancelled))))
+        let piece = match piece {
+            Some(Ok(piece)) => piece,
+            Some(Err(e)) => {
+                *unread.lock() = Some(e);
+                return Err(io::Error::other("the content cannot be read"));
+            }
+            None => return Err(io::Error::other("interrupted")),
+        };
+        Ok((!piece.is_empty()).then_some((piece, (pieces, cancelled, unread))))
     })
 }
 
@@ -67,7 +78,7 @@ mod tests {
         if cancel {
             cancelled.cancel();
         }
-        let pieces = pieces_until(read_aside(content, |_| ()).unwrap(), cancelled);
+        let pieces = pieces_until(read_aside(content, |_| ()).unwrap(), cancelled, Arc::default());
         let mut pieces = std::pin::pin!(pieces);
         let mut all = Vec::new();
         let failed = crate::interrupt::runtime().unwrap().block_on(async {

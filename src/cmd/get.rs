@@ -10,7 +10,7 @@ use clap_complete::engine::ArgValueCompleter;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -165,7 +165,7 @@ impl Part {
             // File systems without RENAME_NOREPLACE: a hard link refuses to replace as well.
             Err(rustix::io::Errno::INVAL) => match std::fs::hard_link(&self.path, dest) {
                 Ok(()) => Ok(()),
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Err(exists(dest)),
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => Err(exists(dest)),
                 Err(e) => Err(cannot_write(dest, &e)),
             },
             Err(e) => Err(cannot_write(dest, &e.into())),

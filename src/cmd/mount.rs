@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::name::BucketName;
 use crate::node::our_mounts;
 use crate::rest::wire::{BucketStatus, Buckets, Durability, MountRequest, MountState, Mounted};
-use crate::root::Root;
+use crate::root::{LOCK_PATIENCE, Root};
 use crate::server::{self, FirstMount};
 use crate::terminal::count;
 use axum::http::Method;
@@ -17,6 +17,7 @@ use clap::builder::FalseyValueParser;
 use clap_complete::engine::ArgValueCompleter;
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// Show a bucket as an ordinary folder.
 #[derive(Debug, clap::Args)]
@@ -109,29 +110,26 @@ pub(super) fn mount(
             stayed => stayed.map(|()| 0),
         };
     }
-    let first = FirstMount { bucket: bucket.clone(), request: request.clone() };
+    let (first, since) = (FirstMount { bucket: bucket.clone(), request }, Instant::now());
     context.warn_of_owner(&config);
     if !background {
-        return stay(context, &config, first, notify);
+        return stay(context, &config, first, notify).map_err(|e| quicker(e, since));
     }
     let slow = |text: &str| context.out.note(text);
-    match background::start(&Root::new(&config.root), &slow, |reporter| {
+    let ready = background::start(&Root::new(&config.root), &slow, |reporter| {
         exit_code(server::run(&config, Some(first), &reporter))
-    }) {
-        Ok(ready) => {
-            let mounted = serde_json::from_value(ready)
-                .map_err(|e| Error::new(Kind::Internal, format!("the node's answer cannot be understood: {e}")))?;
-            tell(context, &mounted, notify).map(|()| 0)
-        }
-        // Another command was quicker to start a node; that one mounts as well.
-        Err(e) if e.kind == Kind::RootLocked => match Client::running(&config)? {
-            Some(client) => {
-                listen.agree(&client)?;
-                ask(context, &client, bucket, &request, notify).map(|()| 0)
-            }
-            None => Err(e),
-        },
-        Err(e) => Err(e),
+    });
+    let mounted = serde_json::from_value(ready.map_err(|e| quicker(e, since))?)
+        .map_err(|e| Error::new(Kind::Internal, format!("the node's answer cannot be understood: {e}")))?;
+    tell(context, &mounted, notify).map(|()| 0)
+}
+
+/// Another command was quicker to be the node, and may have ended by now: this one starts over, and asks that node or is the next.
+/// Whoever holds the root and does not listen was waited for.
+fn quicker(error: Error, since: Instant) -> Error {
+    match error.kind {
+        Kind::RootLocked if since.elapsed() < LOCK_PATIENCE => Error::new(Kind::Stopping, error.message),
+        _ => error,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Context, complete, standing};
 use crate::client::{segment, segments};
 use crate::error::{Error, Kind, Result};
-use crate::name::{Target, bucket_path};
+use crate::name::{Target, bucket_path, pasted};
 use crate::rest::wire::Stored;
 use crate::terminal::{Measure, Progress, size};
 use clap_complete::engine::ArgValueCompleter;
@@ -84,7 +84,7 @@ fn destination(target: &Target, file: &Path, stdin: bool) -> Result<BucketPath> 
     let name = if stdin { None } else { file.file_name() };
     let Some(name) = name.map(OsStr::as_bytes) else {
         let error = Error::new(Kind::Usage, "the file needs a name in the bucket");
-        return Err(error.hint(format!("wizefs put {} {}/NAME", file.display(), target.bucket)));
+        return Err(error.hint(format!("wizefs put {} {}/NAME", pasted(&file.to_string_lossy()), target.bucket)));
     };
     match target.path.as_bytes() {
         b"" => bucket_path(name),

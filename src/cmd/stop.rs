@@ -2,8 +2,9 @@
 
 use super::Context;
 use crate::client::Client;
+use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::root::{Root, RootLock, locked};
+use crate::root::{Root, RootLock};
 use axum::http::Method;
 use serde_json::{Value, json};
 
@@ -22,13 +23,7 @@ pub struct Args {}
 /// [`Kind::Unreachable`] when none runs, [`Kind::Busy`] when it does not end within 10 s.
 pub fn run(context: &Context, _args: &Args) -> Result<()> {
     let config = context.config()?;
-    let Some(client) = Client::running(&config)? else {
-        let root = Root::new(&config.root);
-        return Err(match RootLock::take(&root) {
-            Ok(None) => locked(&root),
-            _ => Error::new(Kind::Unreachable, "no node is running"),
-        });
-    };
+    let client = running(&config)?.ok_or_else(|| Error::new(Kind::Unreachable, "no node is running"))?;
     match client.call::<Value>(Method::POST, "/v1/stop", None::<&()>) {
         Ok(_) => {}
         Err(e) if e.kind == Kind::Stopping => {}
@@ -40,4 +35,20 @@ pub fn run(context: &Context, _args: &Args) -> Result<()> {
     }
     context.out.done("the node has ended");
     Ok(())
+}
+
+/// The running node. One that is about to serve, or that ends, has the root already, or still, and is waited for.
+fn running(config: &Config) -> Result<Option<Client>> {
+    if let Some(client) = Client::running(config)? {
+        return Ok(Some(client));
+    }
+    let mut found = None;
+    let lock = RootLock::wait(&Root::new(&config.root), || {
+        found = Client::running(config).transpose();
+        found.is_none()
+    });
+    match lock {
+        Err(e) if found.is_none() && e.kind == Kind::RootLocked => Err(e),
+        _ => found.transpose(),
+    }
 }

@@ -3,7 +3,7 @@
 use super::{Context, complete, proof::beside};
 use crate::client::{Client, segment, segments};
 use crate::error::{Error, Kind, Result};
-use crate::name::{Target, escape};
+use crate::name::{Target, escape, pasted};
 use crate::offline::{self, Claim};
 use crate::rest::wire::{Buckets, Verified, VerifyLine, VerifyPath, VerifySummary};
 use crate::root::Root;
@@ -202,18 +202,19 @@ fn show_verified(out: &Terminal, file: &Path, verified: &Verified) -> Result<()>
 }
 
 fn show(out: &Terminal, subject: &str, line: &VerifyLine) -> Result<()> {
-    let at = |path: &VerifyPath| escape(&format!("{}/{}", path.bucket, path.path.text()));
+    let place = |path: &VerifyPath| format!("{}/{}", path.bucket, path.path.text());
+    let at = |path: &VerifyPath| escape(&place(path));
     match line {
         VerifyLine::Ok(path) => out.line(&format!("{} {}", out.mark(true), at(path))),
         VerifyLine::Damaged(path) => damaged(out, &at(path), path),
         VerifyLine::Missing(path) => {
             out.line(&format!("{} {}   is missing{}", out.mark(false), at(path), since(path)))?;
-            out.hint(&format!("wizefs accept {} signs that it is gone", at(path)));
+            out.hint(&format!("wizefs accept {} signs that it is gone", pasted(&place(path))));
             Ok(())
         }
         VerifyLine::Foreign(path) => {
             out.line(&format!("{} {}   came from outside wizefs", out.mark(false), at(path)))?;
-            out.hint(&format!("wizefs accept {} signs it as yours", at(path)));
+            out.hint(&format!("wizefs accept {} signs it as yours", pasted(&place(path))));
             Ok(())
         }
         VerifyLine::Pending(path) => {

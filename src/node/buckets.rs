@@ -6,7 +6,7 @@ use super::{Node, OpenBucket, mountpoint, trouble};
 use crate::error::{Error, Kind, Result};
 use crate::name::{BucketKind, BucketName};
 use crate::notary::Notary;
-use crate::registry::{BucketConf, Registry};
+use crate::registry::{BucketConf, Registry, text_of};
 use crate::rest::wire;
 use crate::root::Root;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
@@ -109,6 +109,11 @@ impl Node {
         let kind = request.kind.unwrap_or_else(|| BucketKind::of_name(name));
         let state = self.registry.lock().state_dir(name);
         let backing = backing::of_new(request, kind, &self.root, &self.registry.lock())?;
+        // Before the ledger is told: it takes nothing back.
+        [Some(&backing), request.passfile.as_ref()]
+            .into_iter()
+            .flatten()
+            .try_for_each(|path| text_of(path).map(drop))?;
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&state);
         made.map_err(|e| Error::io(Kind::Root, format!("cannot make the folder of {name}"), &e))?;
         if request.from.is_none() {

@@ -3,7 +3,7 @@
 use super::conditions::{Conditional, Conditions};
 use super::{Node, OpenBucket, trouble};
 use crate::error::{Error, Kind, Result};
-use crate::name::BucketName;
+use crate::name::{BucketName, pasted};
 use crate::rest::wire::{self, TxStatus};
 use rustix::io::Errno;
 use std::io::Read;
@@ -64,6 +64,9 @@ impl Node {
         mode: Option<u32>,
         content: &mut dyn Read,
     ) -> Result<wire::Stored> {
+        if path.is_root() {
+            return Err(Error::new(Kind::BadPath, "the file needs a name in the bucket"));
+        }
         let bucket = self.bucket(name)?;
         let fs = bucket.fs()?;
         self.require(conditions, &bucket, &fs, path)?;
@@ -71,7 +74,8 @@ impl Node {
             && found.kind == FoundKind::Directory
         {
             let error = Error::new(Kind::NotAFile, format!("{name}/{path} is a folder"));
-            return Err(error.hint(format!("to store a file in it, end the path with a slash: {name}/{path}/")));
+            let place = pasted(&format!("{name}/{path}/"));
+            return Err(error.hint(format!("to store a file in it, end the path with a slash: {place}")));
         }
         let mut turn = None;
         let mut wanted = || {
@@ -142,7 +146,7 @@ impl Node {
         let Some((entry, leaf)) = self.leaf(bucket, path)? else {
             let error =
                 Error::new(Kind::Damaged, format!("{name}/{path} is not on the ledger: it came from outside wizefs"));
-            return Err(error.hint(format!("wizefs accept {name}/{path} signs it as yours")));
+            return Err(error.hint(format!("wizefs accept {} signs it as yours", pasted(&format!("{name}/{path}")))));
         };
         let Content::File { size, hashes: Some(hashes) } = leaf.content else {
             return Err(Error::new(Kind::Busy, format!("{name}/{path} is still being written")));
@@ -203,7 +207,8 @@ impl Node {
             doubts += usize::from(now.stored.txid == recorded.stored.txid);
             if doubts == DOUBTS {
                 let text = format!("{name}/{path} is not what the ledger says");
-                return Err(Error::new(Kind::Damaged, text).hint(format!("wizefs verify {name}/{path}")));
+                let hint = format!("wizefs verify {}", pasted(&format!("{name}/{path}")));
+                return Err(Error::new(Kind::Damaged, text).hint(hint));
             }
             recorded = now;
         }

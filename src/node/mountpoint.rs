@@ -1,7 +1,7 @@
 //! Where a bucket may be mounted, and what the kernel says is mounted there.
 
 use crate::error::{Error, Kind, Result};
-use crate::name::BucketName;
+use crate::name::{BucketName, pasted};
 use crate::root::Root;
 use std::fs::DirBuilder;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -129,7 +129,7 @@ pub(super) fn prepare(root: &Root, bucket: &BucketName, backing: &Path, wanted: 
             let what = format!("the mountpoint {} cannot be used", path.display());
             let error = Error::io(Kind::Mountpoint, what, &e);
             return Err(match e.kind() {
-                std::io::ErrorKind::NotFound => error.hint(format!("mkdir -p {}", path.display())),
+                std::io::ErrorKind::NotFound => error.hint(format!("mkdir -p {}", pasted(&path.to_string_lossy()))),
                 _ => error,
             });
         }

@@ -3,7 +3,7 @@
 use super::buckets::Promises;
 use super::{Node, OpenBucket, Role, mountpoint, trouble};
 use crate::error::{Error, Kind, Result};
-use crate::name::BucketName;
+use crate::name::{BucketName, pasted};
 use crate::rest::wire;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ impl Node {
         let conf = self.conf(name)?;
         if conf.importing {
             let text = format!("{name} is not wholly imported yet");
-            let hint = format!("wizefs create {name} --from {}", conf.originpath.display());
+            let hint = format!("wizefs create {name} --from {}", pasted(&conf.originpath.to_string_lossy()));
             return Err(Error::new(Kind::BucketImporting, text).hint(hint));
         }
         self.notice_gone(name)?;
@@ -93,7 +93,9 @@ impl Node {
         place: &mountpoint::Place,
     ) -> Result<Arc<OpenBucket>> {
         let bucket = self.bucket_with(name, Some(promises))?;
-        self.registry.lock().set_mountpoint(name, Some(&place.path))?;
+        // On a full disk it is noted, too: files are removed through a mount as well.
+        self.ledger.ease().map_err(trouble::ledger)?;
+        self.registry.lock().set_mountpoint(name, &place.path)?;
         let mounted = bucket.fs()?.mount(&place.path, options);
         match mounted {
             Ok(mount) => {
@@ -101,7 +103,7 @@ impl Node {
                 Ok(bucket)
             }
             Err(e) => {
-                self.registry.lock().set_mountpoint(name, None)?;
+                self.registry.lock().clear_mountpoint(name);
                 Err(Error::new(Kind::Fuse, format!("cannot mount {name} at {}: {e}", place.path.display())))
             }
         }
@@ -197,7 +199,7 @@ impl Node {
             }
         };
         remove_folder(&path, ours);
-        self.registry.lock().set_mountpoint(name, None)?;
+        self.registry.lock().clear_mountpoint(name);
         tracing::info!(bucket = %name, detached, "unmounted");
         self.events.unmounted(self.height(), name, &path, detached);
         Ok(detached)
@@ -274,9 +276,11 @@ impl Node {
             }
         }
         if !ended.is_empty() {
-            self.sync(None, false)?;
+            // What cannot be recorded now keeps no node without mounts: the next one takes it up.
+            let synced = self.sync(None, false);
             ended.iter().for_each(|name| self.let_go(name));
             self.end_without_mounts();
+            synced?;
         }
         self.let_unused_go();
         Ok(())
@@ -328,7 +332,7 @@ impl Node {
         }
         if let Some(path) = noted {
             remove_folder(&path, mountpoint::is_default(&self.root, &path));
-            self.registry.lock().set_mountpoint(name, None)?;
+            self.registry.lock().clear_mountpoint(name);
         }
         Ok(cleared)
     }
@@ -341,7 +345,7 @@ impl Node {
             let Some(path) = registry.mountpoint(&name).map(Path::to_owned) else { continue };
             if mountpoint::mounted_at(&path)? != mountpoint::Found::Wizefs {
                 remove_folder(&path, mountpoint::is_default(&self.root, &path));
-                registry.set_mountpoint(&name, None)?;
+                registry.clear_mountpoint(&name);
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 //!
 //! Workers only add to counters. A thread of its own draws, so that work without news still shows that time passes.
 
-use super::{Terminal, count, size};
+use super::{Terminal, count, size, talk};
 use crate::name::escape;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parking_lot::Mutex;
@@ -178,8 +178,8 @@ impl Display {
     fn tell(&self) {
         let line = if self.out.json { self.counts.json() } else { self.counts.sentence() };
         match &*self.counts.bar.lock() {
-            Some(bar) => bar.suspend(|| anstream::eprintln!("{line}")),
-            None => anstream::eprintln!("{line}"),
+            Some(bar) => bar.suspend(|| talk(&line)),
+            None => talk(&line),
         }
     }
 }

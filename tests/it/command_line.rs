@@ -1,6 +1,9 @@
 //! What a user types: help, usage, names, flags and variables.
 
-use crate::root::TestRoot;
+use crate::root::{Ran, TestRoot, finish};
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::ffi::OsStrExt;
 
 #[test]
 fn help_names_every_command_and_exits_well() {
@@ -25,6 +28,65 @@ fn mistakes_exit_with_2() {
     let ran = root.run("bogus --json").expect(2);
     assert_eq!(ran.error(), (2, "usage".to_owned()));
     assert!(root.run("crate docs").expect(2).stderr.contains("create"), "a similar command is suggested");
+}
+
+/// A file on a full disk, or a reader that has gone.
+#[test]
+fn what_cannot_be_said_changes_no_result() {
+    let root = TestRoot::new();
+    for (line, code) in [("bogus", 2), ("check docs", 6), ("check docs --json", 6), ("create docs", 0), ("stop", 60)] {
+        let words: Vec<_> = line.split(' ').collect();
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        finish(root.command(&words).stderr(full).spawn().unwrap()).expect(code);
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let code = if line == "create docs" { 6 } else { code };
+        finish(root.command(&words).stderr(writer).spawn().unwrap()).expect(code);
+    }
+}
+
+#[test]
+fn hints_can_be_pasted_as_they_stand() {
+    let root = TestRoot::new();
+    let other = ["--root", "two words"];
+    let run = |args: &[&str], code| root.run_args(&[&other[..], args].concat()).expect(code).stderr;
+    assert!(run(&["create", "docs"], 0).contains("hint: wizefs --root 'two words' mount docs\n"));
+    let told = run(&["check", "none"], 6);
+    assert!(told.contains("wizefs --root 'two words' list shows the buckets"), "{told}");
+    let told = run(&["check", "none", "--json"], 6);
+    assert!(told.contains("wizefs --root 'two words' list shows the buckets"), "{told}");
+    let data = root.outside().join("two words/buckets/docs/data");
+    fs::write(data.join("a; touch b"), "").unwrap();
+    let told = run(&["verify", "docs"], 26);
+    assert!(told.contains("hint: wizefs --root 'two words' accept 'docs/a; touch b' signs it as yours"), "{told}");
+    assert!(!root.run("check none").expect(6).stderr.contains("--root"), "a variable says it for the next one, too");
+}
+
+#[test]
+fn what_cannot_be_read_is_not_the_nodes_fault() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    let put = || -> Ran {
+        let folder = File::open(root.outside()).unwrap();
+        finish(root.command(&["put", "-", "docs/f"]).stdin(folder).spawn().unwrap()).expect(11)
+    };
+    assert!(put().stderr.contains("cannot read what is to be stored"));
+    root.run("node").expect(0);
+    put();
+    root.run("get f docs -").expect(11);
+    root.run("stop").expect(0);
+}
+
+#[test]
+fn a_root_that_the_configuration_cannot_hold_is_refused_before_the_ledger_is_told() {
+    let root = TestRoot::new();
+    let odd = OsStr::from_bytes(b"odd\xff");
+    let run = |args: &[&str], code| {
+        let args: Vec<&OsStr> = [OsStr::new("--root"), odd].into_iter().chain(args.iter().map(OsStr::new)).collect();
+        finish(root.command(&args).spawn().unwrap()).expect(code)
+    };
+    run(&["create", "docs"], 23);
+    assert_eq!(run(&["status", "--json"], 0).json()["ledger"]["height"], 0);
 }
 
 #[test]

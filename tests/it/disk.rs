@@ -229,6 +229,26 @@ fn removing_frees_a_disk_that_is_full_to_the_last_byte() {
     root.run("integrity").expect(0);
 }
 
+#[test]
+fn a_full_disk_keeps_nobody_from_mounting_or_unmounting() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    let Some(()) = disk(&root.path(""), 300) else { return };
+    root.run("create docs --mount").expect(0);
+    fs::write(root.mnt("docs", "f"), "x").unwrap();
+    root.run("sync").expect(0);
+    fill(&root.path(""), 0);
+    root.run("unmount docs").expect(0);
+    root.expect_no_node();
+    assert!(!root.path("mnt/docs").exists());
+
+    root.run("mount docs").expect(0);
+    fill(&root.path(""), 0);
+    rustix::mount::unmount(root.mnt("docs", ""), rustix::mount::UnmountFlags::empty()).unwrap();
+    root.expect_no_node();
+    let buckets = root.run("status --json").expect(0).json()["buckets"].clone();
+    assert_eq!(buckets[0]["state"], "unmounted", "{buckets}");
+}
+
 /// Make the disk in `folder` take writes, or none.
 fn remount(folder: &Path, flags: MountFlags) {
     rustix::mount::mount_remount(folder, flags, c"").unwrap();

@@ -215,6 +215,7 @@ fn an_address_for_others_is_refused_without_protection() {
         assert_eq!(refused.error(), (2, "usage".to_owned()), "{refused:?}");
         root.run(&format!("node --json --listen {address} --tls")).expect(2);
     }
+    root.run_args(&["node", "--tls", "--name", "\u{e4}.example"]).expect(2);
     assert!(!root.path("node.sock").exists());
 }
 

@@ -1,10 +1,11 @@
 //! Mounts: made, used, taken away, in the background and in front, found dead, and ended by signals.
 
-use crate::root::{TestRoot, finish};
+use crate::root::{Ran, TestRoot, finish};
 use rustix::process::Signal;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 
 #[test]
@@ -242,6 +243,47 @@ fn the_last_unmount_and_the_next_mount_do_not_wait_for_each_other() {
         }
     });
     root.expect_no_node();
+}
+
+/// `flock FILE wizefs mount docs`, or a pipe in a script, whose reader would wait for the end of the node.
+#[test]
+fn a_node_in_the_background_keeps_nothing_open_of_who_started_it() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs").expect(0);
+    let lock = root.outside().join("lock");
+    let mount = root.command(&["mount", "docs"]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec 9>\"$0\"; exec \"$@\""]).arg(&lock).arg(mount.get_program()).args(mount.get_args());
+    shell.envs(mount.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
+    Ran::from(shell.output().unwrap()).expect(0);
+    let node = root.node().unwrap().as_raw_nonzero();
+    let open = fs::read_dir(format!("/proc/{node}/fd")).unwrap();
+    let open: Vec<_> = open.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok()).collect();
+    assert!(open.contains(&root.path("node.lock")) && !open.contains(&lock), "{open:?}");
+}
+
+/// Between two looks of a command that wants to be the node, another one may be it and end.
+#[test]
+fn a_node_that_came_and_went_meanwhile_is_not_in_the_way() {
+    let Some(root) = TestRoot::with_fuse() else { return };
+    root.run("create docs").expect(0);
+    for line in ["mount docs", "mount docs --fg"] {
+        let lock = fs::File::open(root.path("node.lock")).unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let mut mount = root.start(line);
+        // It finds this one listen while it waits for the root, and nobody any more when it wants to ask.
+        let listener = UnixListener::bind(root.path("node.sock")).unwrap();
+        listener.accept().unwrap();
+        fs::remove_file(root.path("node.sock")).unwrap();
+        drop((listener, lock));
+        root.wait_for("the mount", || {
+            assert!(mount.try_wait().unwrap().is_none_or(|status| status.success()), "{line}");
+            root.mounts() == [root.path("mnt/docs")]
+        });
+        root.run("unmount docs").expect(0);
+        finish(mount).expect(0);
+        root.expect_no_node();
+    }
 }
 
 #[test]

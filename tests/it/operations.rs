@@ -2,12 +2,15 @@
 
 use crate::rest::Service;
 use crate::root::TestRoot;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::path::Path;
+use std::process::Stdio;
 
 /// Samples by name and labels, from a text that must be whole OpenMetrics.
 fn samples(rest: &Service) -> BTreeMap<String, f64> {
@@ -130,6 +133,21 @@ fn a_running_node_is_not_taken_for_one_with_other_flags() {
     rest.root.run("stop").expect(0);
 }
 
+/// A command, or a node that does not serve yet or no more.
+#[test]
+fn whoever_has_the_root_without_serving_it_is_waited_for_by_stop() {
+    let root = TestRoot::new();
+    root.run("create docs").expect(0);
+    let mut put = root.command(&["put", "-", "docs/f"]).stdin(Stdio::piped()).spawn().unwrap();
+    root.wait_for("the command to have the root", || root.node().is_some_and(|pid| pid == Pid::from_child(&put)));
+    let stop = root.start("stop");
+    let stat = format!("/proc/{}/stat", stop.id());
+    root.wait_for("the other to wait", || fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") S ")));
+    drop(put.stdin.take());
+    crate::root::finish(put).expect(0);
+    crate::root::finish(stop).expect(60);
+}
+
 #[test]
 fn a_node_that_has_lost_its_socket_is_ended_by_the_signal_that_is_named() {
     let root = TestRoot::new();
@@ -163,10 +181,17 @@ fn the_level_is_asked_and_set_by_a_route() {
 fn a_service_manager_hears_when_the_node_is_ready_lives_and_ends() {
     let root = TestRoot::new();
     let path = root.outside().join("notify");
-    let manager = UnixDatagram::bind(&path).unwrap();
+    expect_told(&root, &UnixDatagram::bind(&path).unwrap(), path.as_os_str());
+    // A socket without a path, as container managers use it.
+    let name = format!("wizefs-it-{}", std::process::id());
+    let manager = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    expect_told(&root, &manager, OsStr::new(&format!("@{name}")));
+}
+
+fn expect_told(root: &TestRoot, manager: &UnixDatagram, address: &OsStr) {
     manager.set_read_timeout(Some(crate::root::PATIENCE)).unwrap();
     let mut command = root.command(&["node", "--fg"]);
-    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000");
+    command.env("NOTIFY_SOCKET", address).env("WATCHDOG_USEC", "200000");
     let node = command.spawn().unwrap();
     let hear = || {
         let mut text = [0; 4096];

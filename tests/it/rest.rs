@@ -104,6 +104,8 @@ fn the_predecessors_clients_still_work() {
     rest.check("GET", "/buckets/O/state", "", (200, r#"{"success":true,"created":true,"mounted":true}"#));
     let file = r#"{"data":{"name":"F","content":"text"}}"#;
     rest.check("POST", "/buckets/O/put", file, (200, &done("File F was upload to Bucket!")));
+    let nameless = rest.ask("POST", "/buckets/O/put", "", r#"{"data":{"name":"","content":"text"}}"#);
+    assert_eq!(nameless.0, 400, "{nameless:?}");
     rest.check("GET", "/buckets/O/files/F", "", (200, "text"));
     assert_eq!(std::fs::read_to_string(rest.root.mnt("O", "F")).unwrap(), "text");
     rest.check("DELETE", "/buckets/O/files/F", "", (200, &done("File F was removed from Bucket!")));

@@ -4,6 +4,7 @@ use super::{Context, Finding};
 use crate::client::{Client, segment};
 use crate::config::{Config, Listen};
 use crate::error::Result;
+use crate::name::pasted;
 use crate::registry::Registry;
 use crate::rest::wire::{Checked, Status};
 use crate::root::{Root, lock_holder};
@@ -104,7 +105,7 @@ fn mode(path: &Path) -> Option<u32> {
 
 fn close(path: &Path, fix: bool) -> Finding {
     let wanted = if path.is_dir() { 0o700 } else { 0o600 };
-    let hint = format!("chmod {wanted:o} {}", path.display());
+    let hint = format!("chmod {wanted:o} {}", pasted(&path.to_string_lossy()));
     if fix {
         return match std::fs::set_permissions(path, std::fs::Permissions::from_mode(wanted)) {
             Ok(()) => Finding::fixed("keys", format!("{} is yours alone", path.display())),
@@ -192,7 +193,11 @@ fn dead(place: &Path, fix: bool) -> Option<Finding> {
     }
     Some(match wizefs_fs::clear_stale_mount(place) {
         Ok(_) => Finding::fixed("mounts", format!("the dead mount at {shown} is detached")),
-        Err(error) => Finding::error("mounts", error.to_string(), format!("fusermount3 -u -z {shown}")),
+        Err(error) => Finding::error(
+            "mounts",
+            error.to_string(),
+            format!("fusermount3 -u -z {}", pasted(&place.to_string_lossy())),
+        ),
     })
 }
 
