@@ -110,7 +110,7 @@ const MISTAKES: [(&str, &[&str]); 40] = [
     ),
     (
         "anybody fills the memory with prepared transactions",
-        &["src/node/coins.rs prepared_transfers_are_bounded_and_good_once"],
+        &["src/node/coins.rs prepared_transfers_are_bounded_and_may_be_signed_again"],
     ),
     // The desktop.
     (
