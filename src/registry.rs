@@ -101,9 +101,8 @@ impl BucketConf {
 #[derive(Debug)]
 pub struct Registry {
     root: PathBuf,
+    /// What the file says, or will say with the next change.
     db: Db,
-    /// The file does not say what `db` says.
-    is_behind: bool,
 }
 
 impl Registry {
@@ -118,7 +117,7 @@ impl Registry {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Db::default(),
             Err(e) => return Err(cannot_open(&path, &e)),
         };
-        Ok(Registry { root: root.to_owned(), db, is_behind: false })
+        Ok(Registry { root: root.to_owned(), db })
     }
 
     /// The names of all buckets, sorted.
@@ -246,7 +245,7 @@ impl Registry {
         }
         if let Err(error) = self.save(db.clone()) {
             tracing::warn!(bucket = %name, %error, "the note of its mountpoint stays for now");
-            (self.db, self.is_behind) = (db, true);
+            self.db = db;
         }
     }
 
@@ -255,9 +254,9 @@ impl Registry {
     }
 
     fn save(&mut self, db: Db) -> Result<()> {
-        if db != self.db || self.is_behind {
+        if db != self.db {
             write_json(&self.root.join("wizedb.conf"), &db)?;
-            (self.db, self.is_behind) = (db, false);
+            self.db = db;
         }
         Ok(())
     }
@@ -429,7 +428,7 @@ mod tests {
         assert_eq!(registry.mountpoint(&name("docs")), None);
         assert!(Registry::open(root.path()).unwrap().mountpoint(&name("docs")).is_some());
         std::fs::remove_dir(&temporary).unwrap();
-        registry.clear_mountpoint(&name("docs"));
+        create(&mut registry, "more");
         assert_eq!(Registry::open(root.path()).unwrap().mountpoint(&name("docs")), None);
     }
 }
