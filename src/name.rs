@@ -163,10 +163,11 @@ pub fn escape(text: &str) -> String {
 }
 
 /// Text as a word of a command that somebody pastes into a shell, whoever chose it: quoted unless it is plain.
-pub(crate) fn pasted(text: &str) -> String {
+pub(crate) fn pasted(word: impl AsRef<OsStr>) -> String {
+    let text = word.as_ref().to_string_lossy();
     let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
     match !text.is_empty() && text.chars().all(is_plain) {
-        true => text.to_owned(),
+        true => text.into_owned(),
         false => format!("'{}'", text.replace('\'', r"'\''")),
     }
 }

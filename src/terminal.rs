@@ -50,7 +50,7 @@ impl Terminal {
     /// The same for a command line that names its root with a flag: commands to paste name it, too.
     #[must_use]
     pub fn in_root(self, root: &Path) -> Terminal {
-        let flag = format!("--root {}", pasted(&root.to_string_lossy()));
+        let flag = format!("--root {}", pasted(root));
         Terminal { root: Some(Box::leak(flag.into_boxed_str())), ..self }
     }
 

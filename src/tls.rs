@@ -127,7 +127,7 @@ fn private(file: &Path) -> Result<()> {
     }
     if meta.permissions().mode() & 0o077 != 0 {
         let text = format!("others may read {}", file.display());
-        return Err(Error::new(Kind::ConfigOpen, text).hint(format!("chmod 600 {}", pasted(&file.to_string_lossy()))));
+        return Err(Error::new(Kind::ConfigOpen, text).hint(format!("chmod 600 {}", pasted(file))));
     }
     Ok(())
 }

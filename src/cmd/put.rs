@@ -84,7 +84,7 @@ fn destination(target: &Target, file: &Path, stdin: bool) -> Result<BucketPath> 
     let name = if stdin { None } else { file.file_name() };
     let Some(name) = name.map(OsStr::as_bytes) else {
         let error = Error::new(Kind::Usage, "the file needs a name in the bucket");
-        return Err(error.hint(format!("wizefs put {} {}/NAME", pasted(&file.to_string_lossy()), target.bucket)));
+        return Err(error.hint(format!("wizefs put {} {}/NAME", pasted(file), target.bucket)));
     };
     match target.path.as_bytes() {
         b"" => bucket_path(name),

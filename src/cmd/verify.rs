@@ -209,12 +209,12 @@ fn show(out: &Terminal, subject: &str, line: &VerifyLine) -> Result<()> {
         VerifyLine::Damaged(path) => damaged(out, &at(path), path),
         VerifyLine::Missing(path) => {
             out.line(&format!("{} {}   is missing{}", out.mark(false), at(path), since(path)))?;
-            out.hint(&format!("wizefs accept {} signs that it is gone", pasted(&place(path))));
+            out.hint(&format!("wizefs accept {} signs that it is gone", pasted(place(path))));
             Ok(())
         }
         VerifyLine::Foreign(path) => {
             out.line(&format!("{} {}   came from outside wizefs", out.mark(false), at(path)))?;
-            out.hint(&format!("wizefs accept {} signs it as yours", pasted(&place(path))));
+            out.hint(&format!("wizefs accept {} signs it as yours", pasted(place(path))));
             Ok(())
         }
         VerifyLine::Pending(path) => {

@@ -74,7 +74,7 @@ impl Node {
             && found.kind == FoundKind::Directory
         {
             let error = Error::new(Kind::NotAFile, format!("{name}/{path} is a folder"));
-            let place = pasted(&format!("{name}/{path}/"));
+            let place = pasted(format!("{name}/{path}/"));
             return Err(error.hint(format!("to store a file in it, end the path with a slash: {place}")));
         }
         let mut turn = None;
@@ -146,7 +146,7 @@ impl Node {
         let Some((entry, leaf)) = self.leaf(bucket, path)? else {
             let error =
                 Error::new(Kind::Damaged, format!("{name}/{path} is not on the ledger: it came from outside wizefs"));
-            return Err(error.hint(format!("wizefs accept {} signs it as yours", pasted(&format!("{name}/{path}")))));
+            return Err(error.hint(format!("wizefs accept {} signs it as yours", pasted(format!("{name}/{path}")))));
         };
         let Content::File { size, hashes: Some(hashes) } = leaf.content else {
             return Err(Error::new(Kind::Busy, format!("{name}/{path} is still being written")));
@@ -207,7 +207,7 @@ impl Node {
             doubts += usize::from(now.stored.txid == recorded.stored.txid);
             if doubts == DOUBTS {
                 let text = format!("{name}/{path} is not what the ledger says");
-                let hint = format!("wizefs verify {}", pasted(&format!("{name}/{path}")));
+                let hint = format!("wizefs verify {}", pasted(format!("{name}/{path}")));
                 return Err(Error::new(Kind::Damaged, text).hint(hint));
             }
             recorded = now;

@@ -129,7 +129,7 @@ pub(super) fn prepare(root: &Root, bucket: &BucketName, backing: &Path, wanted: 
             let what = format!("the mountpoint {} cannot be used", path.display());
             let error = Error::io(Kind::Mountpoint, what, &e);
             return Err(match e.kind() {
-                std::io::ErrorKind::NotFound => error.hint(format!("mkdir -p {}", pasted(&path.to_string_lossy()))),
+                std::io::ErrorKind::NotFound => error.hint(format!("mkdir -p {}", pasted(path))),
                 _ => error,
             });
         }

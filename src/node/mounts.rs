@@ -41,7 +41,7 @@ impl Node {
         let conf = self.conf(name)?;
         if conf.importing {
             let text = format!("{name} is not wholly imported yet");
-            let hint = format!("wizefs create {name} --from {}", pasted(&conf.originpath.to_string_lossy()));
+            let hint = format!("wizefs create {name} --from {}", pasted(&conf.originpath));
             return Err(Error::new(Kind::BucketImporting, text).hint(hint));
         }
         self.notice_gone(name)?;

@@ -105,7 +105,7 @@ fn mode(path: &Path) -> Option<u32> {
 
 fn close(path: &Path, fix: bool) -> Finding {
     let wanted = if path.is_dir() { 0o700 } else { 0o600 };
-    let hint = format!("chmod {wanted:o} {}", pasted(&path.to_string_lossy()));
+    let hint = format!("chmod {wanted:o} {}", pasted(path));
     if fix {
         return match std::fs::set_permissions(path, std::fs::Permissions::from_mode(wanted)) {
             Ok(()) => Finding::fixed("keys", format!("{} is yours alone", path.display())),
@@ -193,11 +193,7 @@ fn dead(place: &Path, fix: bool) -> Option<Finding> {
     }
     Some(match wizefs_fs::clear_stale_mount(place) {
         Ok(_) => Finding::fixed("mounts", format!("the dead mount at {shown} is detached")),
-        Err(error) => Finding::error(
-            "mounts",
-            error.to_string(),
-            format!("fusermount3 -u -z {}", pasted(&place.to_string_lossy())),
-        ),
+        Err(error) => Finding::error("mounts", error.to_string(), format!("fusermount3 -u -z {}", pasted(place))),
     })
 }
 
